@@ -1,0 +1,20 @@
+/*
+ * compat.h
+ *		What differs between PostgreSQL 15 and 18, and nothing else.
+ *
+ * No other file mentions PG_VERSION_NUM.
+ */
+#ifndef KVS_COMPAT_H
+#define KVS_COMPAT_H
+
+#include "postgres.h"
+
+#if PG_VERSION_NUM < 150000
+#error "kvstore needs PostgreSQL 15 or newer"
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+#endif							/* KVS_COMPAT_H */

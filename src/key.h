@@ -1,0 +1,108 @@
+/*
+ * key.h
+ *		Keys: paths of typed parts in the Deno KV (FoundationDB tuple) encoding.
+ *
+ * Three files share this header: key.c (bytes), keyjson.c (the JSON and text forms), keytype.c (the SQL type kvkey).
+ */
+#ifndef KVS_KEY_H
+#define KVS_KEY_H
+
+#include "postgres.h"
+
+#include "utils/jsonb.h"
+
+/* Largest key, in encoded bytes. */
+#define KVS_KEY_MAX_SIZE	2048
+
+/* First byte of an encoded part. */
+#define KVS_TAG_BYTES		0x01
+#define KVS_TAG_STRING		0x02
+#define KVS_TAG_NUMBER		0x21
+#define KVS_TAG_FALSE		0x26
+#define KVS_TAG_TRUE		0x27
+
+/*
+ * A key being built, or handed around inside one call: a kvkey datum on the stack.  "size" is the number of encoded bytes in
+ * "data"; the varlena header is kept right by every function below, so KvsKeyDatum() may be taken at any time.
+ */
+typedef struct KvsKey
+{
+	int			size;
+	union
+	{
+		int32		header;		/* varlena header; makes the whole a valid kvkey datum */
+		char		raw[VARHDRSZ + KVS_KEY_MAX_SIZE];
+	}			u;
+} KvsKey;
+
+#define KvsKeyBytes(key)	((key)->u.raw + VARHDRSZ)
+#define KvsKeyDatum(key)	PointerGetDatum(&(key)->u)
+
+/* ---- key.c ---- */
+
+/* The empty path, to which parts are then added. */
+extern void kvs_key_init(KvsKey *key);
+
+/* Add one part.  All raise KV002 when the key would exceed KVS_KEY_MAX_SIZE. */
+extern void kvs_key_add_string(KvsKey *key, const char *str, int len);	/* "str" is valid UTF-8, U+0000 allowed */
+extern void kvs_key_add_bytes(KvsKey *key, const char *bytes, int len);
+extern void kvs_key_add_number(KvsKey *key, double number);	/* NaN is made canonical, its sign kept */
+extern void kvs_key_add_boolean(KvsKey *key, bool value);
+/* A bigint of any sign: "magnitude" big-endian without leading zero bytes; "len" 0 is zero, at most 255 (else 22003). */
+extern void kvs_key_add_bigint(KvsKey *key, bool negative, const uint8 *magnitude, int len);
+
+/* The key of one string part: what a text argument means.  The hot path of every text form. */
+extern void kvs_key_from_text(KvsKey *key, const text *str);
+
+/* Copy the bytes of a kvkey datum (possibly toasted or short) into "key". */
+extern void kvs_key_from_datum(KvsKey *key, Datum datum);
+
+/* Is this encoding one string part without U+0000, which the text forms can show? */
+extern bool kvs_key_is_text(const char *data, int size);
+
+/* The string of a key for which kvs_key_is_text() is true, palloc'd. */
+extern text *kvs_key_to_text(const char *data, int size);
+
+/*
+ * One part, decoded.  kvs_key_next_part() reads the part at *pos and moves *pos behind it; false at the end.  Bytes that are no
+ * canonical encoding raise 22P03, so a kvkey that came through validation never does.
+ */
+typedef enum KvsPartType
+{
+	KVS_PART_BYTES,
+	KVS_PART_STRING,
+	KVS_PART_BIGINT,
+	KVS_PART_NUMBER,
+	KVS_PART_BOOLEAN
+} KvsPartType;
+
+typedef struct KvsPart
+{
+	KvsPartType type;
+	char	   *str;			/* BYTES, STRING: unescaped, palloc'd; BIGINT: magnitude, big-endian, palloc'd */
+	int			len;
+	bool		negative;		/* BIGINT */
+	double		number;			/* NUMBER */
+	bool		boolean;		/* BOOLEAN */
+} KvsPart;
+
+extern bool kvs_key_next_part(const char *data, int size, int *pos, KvsPart *part);
+
+/* Raise 22P03 unless the bytes are a canonical encoding, KV002 if there are too many of them. */
+extern void kvs_key_validate(const char *data, int size);
+
+/* A palloc'd kvkey datum of these bytes. */
+extern Datum kvs_key_make_datum(const char *data, int size);
+
+/* ---- keyjson.c ---- */
+
+/* The JSON form, an array of parts. */
+extern Jsonb *kvs_key_to_jsonb(const char *data, int size);
+
+/* Read the JSON form from a container that must be an array of parts; 22P02, 22003 or KV002 otherwise. */
+extern void kvs_key_from_jsonb(KvsKey *key, JsonbContainer *array);
+
+/* Read a key as kv_..._paths, kv_atomic and kv_import take it: a string (one string part) or an array of parts; else 22023. */
+extern void kvs_key_from_jsonb_value(KvsKey *key, const JsonbValue *value);
+
+#endif							/* KVS_KEY_H */

@@ -13,6 +13,13 @@
 #error "kvstore needs PostgreSQL 15 or newer"
 #endif
 
+/* 18 made the binary side of common/base64.h unsigned */
+#if PG_VERSION_NUM >= 180000
+typedef uint8 KvsCompatBase64Byte;
+#else
+typedef char KvsCompatBase64Byte;
+#endif
+
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
 #endif

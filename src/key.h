@@ -2,7 +2,8 @@
  * key.h
  *		Keys: paths of typed parts in the Deno KV (FoundationDB tuple) encoding.
  *
- * Three files share this header: key.c (bytes), keyjson.c (the JSON and text forms), keytype.c (the SQL type kvkey).
+ * Four files share this header: key.c (bytes), keynumber.c (numbers and their decimal forms), keyjson.c (the JSON form),
+ * keytype.c (the SQL type kvkey).
  */
 #ifndef KVS_KEY_H
 #define KVS_KEY_H
@@ -10,6 +11,7 @@
 #include "postgres.h"
 
 #include "utils/jsonb.h"
+#include "utils/numeric.h"
 
 /* Largest key, in encoded bytes. */
 #define KVS_KEY_MAX_SIZE	2048
@@ -17,6 +19,7 @@
 /* First byte of an encoded part. */
 #define KVS_TAG_BYTES		0x01
 #define KVS_TAG_STRING		0x02
+#define KVS_TAG_BIGINT_ZERO 0x14	/* others: plus or minus the number of bytes, or 9 when a length byte follows */
 #define KVS_TAG_NUMBER		0x21
 #define KVS_TAG_FALSE		0x26
 #define KVS_TAG_TRUE		0x27
@@ -34,6 +37,9 @@ typedef struct KvsKey
 		char		raw[VARHDRSZ + KVS_KEY_MAX_SIZE];
 	}			u;
 } KvsKey;
+
+/* Most bytes the magnitude of a bigint may have: its length is one byte. */
+#define KVS_BIGINT_MAX_SIZE 255
 
 #define KvsKeyBytes(key)	((key)->u.raw + VARHDRSZ)
 #define KvsKeyDatum(key)	PointerGetDatum(&(key)->u)
@@ -94,6 +100,25 @@ extern void kvs_key_validate(const char *data, int size);
 /* A palloc'd kvkey datum of these bytes. */
 extern Datum kvs_key_make_datum(const char *data, int size);
 
+/* ---- keynumber.c: "position", here and below, is the 1-based place of the part, for the error message ---- */
+
+/* Add a number part; 22003 for an integer beyond 2^53, which a double need not hold.  Other numerics become the nearest double. */
+extern void kvs_key_add_integer(KvsKey *key, int64 value, int position);
+extern void kvs_key_add_numeric(KvsKey *key, Numeric value, int position);
+
+/* Add a number part from the text of {"number": ...}: NaN, -NaN, Infinity, -Infinity, or decimal; 22P02 otherwise. */
+extern void kvs_key_add_number_text(KvsKey *key, const char *str, int len, int position);
+
+/* Add a bigint part from -?[0-9]+; 22P02 otherwise, 22003 beyond 255 bytes. */
+extern void kvs_key_add_bigint_text(KvsKey *key, const char *str, int len, int position);
+
+/* The text of a number or bigint part, palloc'd; the two functions above read it back exactly. */
+extern char *kvs_key_number_text(double number);
+extern char *kvs_key_bigint_text(const KvsPart *part);
+
+/* Is this a double that JSON numbers say exactly, and that kvs_key_add_numeric() would take back? */
+extern bool kvs_key_number_is_plain(double number);
+
 /* ---- keyjson.c ---- */
 
 /* The JSON form, an array of parts. */
@@ -101,6 +126,9 @@ extern Jsonb *kvs_key_to_jsonb(const char *data, int size);
 
 /* Read the JSON form from a container that must be an array of parts; 22P02, 22003 or KV002 otherwise. */
 extern void kvs_key_from_jsonb(KvsKey *key, JsonbContainer *array);
+
+/* Add the part that one JSON value stands for: a scalar, or a container with an object of one field. */
+extern void kvs_key_add_jsonb_part(KvsKey *key, const JsonbValue *value, int position);
 
 /* Read a key as kv_..._paths, kv_atomic and kv_import take it: a string (one string part) or an array of parts; else 22023. */
 extern void kvs_key_from_jsonb_value(KvsKey *key, const JsonbValue *value);

@@ -9,6 +9,11 @@
 
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "catalog/pg_class.h"
+#include "utils/acl.h"
+#include "utils/timestamp.h"
+
 #if PG_VERSION_NUM < 150000
 #error "kvstore needs PostgreSQL 15 or newer"
 #endif
@@ -22,6 +27,40 @@ typedef char KvsCompatBase64Byte;
 
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
+#endif
+
+/* 16 replaced the ownership check of each kind of object by one function */
+#if PG_VERSION_NUM >= 160000
+#define kvs_compat_owns_table(relid, role)	object_ownercheck(RelationRelationId, (relid), (role))
+#else
+#define kvs_compat_owns_table(relid, role)	pg_class_ownercheck((relid), (role))
+#endif
+
+/* 16 replaced the privilege check of a schema likewise */
+#if PG_VERSION_NUM >= 160000
+#define kvs_compat_schema_aclcheck(schema, role, mode) \
+	object_aclcheck(NamespaceRelationId, (schema), (role), (mode))
+#else
+#define kvs_compat_schema_aclcheck(schema, role, mode) \
+	pg_namespace_aclcheck((schema), (role), (mode))
+#endif
+
+/* 18 added the instrumentation argument */
+#if PG_VERSION_NUM >= 180000
+#define kvs_compat_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), NULL, (nkeys), 0)
+#else
+#define kvs_compat_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
+#endif
+
+/* 17 made interval infinite; before, only a timestamp could be */
+#if PG_VERSION_NUM >= 170000
+#define kvs_compat_interval_is_infinite(interval)	INTERVAL_NOT_FINITE(interval)
+#define kvs_compat_interval_is_minus_infinity(interval) INTERVAL_IS_NOBEGIN(interval)
+#else
+#define kvs_compat_interval_is_infinite(interval)	(false)
+#define kvs_compat_interval_is_minus_infinity(interval) (false)
 #endif
 
 #endif							/* KVS_COMPAT_H */

@@ -395,6 +395,19 @@ kvs_key_is_text(const char *data, int size)
 	return size >= 2 && data[0] == KVS_TAG_STRING && memchr(data + 1, '\0', size - 1) == data + size - 1;
 }
 
+int
+kvs_key_first_string_size(const char *data, int size)
+{
+	const char *end = data + 1;
+
+	Assert(size >= 2 && data[0] == KVS_TAG_STRING);
+	/* a zero that FF follows belongs to the string */
+	while ((end = memchr(end, '\0', data + size - end)) != NULL &&
+		   end + 1 < data + size && (uint8) end[1] == 0xFF)
+		end += 2;
+	return end == NULL ? size : (int) (end - data) + 1;
+}
+
 text *
 kvs_key_to_text(const char *data, int size)
 {

@@ -34,7 +34,7 @@ typedef struct KvsKey
 	union
 	{
 		int32		header;		/* varlena header; makes the whole a valid kvkey datum */
-		char		raw[VARHDRSZ + KVS_KEY_MAX_SIZE];
+		char		raw[VARHDRSZ + KVS_KEY_MAX_SIZE + 1];	/* one more for the bound of a range, see list.c */
 	}			u;
 } KvsKey;
 
@@ -65,6 +65,9 @@ extern void kvs_key_from_datum(KvsKey *key, Datum datum);
 
 /* Is this encoding one string part without U+0000, which the text forms can show? */
 extern bool kvs_key_is_text(const char *data, int size);
+
+/* How many bytes the first part of a key has, a string. */
+extern int	kvs_key_first_string_size(const char *data, int size);
 
 /* The string of a key for which kvs_key_is_text() is true, palloc'd. */
 extern text *kvs_key_to_text(const char *data, int size);

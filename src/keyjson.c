@@ -12,12 +12,12 @@
  */
 #include "postgres.h"
 
-#include "common/base64.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
+#include "base64.h"
 #include "compat.h"
 #include "key.h"
 
@@ -49,53 +49,34 @@ report_bad_part(int position, const char *what)
 					   "\"bytes\", \"utf8\", \"bigint\" or \"number\", and a string in it.")));
 }
 
-/* ---- base64 ---- */
-
-/*
- * Strict: pg_b64_decode() stops at blanks and foreign characters but lets text after the padding and stray bits pass, so what was
- * decoded has to encode to what was given.
- */
-static char *
-decode_base64(const char *str, int len, int *decoded_len, const char *field, int position)
+static bytea *
+decode_base64(const char *str, int len, const char *field, int position)
 {
-	int			size = pg_b64_dec_len(len);
-	char	   *decoded = palloc(size + 1);
-	int			n = pg_b64_decode(str, len, (KvsCompatBase64Byte *) decoded, size);
+	bytea	   *decoded = kvs_base64_decode(str, len);
 
-	if (n >= 0)
-	{
-		int			again_size = pg_b64_enc_len(n);
-		char	   *again = palloc(again_size + 1);
-		int			again_len = pg_b64_encode((const KvsCompatBase64Byte *) decoded, n, again, again_size);
-
-		if (again_len != len || memcmp(again, str, len) != 0)
-			n = -1;
-		pfree(again);
-	}
-	if (n < 0)
+	if (decoded == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
 				 errmsg("invalid \"%s\" in key part %d", field, position),
 				 errdetail("It is not base64 with padding.")));
-	*decoded_len = n;
 	return decoded;
 }
 
 static void
 add_bytes_form(KvsKey *key, const char *str, int len, int position)
 {
-	int			n;
-	char	   *bytes = decode_base64(str, len, &n, "bytes", position);
+	bytea	   *bytes = decode_base64(str, len, "bytes", position);
 
-	kvs_key_add_bytes(key, bytes, n);
+	kvs_key_add_bytes(key, VARDATA(bytes), VARSIZE(bytes) - VARHDRSZ);
 	pfree(bytes);
 }
 
 static void
 add_utf8_form(KvsKey *key, const char *str, int len, int position)
 {
-	int			n;
-	char	   *decoded = decode_base64(str, len, &n, "utf8", position);
+	bytea	   *bytes = decode_base64(str, len, "utf8", position);
+	char	   *decoded = VARDATA(bytes);
+	int			n = VARSIZE(bytes) - VARHDRSZ;
 
 	/* The verifier takes a zero byte for the end of the string: check from one to the next. */
 	for (int start = 0; start < n;)
@@ -110,7 +91,7 @@ add_utf8_form(KvsKey *key, const char *str, int len, int position)
 		start += segment_len + 1;
 	}
 	kvs_key_add_string(key, decoded, n);
-	pfree(decoded);
+	pfree(bytes);
 }
 
 /* ---- reading ---- */
@@ -234,13 +215,9 @@ push_object(JsonbParseState **state, const char *field, const char *str, int len
 static void
 push_base64(JsonbParseState **state, const char *field, const KvsPart *part)
 {
-	int			size = pg_b64_enc_len(part->len);
-	char	   *encoded = palloc(size + 1);
-	int			len = pg_b64_encode((const KvsCompatBase64Byte *) part->str, part->len, encoded, size);
+	char	   *encoded = kvs_base64_encode(part->str, part->len);
 
-	if (len < 0)
-		elog(ERROR, "could not encode a key part as base64");
-	push_object(state, field, encoded, len);
+	push_object(state, field, encoded, (int) strlen(encoded));
 }
 
 static void

@@ -1,0 +1,465 @@
+/*
+ * catalog.c
+ *		From the name of a store to a table that is safe to read.
+ *
+ * A store is an ordinary table, kvstore.s_<name>, found by its name, so anybody with CREATE on the schema can put another table there, and an
+ * owner can alter his.  Reading an int as a varlena pointer is a crash.  So before a table is used its shape is checked, and
+ * checked again after every relcache invalidation of it: relkind, access method, no children, no rules, each column's name and type, and the key
+ * index.  Nothing is deformed before that.
+ *
+ * What was found is kept for the session: the OIDs of the extension's own objects in one static struct, and an entry for each store that
+ * was used.  Invalidation callbacks only clear flags; the next use looks again.  The callback for a relation comes when its lock is taken at the latest,
+ * so the flag is read after locking.  Everything here is backend-local; no lock protects it.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xlog.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "stats.h"
+
+static KvsCatalog catalog;
+static bool catalog_valid = false;
+static uint32 catalog_type_hash;	/* syscache hash of the type kvkey */
+static uint32 catalog_schema_hash;	/* syscache hash of the schema kvstore */
+
+static HTAB *stores = NULL;		/* name -> KvsStore */
+static KvsStore *last_store = NULL; /* the one used last: nearly always the one used next */
+
+/* ---- The extension's own objects ---- */
+
+static void
+catalog_syscache_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	if (hashvalue == 0 ||
+		hashvalue == (cacheid == TYPEOID ? catalog_type_hash : catalog_schema_hash))
+		catalog_valid = false;
+}
+
+static void
+catalog_relcache_callback(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	KvsStore   *store;
+
+	if (relid == InvalidOid || relid == catalog.sequence)
+		catalog_valid = false;
+	if (stores == NULL)
+		return;
+	hash_seq_init(&status, stores);
+	while ((store = hash_seq_search(&status)) != NULL)
+		if (relid == InvalidOid || relid == store->relid || relid == store->indexid)
+			store->valid = false;
+}
+
+/* The schema where CREATE EXTENSION put our functions; InvalidOid if there is no such extension. */
+static Oid
+find_extension_schema(void)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			schema = InvalidOid;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum("kvstore"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return schema;
+}
+
+const KvsCatalog *
+kvs_catalog_get(void)
+{
+	KvsCatalog	found;
+
+	if (likely(catalog_valid))
+		return &catalog;
+
+	/* Flag first: an invalidation that comes while we look must not be lost. */
+	catalog_valid = true;
+	memset(&found, 0, sizeof(found));
+	PG_TRY();
+	{
+		found.function_schema = find_extension_schema();
+		found.data_schema = get_namespace_oid("kvstore", true);
+		if (OidIsValid(found.function_schema) && OidIsValid(found.data_schema))
+		{
+			found.kvkey_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid, CStringGetDatum("kvkey"),
+											   ObjectIdGetDatum(found.function_schema));
+			found.sequence = get_relname_relid("versionstamp", found.data_schema);
+		}
+		if (!OidIsValid(found.kvkey_type) || !OidIsValid(found.sequence))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("extension \"kvstore\" is not installed in this database"),
+					 errhint("Run CREATE EXTENSION kvstore.")));
+		found.kvkey_family = lookup_type_cache(found.kvkey_type, TYPECACHE_BTREE_OPFAMILY)->btree_opf;
+	}
+	PG_CATCH();
+	{
+		catalog_valid = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	catalog = found;
+	catalog_type_hash = GetSysCacheHashValue1(TYPEOID, ObjectIdGetDatum(catalog.kvkey_type));
+	catalog_schema_hash = GetSysCacheHashValue1(NAMESPACEOID, ObjectIdGetDatum(catalog.data_schema));
+	return &catalog;
+}
+
+Oid
+kvs_catalog_find_table(const char *prefix, const char *name)
+{
+	return get_relname_relid(psprintf("%s%s", prefix, name), kvs_catalog_get()->data_schema);
+}
+
+const char *
+kvs_catalog_function_schema(void)
+{
+	return quote_identifier(get_namespace_name(kvs_catalog_get()->function_schema));
+}
+
+/* ---- Names ---- */
+
+char *
+kvs_catalog_check_name(const text *name, const char *noun)
+{
+	char	   *str;
+	int			len;
+
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s name must not be null", noun)));
+
+	str = text_to_cstring(name);
+	len = strspn(str, "abcdefghijklmnopqrstuvwxyz_0123456789");
+	if (len == 0 || len > KVS_NAME_MAX || str[len] != '\0' || (str[0] >= '0' && str[0] <= '9'))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid %s name \"%s\"", noun, str),
+				 errhint("Use 1 to %d lower-case letters, digits and underscores, not starting with a digit.",
+						 KVS_NAME_MAX)));
+	return str;
+}
+
+/* ---- Shape ---- */
+
+typedef struct KvsColumn
+{
+	const char *name;
+	Oid			type;			/* InvalidOid: kvkey */
+	bool		not_null;
+} KvsColumn;
+
+static const KvsColumn store_columns[] = {
+	{"key", InvalidOid, true},
+	{"value", JSONBOID, false},
+	{"bytes", BYTEAOID, false},
+	{"kind", CHAROID, true},
+	{"versionstamp", INT8OID, true},
+	{"expires_at", TIMESTAMPTZOID, false},
+};
+
+static void
+wrong_shape(Relation rel, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			 errmsg("table \"%s\" does not have the shape of a store",
+					quote_qualified_identifier("kvstore", RelationGetRelationName(rel))),
+			 errdetail_internal("%s", detail),
+			 errhint("Undo the change to the table, or move it out of the schema kvstore and call kv_create_store().")));
+}
+
+static void
+check_columns(Relation rel, const KvsColumn *columns, int ncolumns, Oid kvkey_type)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	for (int i = 0; i < ncolumns; i++)
+	{
+		Oid			type = OidIsValid(columns[i].type) ? columns[i].type : kvkey_type;
+		Form_pg_attribute att = i < desc->natts ? TupleDescAttr(desc, i) : NULL;
+
+		if (att == NULL || att->attisdropped || strcmp(NameStr(att->attname), columns[i].name) != 0 ||
+			att->atttypid != type || (columns[i].not_null && !att->attnotnull) || att->attgenerated != '\0')
+			wrong_shape(rel, psprintf("Column %d must be \"%s\" of type %s%s.", i + 1, columns[i].name,
+									  format_type_be(type), columns[i].not_null ? ", NOT NULL" : ""));
+	}
+}
+
+/* An index that finds a key exactly and in order, and that ON CONFLICT (key) can rely on. */
+static bool
+is_key_index(Relation index, const KvsCatalog *cat)
+{
+	Form_pg_index form = index->rd_index;
+
+	return index->rd_rel->relam == BTREE_AM_OID &&
+		form->indisunique && form->indimmediate && form->indisvalid && form->indislive && form->indisready &&
+		form->indnkeyatts == 1 && form->indkey.values[0] == 1 &&
+		index->rd_opfamily[0] == cat->kvkey_family && index->rd_opcintype[0] == cat->kvkey_type &&
+		index->rd_indoption[0] == 0 &&
+		heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
+		heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL);
+}
+
+static Oid
+find_key_index(Relation rel, const KvsCatalog *cat)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	ListCell   *lc;
+	Oid			result = InvalidOid;
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		if (is_key_index(index, cat))
+			result = lfirst_oid(lc);
+		index_close(index, AccessShareLock);
+		if (OidIsValid(result))
+			break;
+	}
+	list_free(indexes);
+	return result;
+}
+
+Oid
+kvs_catalog_check_store_shape(Relation rel)
+{
+	const KvsCatalog *cat = kvs_catalog_get();
+	Form_pg_class form = rel->rd_rel;
+	Oid			index;
+
+	if (form->relkind != RELKIND_RELATION || form->relispartition)
+		wrong_shape(rel, "It must be an ordinary table.");
+	if (form->relam != HEAP_TABLE_AM_OID)
+		wrong_shape(rel, "Its access method must be heap.");
+	if (form->relhassubclass || form->relhasrules)
+		wrong_shape(rel, "It must have no child tables and no rules.");
+	check_columns(rel, store_columns, lengthof(store_columns), cat->kvkey_type);
+	index = find_key_index(rel, cat);
+	if (!OidIsValid(index))
+		wrong_shape(rel, "Column \"key\" must have a primary key, or a valid unique btree index over it alone.");
+	return index;
+}
+
+/* ---- Stores ---- */
+
+/* Settings that differ from the defaults; a store without a row has none. */
+static void
+read_store_settings(KvsStore *store)
+{
+	Relation	rel;
+	Oid			relid = get_relname_relid("stores", kvs_catalog_get()->data_schema);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	store->has_default_ttl = false;
+	store->max_value_size = 0;
+	if (!OidIsValid(relid))
+		return;
+	rel = table_open(relid, AccessShareLock);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(store->name));
+	key.sk_collation = C_COLLATION_OID;
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		datum = heap_getattr(tuple, 2, RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+		{
+			store->has_default_ttl = true;
+			store->default_ttl = *DatumGetIntervalP(datum);
+		}
+		datum = heap_getattr(tuple, 3, RelationGetDescr(rel), &isnull);
+		if (!isnull)
+			store->max_value_size = DatumGetInt64(datum);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+static void
+free_plans(KvsStore *store)
+{
+	for (int i = 0; i < KVS_STORE_PLANS; i++)
+	{
+		if (store->plans[i] != NULL)
+			SPI_freeplan(store->plans[i]);
+		store->plans[i] = NULL;
+	}
+}
+
+/* The entry of a name, made if this session has not used it yet. */
+static KvsStore *
+get_store_entry(const char *name)
+{
+	KvsStore   *store;
+	bool		found;
+
+	if (stores == NULL)
+	{
+		HASHCTL		ctl;
+
+		memset(&ctl, 0, sizeof(ctl));
+		ctl.keysize = NAMEDATALEN;
+		ctl.entrysize = sizeof(KvsStore);
+		stores = hash_create("kvstore stores", 16, &ctl, HASH_ELEM | HASH_STRINGS);
+	}
+	store = hash_search(stores, name, HASH_ENTER, &found);
+	if (!found)
+	{
+		memset((char *) store + NAMEDATALEN, 0, sizeof(KvsStore) - NAMEDATALEN);
+		store->name[KVS_NAME_MAX] = '\0';
+	}
+	return store;
+}
+
+/* Look the table up, lock it, check it, and remember what was found. */
+static Relation
+load_store(KvsStore *store, LOCKMODE lockmode)
+{
+	Relation	rel = NULL;
+
+	for (;;)
+	{
+		Oid			relid = kvs_catalog_find_table("s_", store->name);
+
+		if (!OidIsValid(relid))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("store \"%s\" does not exist", store->name),
+					 strcmp(store->name, "default") == 0 ?
+					 errhint("Create it with SELECT kv_create_store().") :
+					 errhint("Create it with SELECT kv_create_store('%s').", store->name)));
+		rel = try_relation_open(relid, lockmode);
+
+		/* Dropped or renamed while we waited for the lock: look again. */
+		if (rel != NULL && relid == kvs_catalog_find_table("s_", store->name))
+			break;
+		if (rel != NULL)
+			relation_close(rel, lockmode);
+	}
+
+	if (RelationGetRelid(rel) != store->relid)
+	{
+		free_plans(store);
+		store->stat = NULL;
+	}
+	/* Flag first: an invalidation that comes while we look must not be lost. */
+	store->relid = RelationGetRelid(rel);
+	store->indexid = InvalidOid;
+	store->valid = true;
+	PG_TRY();
+	{
+		store->indexid = kvs_catalog_check_store_shape(rel);
+		read_store_settings(store);
+	}
+	PG_CATCH();
+	{
+		store->valid = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return rel;
+}
+
+KvsStore *
+kvs_catalog_open_store(const text *name, LOCKMODE lockmode, Relation *rel)
+{
+	KvsStore   *store = last_store;
+	int			len = name ? VARSIZE_ANY_EXHDR(name) : 0;
+
+	if (store == NULL || len == 0 || len > KVS_NAME_MAX ||
+		memcmp(store->name, VARDATA_ANY(name), len) != 0 || store->name[len] != '\0')
+		store = get_store_entry(kvs_catalog_check_name(name, "store"));
+
+	*rel = NULL;
+	if (likely(store->valid))
+	{
+		*rel = try_relation_open(store->relid, lockmode);
+		if (unlikely(*rel == NULL))
+			store->valid = false;
+		else if (unlikely(!store->valid))
+		{
+			relation_close(*rel, lockmode);
+			*rel = NULL;
+		}
+	}
+	if (*rel == NULL)
+		*rel = load_store(store, lockmode);
+	last_store = store;
+
+	if (unlikely((*rel)->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED && RecoveryInProgress()))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("store \"%s\" is unlogged and cannot be read during recovery", store->name)));
+	if (unlikely(store->stat == NULL))
+		store->stat = kvs_stats_local(store->relid);
+	return store;
+}
+
+/* ---- Registries ---- */
+
+void
+kvs_catalog_run_as_owner(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
+{
+	Oid			registry = get_relname_relid("stores", kvs_catalog_get()->data_schema);
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(registry));
+	Oid			saved_user;
+	int			saved_context;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", registry);
+
+	/* An ERROR restores the identity together with the transaction's state. */
+	GetUserIdAndSecContext(&saved_user, &saved_context);
+	SetUserIdAndSecContext(((Form_pg_class) GETSTRUCT(tuple))->relowner,
+						   saved_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
+	ReleaseSysCache(tuple);
+	SPI_connect();
+	SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
+	SPI_finish();
+	SetUserIdAndSecContext(saved_user, saved_context);
+}
+
+void
+kvs_catalog_init(void)
+{
+	CacheRegisterSyscacheCallback(TYPEOID, catalog_syscache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, catalog_syscache_callback, (Datum) 0);
+	CacheRegisterRelcacheCallback(catalog_relcache_callback, (Datum) 0);
+}

@@ -1,0 +1,73 @@
+/*
+ * catalog.h
+ *		From the name of a store to a table that is safe to read: look-up, shape check, settings.
+ */
+#ifndef KVS_CATALOG_H
+#define KVS_CATALOG_H
+
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "storage/lock.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+/* Longest name of a store or queue, in bytes: with prefix and suffix it must fit a PostgreSQL name. */
+#define KVS_NAME_MAX		48
+
+/* Kept plans of one store: those that read (scan.c), then those that write (store.c). */
+#define KVS_READ_PLANS		3
+#define KVS_STORE_PLANS		16
+
+/* What we must know of the extension's own objects. */
+typedef struct KvsCatalog
+{
+	Oid			data_schema;	/* kvstore */
+	Oid			function_schema;	/* where CREATE EXTENSION put the functions */
+	Oid			kvkey_type;
+	Oid			kvkey_family;	/* its default btree operator family */
+	Oid			sequence;		/* kvstore.versionstamp */
+} KvsCatalog;
+
+/* Raises 55000 when the extension is not installed in this database. */
+extern const KvsCatalog *kvs_catalog_get(void);
+
+/* A store as this session knows it; lives until the session ends, "valid" until something about the table changes. */
+typedef struct KvsStore
+{
+	char		name[NAMEDATALEN];	/* hash key; must be first */
+	bool		valid;
+	Oid			relid;
+	Oid			indexid;		/* the unique btree index over key */
+	bool		has_default_ttl;
+	Interval	default_ttl;
+	int64		max_value_size; /* bytes; 0: the setting kvstore.max_value_size alone */
+	SPIPlanPtr	plans[KVS_STORE_PLANS];
+	struct KvsStat *stat;		/* pending counts, see stats.h */
+} KvsStore;
+
+/*
+ * Open a store's table with the given lock, kept until the transaction ends; close it with table_close(rel, NoLock).
+ * 42P01: no such store; 42809: the table has not the shape of a store; 22023: no possible name; 22004: name is NULL;
+ * 0A000: an unlogged store during recovery.
+ */
+extern KvsStore *kvs_catalog_open_store(const text *name, LOCKMODE lockmode, Relation *rel);
+
+/* Raise 22023 unless this is a possible name; "noun" is for the message.  Returns it as a C string. */
+extern char *kvs_catalog_check_name(const text *name, const char *noun);
+
+/* Raise 42809 unless the open table has the shape of a store.  Returns the OID of its key index. */
+extern Oid	kvs_catalog_check_store_shape(Relation rel);
+
+/* The table of a name, InvalidOid if there is none. */
+extern Oid	kvs_catalog_find_table(const char *prefix, const char *name);
+
+/* The schema of the functions, operators and types, quoted where necessary. */
+extern const char *kvs_catalog_function_schema(void);
+
+/* Run a statement on the registries as their owner, whose right has been checked before. */
+extern void kvs_catalog_run_as_owner(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls);
+
+extern void kvs_catalog_init(void);
+
+#endif							/* KVS_CATALOG_H */

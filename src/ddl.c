@@ -1,0 +1,251 @@
+/*
+ * ddl.c
+ *		SQL functions that create, alter and drop stores.
+ *
+ * A store is a table of the user's own: it is created with the caller's rights and belongs to him, is dumped with its indexes and
+ * grants, and keeps DROP EXTENSION from taking it along without CASCADE.  Only settings that differ from the defaults are rows in the registry
+ * kvstore.stores; those are written as its owner, after the caller's own right was checked.
+ *
+ * Pods that migrate at once must all succeed, so creating takes a lock on the schema first: the second finds what the first has made.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/table.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "entry.h"
+#include "guc.h"
+
+/* Settings as given to create and alter: SQL NULL is "not given". */
+typedef struct StoreSettings
+{
+	Interval   *default_ttl;	/* NULL: not given; zero: none */
+	bool		size_given;
+	int64		max_value_size; /* 0: none */
+} StoreSettings;
+
+static int
+interval_sign(Interval *interval)
+{
+	Interval	zero = {0};
+
+	return DatumGetInt32(DirectFunctionCall2(interval_cmp, IntervalPGetDatum(interval), IntervalPGetDatum(&zero)));
+}
+
+static StoreSettings
+read_settings(FunctionCallInfo fcinfo, int ttl_arg, int size_arg)
+{
+	StoreSettings settings = {NULL, false, 0};
+
+	if (!PG_ARGISNULL(ttl_arg))
+	{
+		settings.default_ttl = PG_GETARG_INTERVAL_P(ttl_arg);
+		if (interval_sign(settings.default_ttl) < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("default_ttl must not be negative"),
+					 errhint("Use '0' for no default.")));
+	}
+	if (!PG_ARGISNULL(size_arg))
+	{
+		settings.size_given = true;
+		settings.max_value_size = PG_GETARG_INT64(size_arg);
+		if (settings.max_value_size < 0 || settings.max_value_size > KVS_MAX_VALUE_SIZE)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("max_value_size must be between 0 and %d bytes", KVS_MAX_VALUE_SIZE),
+					 errhint("Use 0 for no limit other than the setting kvstore.max_value_size.")));
+	}
+	return settings;
+}
+
+static void
+run_utility(const char *sql)
+{
+	int			result = SPI_execute(sql, false, 0);
+
+	if (result < 0)
+		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(result));
+}
+
+/* ---- Registry ---- */
+
+static void
+delete_settings(const char *name)
+{
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(name);
+
+	kvs_catalog_run_as_owner("DELETE FROM kvstore.stores WHERE store OPERATOR(pg_catalog.=) $1",
+							 1, &type, &value, NULL);
+}
+
+/* What is given replaces what is there; a zero removes it; a row without any setting goes. */
+static void
+write_settings(const char *name, StoreSettings *settings)
+{
+	Interval	zero = {0};
+	bool		no_ttl = settings->default_ttl == NULL || interval_sign(settings->default_ttl) == 0;
+	Oid			types[5] = {TEXTOID, INTERVALOID, INT8OID, BOOLOID, BOOLOID};
+	Datum		values[5] = {
+		CStringGetTextDatum(name), IntervalPGetDatum(no_ttl ? &zero : settings->default_ttl),
+		Int64GetDatum(settings->max_value_size),
+		BoolGetDatum(settings->default_ttl != NULL), BoolGetDatum(settings->size_given)
+	};
+	char		nulls[6] = {' ', no_ttl ? 'n' : ' ', settings->max_value_size == 0 ? 'n' : ' ', ' ', ' ', '\0'};
+
+	kvs_catalog_run_as_owner("INSERT INTO kvstore.stores AS s (store, default_ttl, max_value_size) VALUES ($1, $2, $3) "
+							 "ON CONFLICT (store) DO UPDATE SET "
+							 "default_ttl = CASE WHEN $4 THEN EXCLUDED.default_ttl ELSE s.default_ttl END, "
+							 "max_value_size = CASE WHEN $5 THEN EXCLUDED.max_value_size ELSE s.max_value_size END",
+							 5, types, values, nulls);
+	kvs_catalog_run_as_owner("DELETE FROM kvstore.stores WHERE store OPERATOR(pg_catalog.=) $1 "
+							 "AND default_ttl IS NULL AND max_value_size IS NULL",
+							 1, types, values, NULL);
+}
+
+/* ---- Create ---- */
+
+/* The table of a store that is there already; false if there is none.  42P07 unless if_not_exists, 42809 if it is something else. */
+static bool
+find_existing(const char *name, bool if_not_exists)
+{
+	Oid			relid = kvs_catalog_find_table("s_", name);
+	Relation	rel;
+
+	if (!OidIsValid(relid))
+		return false;
+	if (!if_not_exists)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_TABLE),
+				 errmsg("store \"%s\" already exists", name),
+				 errhint("Call kv_create_store() with if_not_exists => true to accept that.")));
+	rel = relation_open(relid, AccessShareLock);
+	kvs_catalog_check_store_shape(rel);
+	relation_close(rel, NoLock);
+	return true;
+}
+
+/*
+ * fillfactor 90 leaves room for HOT updates, and the primary key is the only index, so that an overwrite, with or without a TTL, touches no index.
+ */
+static void
+create_table(const char *name, bool unlogged)
+{
+	const char *schema = kvs_catalog_function_schema();
+
+	run_utility(psprintf("CREATE %s TABLE kvstore.s_%s (key %s.kvkey PRIMARY KEY, value pg_catalog.jsonb, bytes pg_catalog.bytea, "
+						 "kind pg_catalog.\"char\" NOT NULL DEFAULT 'j', versionstamp pg_catalog.int8 NOT NULL, expires_at pg_catalog.timestamptz) "
+						 "WITH (fillfactor = 90)",
+						 unlogged ? "UNLOGGED" : "", name, schema));
+	run_utility(psprintf("CREATE TRIGGER kvstore_guard BEFORE INSERT OR UPDATE OR DELETE ON kvstore.s_%s "
+						 "FOR EACH ROW EXECUTE FUNCTION kvstore.guard()", name));
+	run_utility(psprintf("CREATE TRIGGER kvstore_guard_truncate BEFORE TRUNCATE ON kvstore.s_%s "
+						 "FOR EACH STATEMENT EXECUTE FUNCTION kvstore.guard()", name));
+	run_utility(psprintf("ALTER TABLE kvstore.s_%s ENABLE ALWAYS TRIGGER kvstore_guard, "
+						 "ENABLE ALWAYS TRIGGER kvstore_guard_truncate", name));
+	run_utility(psprintf("CREATE VIEW kvstore.v_%s WITH (security_invoker) AS "
+						 "SELECT key, value, bytes, CASE WHEN kind OPERATOR(pg_catalog.=) 'b' THEN 'bytes' "
+						 "WHEN kind OPERATOR(pg_catalog.=) 'u' THEN 'u64' ELSE 'json' END AS kind, "
+						 "versionstamp, expires_at FROM kvstore.s_%s "
+						 "WHERE expires_at IS NULL OR expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()", name, name));
+}
+
+/* kv_create_store(store, unlogged, default_ttl, max_value_size, if_not_exists) returns text */
+PG_FUNCTION_INFO_V1(kvstore_create_store);
+Datum
+kvstore_create_store(PG_FUNCTION_ARGS)
+{
+	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store");
+	bool		unlogged = kvs_entry_bool_arg(fcinfo, 1);
+	StoreSettings settings = read_settings(fcinfo, 2, 3);
+	bool		if_not_exists = kvs_entry_bool_arg(fcinfo, 4);
+	Oid			schema = kvs_catalog_get()->data_schema;
+	AclResult	aclresult;
+
+	PreventCommandIfReadOnly("kv_create_store()");
+	LockDatabaseObject(NamespaceRelationId, schema, 0, ShareUpdateExclusiveLock);
+	if (find_existing(name, if_not_exists))
+		PG_RETURN_TEXT_P(cstring_to_text(psprintf("kvstore.s_%s", name)));
+
+	aclresult = kvs_compat_schema_aclcheck(schema, GetUserId(), ACL_CREATE);
+	if (aclresult != ACLCHECK_OK)
+		aclcheck_error(aclresult, OBJECT_SCHEMA, "kvstore");
+
+	SPI_connect();
+	create_table(name, unlogged);
+	SPI_finish();
+
+	/* Dropped by hand, a store leaves its settings behind: they are not the new one's. */
+	delete_settings(name);
+	write_settings(name, &settings);
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("kvstore.s_%s", name)));
+}
+
+/* ---- Alter, drop ---- */
+
+static void
+check_owner(Oid relid, const char *name)
+{
+	if (!kvs_compat_owns_table(relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, psprintf("s_%s", name));
+}
+
+/* kv_alter_store(store, default_ttl, max_value_size) returns boolean: true; zero removes a setting */
+PG_FUNCTION_INFO_V1(kvstore_alter_store);
+Datum
+kvstore_alter_store(PG_FUNCTION_ARGS)
+{
+	StoreSettings settings = read_settings(fcinfo, 1, 2);
+	Relation	rel;
+	KvsStore   *store;
+
+	PreventCommandIfReadOnly("kv_alter_store()");
+	store = kvs_catalog_open_store(kvs_entry_text_arg(fcinfo, 0), ShareUpdateExclusiveLock, &rel);
+	check_owner(store->relid, store->name);
+	write_settings(store->name, &settings);
+
+	/* Every session has the settings cached beside the table's shape. */
+	CacheInvalidateRelcache(rel);
+	table_close(rel, NoLock);
+	PG_RETURN_BOOL(true);
+}
+
+/* kv_drop_store(store) returns boolean: false if there is none */
+PG_FUNCTION_INFO_V1(kvstore_drop_store);
+Datum
+kvstore_drop_store(PG_FUNCTION_ARGS)
+{
+	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store");
+	Oid			relid;
+
+	PreventCommandIfReadOnly("kv_drop_store()");
+	LockDatabaseObject(NamespaceRelationId, kvs_catalog_get()->data_schema, 0, ShareUpdateExclusiveLock);
+	relid = kvs_catalog_find_table("s_", name);
+	if (!OidIsValid(relid))
+		PG_RETURN_BOOL(false);
+	check_owner(relid, name);
+
+	SPI_connect();
+	if (OidIsValid(kvs_catalog_find_table("v_", name)))
+		run_utility(psprintf("DROP VIEW kvstore.v_%s", name));
+	run_utility(psprintf("DROP TABLE kvstore.s_%s", name));
+	SPI_finish();
+	delete_settings(name);
+	PG_RETURN_BOOL(true);
+}

@@ -1,0 +1,219 @@
+/*
+ * entry.c
+ *		What the SQL functions have in common: reading key, expiry and store arguments, giving entries as rows.
+ *
+ * One rule, one helper: every function that takes a ttl says the same about a negative one.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "compat.h"
+#include "entry.h"
+#include "errors.h"
+
+/* ---- Arguments ---- */
+
+void
+kvs_entry_null_argument(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("%s must not be null", name)));
+}
+
+void
+kvs_entry_check_key(const KvsKey *key)
+{
+	if (unlikely(key->size == 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("key must have at least one part")));
+}
+
+void
+kvs_entry_key_arg(FunctionCallInfo fcinfo, int arg, KvsForm form, KvsKey *key)
+{
+	if (unlikely(PG_ARGISNULL(arg)))
+		kvs_entry_null_argument("key");
+	if (form == KVS_FORM_TEXT)
+		kvs_key_from_text(key, PG_GETARG_TEXT_PP(arg));
+	else
+		kvs_key_from_datum(key, PG_GETARG_DATUM(arg));
+	kvs_entry_check_key(key);
+}
+
+text *
+kvs_entry_text_arg(FunctionCallInfo fcinfo, int arg)
+{
+	return PG_ARGISNULL(arg) ? NULL : PG_GETARG_TEXT_PP(arg);
+}
+
+bool
+kvs_entry_bool_arg(FunctionCallInfo fcinfo, int arg)
+{
+	return !PG_ARGISNULL(arg) && PG_GETARG_BOOL(arg);
+}
+
+KvsStore *
+kvs_entry_open_for_write(FunctionCallInfo fcinfo, int store_arg, const char *function)
+{
+	Relation	rel;
+	KvsStore   *store;
+
+	PreventCommandIfReadOnly(function);
+	store = kvs_catalog_open_store(kvs_entry_text_arg(fcinfo, store_arg), RowExclusiveLock, &rel);
+
+	/* The lock stays; the statements that write open the table themselves. */
+	table_close(rel, NoLock);
+	return store;
+}
+
+/* now + interval.  Without days and months that is plain arithmetic, which is worth having on every write. */
+static TimestampTz
+add_interval(TimestampTz now, Interval *interval)
+{
+	TimestampTz result;
+
+	if (kvs_compat_interval_is_infinite(interval))
+		return kvs_compat_interval_is_minus_infinity(interval) ? DT_NOBEGIN : DT_NOEND;
+	if (interval->month == 0 && interval->day == 0 &&
+		!pg_add_s64_overflow(now, interval->time, &result) && IS_VALID_TIMESTAMP(result))
+		return result;
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
+												   IntervalPGetDatum(interval)));
+}
+
+TimestampTz
+kvs_entry_expiry_args(FunctionCallInfo fcinfo, int ttl_arg, int expires_at_arg, TimestampTz now, bool *given)
+{
+	TimestampTz result = DT_NOEND;
+
+	*given = !PG_ARGISNULL(ttl_arg) || !PG_ARGISNULL(expires_at_arg);
+	if (!PG_ARGISNULL(ttl_arg) && !PG_ARGISNULL(expires_at_arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("ttl and expires_at must not both be given")));
+	if (!PG_ARGISNULL(ttl_arg))
+	{
+		result = add_interval(now, PG_GETARG_INTERVAL_P(ttl_arg));
+		if (result < now)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("ttl must not be negative"),
+					 errhint("Use kv_delete() to remove an entry at once.")));
+	}
+	else if (!PG_ARGISNULL(expires_at_arg))
+		result = PG_GETARG_TIMESTAMPTZ(expires_at_arg);
+	return result;
+}
+
+TimestampTz
+kvs_entry_default_expiry(const KvsStore *store, TimestampTz now)
+{
+	if (likely(!store->has_default_ttl))
+		return DT_NOEND;
+	return add_interval(now, unconstify(Interval *, &store->default_ttl));
+}
+
+void
+kvs_entry_check_kind(char kind, bool want_bytes)
+{
+	if (likely((kind == KVS_KIND_BYTES) == want_bytes))
+		return;
+	ereport(ERROR,
+			(errcode(KVS_ERRCODE_WRONG_KIND),
+			 want_bytes ? errmsg("entry holds JSON, not bytes") : errmsg("entry holds bytes, not JSON"),
+			 want_bytes ? errhint("Use kv_get() or kv_entry().") : errhint("Use kv_get_bytes() or kv_entry().")));
+}
+
+void
+kvs_entry_iterate_keys(KvsKeyIterator *iterator, Jsonb *keys)
+{
+	JsonbValue	value;
+
+	if (!JB_ROOT_IS_ARRAY(keys) || JB_ROOT_IS_SCALAR(keys))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("keys must be a JSON array"),
+				 errhint("Each element is a string or an array of parts, as in '[\"a\", [\"users\", 42]]'.")));
+	iterator->jsonb = JsonbIteratorInit(&keys->root);
+	iterator->position = 0;
+	JsonbIteratorNext(&iterator->jsonb, &value, true);	/* WJB_BEGIN_ARRAY */
+}
+
+bool
+kvs_entry_next_key(KvsKeyIterator *iterator, KvsKey *key)
+{
+	JsonbValue	value;
+
+	if (JsonbIteratorNext(&iterator->jsonb, &value, true) != WJB_ELEM)
+		return false;
+	iterator->position++;
+	kvs_key_from_jsonb_value(key, &value);
+	kvs_entry_check_key(key);
+	return true;
+}
+
+/* ---- Results ---- */
+
+void
+kvs_entry_begin_rows(FunctionCallInfo fcinfo, KvsForm form, KvsRows *rows)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	rows->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	rows->form = form;
+	rows->scratch = AllocSetContextCreate(CurrentMemoryContext, "kvstore row", ALLOCSET_SMALL_SIZES);
+}
+
+static Datum
+key_for_user(KvsForm form, const char *key, int key_size)
+{
+	if (form == KVS_FORM_TEXT)
+		return PointerGetDatum(kvs_key_to_text(key, key_size));
+	return JsonbPGetDatum(kvs_key_to_jsonb(key, key_size));
+}
+
+static Datum
+kind_for_user(char kind)
+{
+	const char *name = kind == KVS_KIND_BYTES ? "bytes" : kind == KVS_KIND_U64 ? "u64" : "json";
+
+	return CStringGetTextDatum(name);
+}
+
+void
+kvs_entry_give_row(KvsRows *rows, const char *key, int key_size, const KvsRow *row, bool keys_only)
+{
+	MemoryContext old = MemoryContextSwitchTo(rows->scratch);
+	Datum		values[KVS_ENTRY_COLUMNS] = {0};
+	bool		nulls[KVS_ENTRY_COLUMNS];
+
+	memset(nulls, true, sizeof(nulls));
+	values[0] = key_for_user(rows->form, key, key_size);
+	nulls[0] = false;
+	values[4] = Int64GetDatum(row ? row->versionstamp : 0);
+	nulls[4] = false;
+	if (row != NULL)
+	{
+		values[1] = row->value;
+		nulls[1] = keys_only || !row->has_value;
+		values[2] = row->bytes;
+		nulls[2] = keys_only || !row->has_bytes;
+		values[3] = kind_for_user(row->kind);
+		nulls[3] = false;
+		values[5] = TimestampTzGetDatum(row->expires_at);
+		nulls[5] = row->expires_at == DT_NOEND;
+	}
+	tuplestore_putvalues(rows->rsinfo->setResult, rows->rsinfo->setDesc, values, nulls);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(rows->scratch);
+}

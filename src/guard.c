@@ -1,0 +1,158 @@
+/*
+ * guard.c
+ *		The trigger on every store: what happens to rows that are not written through our functions.
+ *
+ * The right to write a table is also the right to write it by plain SQL, where nothing would give the rows their versionstamps and a compare-and-set
+ * would be deceived.  So only the owner and a superuser may: to repair, to restore, to copy.  What they leave to us is
+ * filled in: an INSERT without a versionstamp gets one, an UPDATE that left it alone gets a new one, a number that is brought along
+ * moves the sequence above it before the commit.
+ *
+ * Our own statements pass by a flag: kvs_guard_writing is the table that they write.  The trigger is ENABLE ALWAYS, so neither
+ * session_replication_role nor a subscription goes round it.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "guard.h"
+#include "key.h"
+#include "scan.h"
+#include "stamp.h"
+
+Oid			kvs_guard_writing = InvalidOid;
+
+/* Columns of a store, as numbered in its table. */
+enum
+{
+	COLUMN_KEY = 1,
+	COLUMN_VALUE,
+	COLUMN_BYTES,
+	COLUMN_KIND,
+	COLUMN_VERSIONSTAMP
+};
+
+static void
+check_owner(Relation rel)
+{
+	if (!kvs_compat_owns_table(RelationGetRelid(rel), GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("only the owner may write to table \"%s\" directly",
+						quote_qualified_identifier("kvstore", RelationGetRelationName(rel))),
+				 errhint("Use the kv_* functions, such as kv_set() and kv_delete().")));
+}
+
+/* Does the row say what its kind promises?  Reads trust it. */
+static void
+check_content(TupleDesc desc, HeapTuple tuple)
+{
+	bool		no_value = heap_attisnull(tuple, COLUMN_VALUE, desc);
+	bool		no_bytes = heap_attisnull(tuple, COLUMN_BYTES, desc);
+	bool		isnull;
+	Datum		kind = heap_getattr(tuple, COLUMN_KIND, desc, &isnull);
+
+	if (isnull)
+		return;					/* the column is NOT NULL: the executor says so */
+	if (DatumGetChar(kind) == KVS_KIND_BYTES ? (no_bytes || !no_value) :
+		(no_value || !no_bytes || (DatumGetChar(kind) != KVS_KIND_JSON && DatumGetChar(kind) != KVS_KIND_U64)))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("row does not hold what its kind promises"),
+				 errhint("Kind is 'j' or 'u' with a value and without bytes, or 'b' with bytes and without a value.")));
+}
+
+static void
+note_deletion(Relation rel, HeapTuple tuple)
+{
+	bool		isnull;
+	KvsKey		key;
+	Datum		datum = heap_getattr(tuple, COLUMN_KEY, RelationGetDescr(rel), &isnull);
+
+	if (isnull)
+		return;
+	kvs_key_from_datum(&key, datum);
+	kvs_stamp_note_deletion(RelationGetRelid(rel), KvsKeyBytes(&key), key.size);
+}
+
+/* The row with the versionstamp it is to have. */
+static HeapTuple
+stamp_row(Relation rel, HeapTuple tuple, HeapTuple old)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			column = COLUMN_VERSIONSTAMP;
+	bool		isnull;
+	bool		old_isnull = true;
+	Datum		stamp = heap_getattr(tuple, column, desc, &isnull);
+	Datum		old_stamp = old ? heap_getattr(old, column, desc, &old_isnull) : (Datum) 0;
+
+	if (!isnull && (old_isnull || DatumGetInt64(stamp) != DatumGetInt64(old_stamp)))
+	{
+		if (DatumGetInt64(stamp) < 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_CHECK_VIOLATION),
+					 errmsg("versionstamp must be positive")));
+		kvs_stamp_raise_at_commit(DatumGetInt64(stamp));
+		return tuple;
+	}
+	stamp = Int64GetDatum(kvs_stamp_next());
+	isnull = false;
+	return heap_modify_tuple_by_cols(tuple, desc, 1, &column, &stamp, &isnull);
+}
+
+static HeapTuple
+guard_row(TriggerData *data)
+{
+	Relation	rel = data->tg_relation;
+	HeapTuple	old = data->tg_trigtuple;
+	HeapTuple	new = old;
+
+	if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
+		new = data->tg_newtuple;
+	if (RelationGetRelid(rel) == kvs_guard_writing)
+		return new;
+
+	check_owner(rel);
+	kvs_catalog_check_store_shape(rel);
+	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+	{
+		note_deletion(rel, old);
+		return new;
+	}
+	check_content(RelationGetDescr(rel), new);
+	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
+		return stamp_row(rel, new, NULL);
+
+	/* The key may have changed: then the old one is gone. */
+	note_deletion(rel, old);
+	return stamp_row(rel, new, old);
+}
+
+/* ---- SQL ---- */
+
+PG_FUNCTION_INFO_V1(kvstore_guard);
+Datum
+kvstore_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BEFORE(data->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("kvstore.guard() must be called as a BEFORE trigger")));
+	if (TRIGGER_FIRED_FOR_ROW(data->tg_event))
+		return PointerGetDatum(guard_row(data));
+
+	/* TRUNCATE */
+	if (RelationGetRelid(data->tg_relation) != kvs_guard_writing)
+		check_owner(data->tg_relation);
+	kvs_stamp_note_deletion_of_all();
+	return PointerGetDatum(NULL);
+}

@@ -1,0 +1,27 @@
+/*
+ * kvstore.c
+ *		_PG_init: the table of contents of the library.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#include "catalog.h"
+#include "guc.h"
+#include "shmem.h"
+#include "stamp.h"
+#include "stats.h"
+
+PG_MODULE_MAGIC;
+
+PGDLLEXPORT void _PG_init(void);
+
+void
+_PG_init(void)
+{
+	kvs_guc_init();
+	kvs_shmem_init();
+	kvs_catalog_init();
+	kvs_stamp_init();
+	kvs_stats_init();
+}

@@ -1,0 +1,77 @@
+/*
+ * scan.h
+ *		Rows out: reading a store by key and by range.
+ */
+#ifndef KVS_SCAN_H
+#define KVS_SCAN_H
+
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "executor/tuptable.h"
+#include "utils/portal.h"
+
+#include "catalog.h"
+#include "key.h"
+
+/* Values of the column kind. */
+#define KVS_KIND_JSON	'j'
+#define KVS_KIND_BYTES	'b'
+#define KVS_KIND_U64	'u'
+
+/* One entry.  Everything points into the scan and holds until its next call; value and bytes may be toasted. */
+typedef struct KvsRow
+{
+	const char *key;
+	int			key_size;
+	char		kind;
+	bool		has_value;
+	bool		has_bytes;
+	Datum		value;			/* jsonb */
+	Datum		bytes;			/* bytea */
+	int64		versionstamp;
+	TimestampTz expires_at;		/* DT_NOEND: never */
+} KvsRow;
+
+typedef struct KvsScan
+{
+	KvsStore   *store;
+	Relation	rel;
+	TimestampTz now;			/* what has expired by then is hidden */
+	MemoryContext context;		/* the caller's */
+	struct varlena *key_copy;	/* the last row's key, if it had to be detoasted */
+
+	/* Direct index scan */
+	Relation	index;
+	IndexScanDesc desc;
+	TupleTableSlot *slot;
+	ScanKeyData keys[2];
+	ScanDirection direction;
+
+	/* Row-level security: the executor reads, "desc" is NULL */
+	bool		by_executor;
+	Portal		portal;
+	SPITupleTable *batch;		/* rows fetched from it */
+	uint64		batch_size;
+	uint64		batch_next;		/* the row to give next */
+} KvsScan;
+
+/*
+ * Open the store for reading with the active snapshot and the caller's rights.  Raises what kvs_catalog_open_store() does, and 42501 for
+ * a caller without SELECT.  "scan" may live on the stack; an ERROR cleans up what it holds.
+ */
+extern void kvs_scan_begin(KvsScan *scan, const text *store_name, TimestampTz now);
+
+/* The live entry of a key; false if there is none. */
+extern bool kvs_scan_find(KvsScan *scan, const KvsKey *key, KvsRow *row);
+
+/* (Re)start at the range [low, high) of encoded keys, or at its end when "reverse".  Both must stay where they are while it is read. */
+extern void kvs_scan_range(KvsScan *scan, const KvsKey *low, const KvsKey *high, bool reverse);
+
+/* The next live entry of the range; false at its end. */
+extern bool kvs_scan_next(KvsScan *scan, KvsRow *row);
+
+extern void kvs_scan_end(KvsScan *scan);
+
+#endif							/* KVS_SCAN_H */

@@ -1,0 +1,43 @@
+/*
+ * shmem.h
+ *		Shared memory: there when the library is in shared_preload_libraries, absent otherwise.
+ */
+#ifndef KVS_SHMEM_H
+#define KVS_SHMEM_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/lwlock.h"
+
+/* Slots in which deletions are published, by hash of table and key; a power of two. */
+#define KVS_DELETED_SLOTS	16384
+
+/* Databases whose versionstamps are known to have jumped since an unclean start; further ones jump once a session. */
+#define KVS_JUMPED_MAX		1024
+
+typedef struct KvsShared
+{
+	/* Written by the postmaster before anybody else runs, constant then. */
+	TimestampTz started_at;
+	bool		clean_start;	/* the cluster had been shut down cleanly, and not as a standby */
+	TimeLineID	start_timeline;
+
+	/* Under "lock". */
+	LWLock	   *lock;
+	int			jumped_count;
+	Oid			jumped[KVS_JUMPED_MAX];
+
+	/* Atomics, no lock: a clock that each deletion advances, and when a key of the slot was last deleted. */
+	pg_atomic_uint64 deletion_clock;
+	pg_atomic_uint64 deleted[KVS_DELETED_SLOTS];
+} KvsShared;
+
+/* NULL when the library was not preloaded. */
+extern KvsShared *kvs_shared;
+
+extern void kvs_shmem_init(void);
+
+#endif							/* KVS_SHMEM_H */

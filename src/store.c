@@ -103,7 +103,8 @@ static const Statement statements[PLAN_END] = {
 	},
 	[PLAN_PUT_MANY] = {
 		INSERT_ROW "SELECT n.key, n.value, n.bytes, n.kind, $5, n.expires_at FROM "
-		"pg_catalog.unnest($1, $2, $3, $4, $6) AS n (key, value, bytes, kind, expires_at)"
+		"ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), "
+		"pg_catalog.unnest($6)) AS n (key, value, bytes, kind, expires_at)"
 		OVERWRITE_ROW "expires_at = EXCLUDED.expires_at" RETURNING_STAMP ", t.key",
 		6, {KEY_ARRAY, JSONBARRAYOID, BYTEAARRAYOID, CHARARRAYOID, INT8OID, TIMESTAMPTZARRAYOID}
 	},

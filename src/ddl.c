@@ -29,6 +29,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "entry.h"
+#include "guard.h"
 #include "guc.h"
 
 /* Settings as given to create and alter: SQL NULL is "not given". */
@@ -153,11 +154,11 @@ create_table(const char *name, bool unlogged)
 						 "kind pg_catalog.\"char\" NOT NULL DEFAULT 'j', versionstamp pg_catalog.int8 NOT NULL, expires_at pg_catalog.timestamptz) "
 						 "WITH (fillfactor = 90)",
 						 unlogged ? "UNLOGGED" : "", name, schema));
-	run_utility(psprintf("CREATE TRIGGER kvstore_guard BEFORE INSERT OR UPDATE OR DELETE ON kvstore.s_%s "
+	run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE ON kvstore.s_%s "
 						 "FOR EACH ROW EXECUTE FUNCTION kvstore.guard()", name));
 	run_utility(psprintf("CREATE TRIGGER kvstore_guard_truncate BEFORE TRUNCATE ON kvstore.s_%s "
 						 "FOR EACH STATEMENT EXECUTE FUNCTION kvstore.guard()", name));
-	run_utility(psprintf("ALTER TABLE kvstore.s_%s ENABLE ALWAYS TRIGGER kvstore_guard, "
+	run_utility(psprintf("ALTER TABLE kvstore.s_%s ENABLE ALWAYS TRIGGER " KVS_GUARD_TRIGGER ", "
 						 "ENABLE ALWAYS TRIGGER kvstore_guard_truncate", name));
 	run_utility(psprintf("CREATE VIEW kvstore.v_%s WITH (security_invoker) AS "
 						 "SELECT key, value, bytes, CASE WHEN kind OPERATOR(pg_catalog.=) 'b' THEN 'bytes' "

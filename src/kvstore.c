@@ -7,6 +7,7 @@
 #include "fmgr.h"
 
 #include "catalog.h"
+#include "guard.h"
 #include "guc.h"
 #include "shmem.h"
 #include "stamp.h"
@@ -22,6 +23,7 @@ _PG_init(void)
 	kvs_guc_init();
 	kvs_shmem_init();
 	kvs_catalog_init();
+	kvs_guard_init();
 	kvs_stamp_init();
 	kvs_stats_init();
 }

@@ -206,9 +206,9 @@ run(KvsStore *store, int which, const Datum *values, const bool *nulls,
 	void (*on_row) (TupleTableSlot *slot, void *arg), void *arg)
 {
 	const Statement *statement = &statements[which];
-	Oid			saved_writing = kvs_guard_writing;
 	SPIExecuteOptions options;
 	ParamListInfo params;
+	SPIPlanPtr	plan;
 	Sink		sink;
 	uint64		written;
 	int			result;
@@ -236,14 +236,15 @@ run(KvsStore *store, int which, const Datum *values, const bool *nulls,
 	options.params = params;
 	options.dest = &sink.receiver;
 
-	kvs_guard_writing = store->relid;
+	plan = get_plan(store, which);
+	kvs_guard_let_pass(store->relid);
 	PG_TRY();
 	{
-		result = SPI_execute_plan_extended(get_plan(store, which), &options);
+		result = SPI_execute_plan_extended(plan, &options);
 	}
 	PG_FINALLY();
 	{
-		kvs_guard_writing = saved_writing;
+		kvs_guard_end();
 	}
 	PG_END_TRY();
 	if (result < 0)

@@ -200,6 +200,24 @@ ignore_row(TupleTableSlot *slot, void *arg)
 {
 }
 
+static int
+execute_unguarded(SPIPlanPtr plan, const SPIExecuteOptions *options, Oid relid)
+{
+	volatile int result = 0;
+
+	kvs_guard_let_pass(relid);
+	PG_TRY();
+	{
+		result = SPI_execute_plan_extended(plan, options);
+	}
+	PG_FINALLY();
+	{
+		kvs_guard_end();
+	}
+	PG_END_TRY();
+	return result;
+}
+
 /* Run a statement; on_row gets each row of its RETURNING.  Returns how many rows it wrote. */
 static uint64
 run(KvsStore *store, int which, const Datum *values, const bool *nulls,
@@ -208,7 +226,6 @@ run(KvsStore *store, int which, const Datum *values, const bool *nulls,
 	const Statement *statement = &statements[which];
 	SPIExecuteOptions options;
 	ParamListInfo params;
-	SPIPlanPtr	plan;
 	Sink		sink;
 	uint64		written;
 	int			result;
@@ -236,17 +253,7 @@ run(KvsStore *store, int which, const Datum *values, const bool *nulls,
 	options.params = params;
 	options.dest = &sink.receiver;
 
-	plan = get_plan(store, which);
-	kvs_guard_let_pass(store->relid);
-	PG_TRY();
-	{
-		result = SPI_execute_plan_extended(plan, &options);
-	}
-	PG_FINALLY();
-	{
-		kvs_guard_end();
-	}
-	PG_END_TRY();
+	result = execute_unguarded(get_plan(store, which), &options, store->relid);
 	if (result < 0)
 		elog(ERROR, "could not write store \"%s\": %s", store->name, SPI_result_code_string(result));
 	written = SPI_processed;	/* SPI_finish() clears it */

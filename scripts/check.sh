@@ -1,0 +1,233 @@
+#!/usr/bin/env bash
+# make check: every test, on private throw-away servers, beside whatever else this machine runs.
+#
+# Suites: static (exported symbols, headers), regress (pg_regress, once with kvstore preloaded and once without, since the
+# key-value part promises to work without), isolation, tap, pgtap.  The last line is "N passed, N failed" alone; the exit
+# status is 0 only when something ran and nothing failed.
+#
+# A regress test with a line "-- kvs: needs preload" runs with preload only; an isolation spec with a line
+# "# kvs: also without preload" runs without it too.  Output goes to results/ (without preload: results/noload/), for
+# comparing with expected/.
+#
+# Environment: KVS_ONLY="regress tap" chooses suites, KVS_TESTS="kv 001_install" tests by name; see common.sh for more.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+PASSED=0
+FAILED=0
+SUITES=${KVS_ONLY:-static regress isolation tap pgtap}
+for suite in $SUITES; do
+	case $suite in
+		static | regress | isolation | tap | pgtap) ;;
+		*) die "KVS_ONLY: there is no suite \"$suite\" (static regress isolation tap pgtap)" ;;
+	esac
+done
+
+wanted_suite() { [[ " $SUITES " == *" $1 "* ]]; }
+wanted_test() { [ -z "${KVS_TESTS:-}" ] || [[ " $KVS_TESTS " == *" $1 "* ]]; }
+
+# The wanted tests of a folder: FOLDER EXTENSION; names without extension, one a line.
+tests_in()
+{
+	local file name
+	for file in "$KVS_ROOT/$1"/*."$2"; do
+		name=$(basename "$file" ".$2")
+		if [ -e "$file" ] && wanted_test "$name"; then
+			say "$name"
+		fi
+	done
+}
+
+seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f s", b - a }'; }
+
+# Add to the totals and tell: SUITE PASSED FAILED START
+tally()
+{
+	PASSED=$((PASSED + $2))
+	FAILED=$((FAILED + $3))
+	printf '%-28s %4d passed %4d failed   %s\n' "$1" "$2" "$3" "$(seconds_since "$4")"
+}
+
+# ---- static: what needs no server ----
+
+# 15 loads libraries with all their symbols visible to one another: one without our prefix may meet another extension's.
+check_symbols()
+{
+	local others
+	others=$(nm -D --defined-only "$KVS_ROOT/kvstore.so" | awk '{ print $NF }' |
+		grep -Ev '^(kvs_|kvstore_|pg_finfo_kvstore_|Pg_magic_func$|_PG_init$)') || return 0
+	say "symbols without prefix in kvstore.so:" "$others"
+	return 1
+}
+
+check_headers() { "${KVS_MAKE[@]}" headerscheck; }
+
+run_static()
+{
+	local name start=$EPOCHREALTIME passed=0 failed=0
+	for name in symbols headers; do
+		wanted_test $name || continue
+		if "check_$name" < /dev/null; then
+			passed=$((passed + 1))
+		else
+			say "FAILED: $name"
+			failed=$((failed + 1))
+		fi
+	done
+	[ $((passed + failed)) = 0 ] || tally static $passed $failed "$start"
+}
+
+# ---- regress and isolation: compare output with what is expected ----
+
+# RUN (a name for this run) SERVER PROGRAM DATABASE RESULTS TESTS...
+run_pg_regress()
+{
+	local run=$1 server=$2 program=$3 database=$4 results=$5 start=$EPOCHREALTIME work log status=0 passed failed
+	shift 5
+	[ $# -gt 0 ] || return 0
+	kvs_copy_in "$run" test expected
+	work=$KVS_TMP/work/$run
+	log=$KVS_TMP/$run.log
+	kvs_server_use "$server"
+	cd "$work"
+	kvs_run "$PG_TESTDIR/$program" --inputdir=test --outputdir=. --bindir="$KVS_BIN" --dbname="$database" --encoding=UTF8 \
+		--host="$PGHOST" --port="$PGPORT" --user="$PGUSER" "$@" > "$log" 2>&1 || status=$?
+	cd "$KVS_TMP"
+	# "test x ... ok" in 15, "ok 1 - x" from 16 on
+	passed=$(grep -cE '^(test .* \.\.\. ok|ok [0-9]+ )' "$log" || true)
+	failed=$(grep -cE '^(test .* \.\.\. FAILED|not ok [0-9]+ )' "$log" || true)
+	# Tests that never ran have failed too.
+	[ $((passed + failed)) -ge $# ] || failed=$(($# - passed))
+	[ $status = 0 ] || [ "$failed" -gt 0 ] || failed=1
+	if [ "$failed" -gt 0 ]; then
+		say "---- $run: output of $(basename "$program") ----"
+		cat "$log"
+		if [ -s "$work/regression.diffs" ]; then
+			say "---- $run: differences from what was expected (the first 400 lines) ----"
+			sed -n '1,400p' "$work/regression.diffs"
+		fi
+		kvs_log_tail "$server"
+	fi
+	if [ -d "$work/results" ]; then
+		kvs_as_owner mkdir -p "$KVS_ROOT/$results"
+		tar -C "$work/results" -cf - . | kvs_as_owner tar -C "$KVS_ROOT/$results" --no-same-owner -xf - --no-overwrite-dir
+	fi
+	tally "$run" "$passed" "$failed" "$start"
+}
+
+run_regress()
+{
+	local all noload
+	mapfile -t all < <(tests_in test/sql sql)
+	mapfile -t noload < <(for name in "${all[@]}"; do
+		grep -q '^-- kvs: needs preload' "$KVS_ROOT/test/sql/$name.sql" || say "$name"
+	done)
+	run_pg_regress regress preload regress/pg_regress contrib_regression results "${all[@]}"
+	run_pg_regress regress-noload noload regress/pg_regress contrib_regression results/noload "${noload[@]}"
+}
+
+run_isolation()
+{
+	local all noload
+	mapfile -t all < <(tests_in test/specs spec)
+	mapfile -t noload < <(for name in "${all[@]}"; do
+		! grep -q '^# kvs: also without preload' "$KVS_ROOT/test/specs/$name.spec" || say "$name"
+	done)
+	run_pg_regress isolation preload isolation/pg_isolation_regress isolation_regression results "${all[@]}"
+	run_pg_regress isolation-noload noload isolation/pg_isolation_regress isolation_regression results/noload "${noload[@]}"
+}
+
+# ---- tap and pgtap: programs that say "ok" and "not ok" themselves ----
+
+# RUN COMMAND...: run one test program by this prove -v, which checks plan and exit status, and count its assertions.
+run_prove()
+{
+	local run=$1 start=$EPOCHREALTIME log passed failed status=0
+	shift
+	log=$KVS_TMP/${run//\//-}.log
+	kvs_run "$@" > "$log" 2>&1 || status=$?
+	passed=$(grep -cE '^ok [0-9]+' "$log" || true)
+	failed=$(grep -E '^not ok [0-9]+' "$log" | grep -cvE '# *TODO' || true)
+	# A wrong plan or a crash is a failure even when no assertion is.
+	[ $status = 0 ] || [ "$failed" -gt 0 ] || failed=1
+	if [ "$failed" -gt 0 ]; then
+		say "---- $run ----"
+		grep -vE '^ok [0-9]+' "$log" || true
+	fi
+	tally "$run" "$passed" "$failed" "$start"
+	[ "$failed" = 0 ]
+}
+
+run_tap()
+{
+	local name work
+	kvs_copy_in tap test
+	work=$KVS_TMP/work/tap
+	cd "$work"
+	for name in $(tests_in test/t pl); do
+		# Nodes are found by PostgreSQL::Test itself, not by what leads to our server.
+		run_prove "tap/$name" env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGPASSFILE \
+			TESTDIR="$work" TESTDATADIR="$work/tmp_check" TESTLOGDIR="$work/tmp_check/log" PG_REGRESS="$PG_TESTDIR/regress/pg_regress" \
+			prove -v -I "$PG_TESTDIR/perl" -I "$work/test/perl" "test/t/$name.pl" || {
+			say "---- the last lines of its log ----"
+			tail -n 60 "$work"/tmp_check/log/regress_log_"$name" 2>/dev/null || true
+		}
+	done
+	cd "$KVS_TMP"
+}
+
+# Each file gets a database with both extensions, so that a file holds tests only.
+run_pgtap()
+{
+	local names name
+	mapfile -t names < <(tests_in test/pgtap sql)
+	[ ${#names[@]} -gt 0 ] || return 0
+	if [ ! -e "$KVS_TREE$PG_SHAREDIR/extension/pgtap.control" ]; then
+		say "pgtap: skipped, this PostgreSQL has no pgTAP"
+		return 0
+	fi
+	kvs_copy_in pgtap test
+	kvs_server_use preload
+	kvs_psql -q -c "CREATE DATABASE pgtap_template TEMPLATE template0 ENCODING 'UTF8'"
+	if ! kvs_psql -q -d pgtap_template -c 'SET client_min_messages = warning' -c 'CREATE EXTENSION pgtap' -c 'CREATE EXTENSION kvstore'; then
+		tally pgtap 0 1 "$EPOCHREALTIME"
+		return 0
+	fi
+	cd "$KVS_TMP/work/pgtap"
+	for name in "${names[@]}"; do
+		kvs_psql -q -c "CREATE DATABASE \"pgtap_$name\" TEMPLATE pgtap_template"
+		PGDATABASE=pgtap_$name run_prove "pgtap/$name" prove -v --exec "$KVS_BIN/psql -X -q -A -t -v ON_ERROR_STOP=1 -f" "test/pgtap/$name.sql" ||
+			kvs_log_tail preload
+	done
+	cd "$KVS_TMP"
+}
+
+# ---- main ----
+
+start=$EPOCHREALTIME
+kvs_install_missing check
+kvs_build
+kvs_make_tmp
+kvs_make_tree
+say "kvstore on $("$KVS_BIN/postgres" --version), built and installed into a private copy: $(seconds_since "$start")"
+
+if wanted_suite regress || wanted_suite isolation || wanted_suite pgtap; then
+	start=$EPOCHREALTIME
+	kvs_server_start preload "shared_preload_libraries = 'kvstore'" "fsync = off"
+	if wanted_suite regress || wanted_suite isolation; then
+		kvs_server_start noload "fsync = off"
+	fi
+	say "servers started: $(seconds_since "$start")"
+fi
+
+for suite in static regress isolation tap pgtap; do
+	! wanted_suite "$suite" || "run_$suite"
+done
+
+if [ $((PASSED + FAILED)) = 0 ]; then
+	note "no test ran"
+	FAILED=1
+fi
+say "$PASSED passed, $FAILED failed"
+[ "$FAILED" = 0 ]

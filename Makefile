@@ -53,11 +53,12 @@ PG_CPPFLAGS = -isystem $(includedir_server) -DKVS_VERSION='"$(KVS_VERSION)"'
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
 
 # pg_regress prefers ./sql/NAME.sql to test/sql/NAME.sql: the install script's parts are numbered, tests are not.
-# The encoding is given because only a UTF8 database can have the extension.
+# The encoding is given because only a UTF8 database can have the extension; the extension is there before the first test,
+# so that each test also runs alone.
 REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
-REGRESS_OPTS = --inputdir=test --encoding=UTF8
+REGRESS_OPTS = --inputdir=test --encoding=UTF8 --load-extension=kvstore
 ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
-ISOLATION_OPTS = --inputdir=test --outputdir=. --encoding=UTF8
+ISOLATION_OPTS = --inputdir=test --outputdir=. --encoding=UTF8 --load-extension=kvstore
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 

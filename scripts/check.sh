@@ -91,7 +91,8 @@ run_pg_regress()
 	log=$KVS_TMP/$run.log
 	kvs_server_use "$server"
 	cd "$work"
-	kvs_run "$PG_TESTDIR/$program" --inputdir=test --outputdir=. --bindir="$KVS_BIN" --dbname="$database" --encoding=UTF8 \
+	kvs_run "$PG_TESTDIR/$program" --inputdir=test --outputdir=. --bindir="$KVS_BIN" --dbname="$database" \
+		--encoding=UTF8 --load-extension=kvstore \
 		--host="$PGHOST" --port="$PGPORT" --user="$PGUSER" "$@" > "$log" 2>&1 || status=$?
 	cd "$KVS_TMP"
 	# "test x ... ok" in 15, "ok 1 - x" from 16 on

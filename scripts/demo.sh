@@ -107,7 +107,9 @@ SELECT kv_get('orders:last') AS last, (SELECT count(*) FROM orders) AS orders;"
 
 if [ -t 0 ] && [ -t 1 ] && [ "${KVS_DEMO_PROMPT:-yes}" = yes ]; then
 	printf '\n-- Your turn. \\df+ kv_* lists all functions; \\q ends and removes the server.\n\n'
-	kvs_psql -d demo -v ON_ERROR_STOP=0 || true
+	# Ctrl-C cancels a statement; psql sees to it, and the server stays.
+	trap : INT
+	kvs_psql -d demo -v ON_ERROR_STOP=0 -P pager_min_lines=50 || true
 else
 	cat <<-TEXT
 

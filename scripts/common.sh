@@ -104,6 +104,7 @@ kvs_install_missing()
 {
 	local purpose=$1 major package wanted=() optional=() missing=() own_server=
 
+	[ -z "${PG_CONFIG:-}" ] || command -v "$PG_CONFIG" > /dev/null || die "PG_CONFIG=$PG_CONFIG is no program"
 	if ! command -v apt-get > /dev/null; then
 		PG_CONFIG=${PG_CONFIG:-pg_config}
 		command -v "$PG_CONFIG" > /dev/null ||

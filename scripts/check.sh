@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make check: every test, on private throw-away servers, beside whatever else this machine runs.
 #
-# Suites: static (exported symbols, headers), regress (pg_regress, once with kvstore preloaded and once without, since the
+# Suites: static (exported symbols, headers, names), regress (pg_regress, once with kvstore preloaded and once without, since the
 # key-value part promises to work without), isolation, tap, pgtap.  The last line is "N passed, N failed" alone; the exit
 # status is 0 only when something ran and nothing failed.
 #
@@ -63,10 +63,25 @@ check_symbols()
 
 check_headers() { "${KVS_MAKE[@]}" headerscheck; }
 
+# pg_regress takes ./sql/NAME.sql for test/sql/NAME.sql: "make installcheck" would run a part of the install script as a
+# test.  And output of a spec and a test of one name is one file.
+check_names()
+{
+	local name twice=0
+	for name in "$KVS_ROOT"/test/sql/*.sql; do
+		name=$(basename "$name" .sql)
+		if [ -e "$KVS_ROOT/sql/$name.sql" ] || [ -e "$KVS_ROOT/test/specs/$name.spec" ]; then
+			say "test/sql/$name.sql: the name is also that of sql/$name.sql or test/specs/$name.spec"
+			twice=1
+		fi
+	done
+	return $twice
+}
+
 run_static()
 {
 	local name start=$EPOCHREALTIME passed=0 failed=0
-	for name in symbols headers; do
+	for name in symbols headers names; do
 		wanted_test $name || continue
 		if "check_$name" < /dev/null; then
 			passed=$((passed + 1))

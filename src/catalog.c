@@ -190,6 +190,8 @@ static const KvsColumn store_columns[] = {
 	{"expires_at", TIMESTAMPTZOID, false},
 };
 
+static void wrong_shape(Relation rel, const char *detail) pg_attribute_noreturn();
+
 static void
 wrong_shape(Relation rel, const char *detail)
 {

@@ -17,7 +17,7 @@
 
 /* Kept plans of one store: those that read (scan.c), then those that write (store.c). */
 #define KVS_READ_PLANS		3
-#define KVS_STORE_PLANS		16
+#define KVS_STORE_PLANS		32
 
 /* What we must know of the extension's own objects. */
 typedef struct KvsCatalog

@@ -63,4 +63,11 @@ typedef char KvsCompatBase64Byte;
 #define kvs_compat_interval_is_minus_infinity(interval) (false)
 #endif
 
+/* 16 renamed the function that gives a backend's status by its place among all */
+#if PG_VERSION_NUM >= 160000
+#define kvs_compat_local_backend_entry(i)	pgstat_get_local_beentry_by_index(i)
+#else
+#define kvs_compat_local_backend_entry(i)	pgstat_fetch_stat_local_beentry(i)
+#endif
+
 #endif							/* KVS_COMPAT_H */

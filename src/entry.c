@@ -93,6 +93,19 @@ add_interval(TimestampTz now, Interval *interval)
 }
 
 TimestampTz
+kvs_entry_ttl_arg(FunctionCallInfo fcinfo, int arg, TimestampTz now)
+{
+	TimestampTz result = add_interval(now, PG_GETARG_INTERVAL_P(arg));
+
+	if (result < now)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("ttl must not be negative"),
+				 errhint("Use kv_delete() to remove an entry at once.")));
+	return result;
+}
+
+TimestampTz
 kvs_entry_expiry_args(FunctionCallInfo fcinfo, int ttl_arg, int expires_at_arg, TimestampTz now, bool *given)
 {
 	TimestampTz result = DT_NOEND;
@@ -103,14 +116,7 @@ kvs_entry_expiry_args(FunctionCallInfo fcinfo, int ttl_arg, int expires_at_arg, 
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("ttl and expires_at must not both be given")));
 	if (!PG_ARGISNULL(ttl_arg))
-	{
-		result = add_interval(now, PG_GETARG_INTERVAL_P(ttl_arg));
-		if (result < now)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("ttl must not be negative"),
-					 errhint("Use kv_delete() to remove an entry at once.")));
-	}
+		result = kvs_entry_ttl_arg(fcinfo, ttl_arg, now);
 	else if (!PG_ARGISNULL(expires_at_arg))
 		result = PG_GETARG_TIMESTAMPTZ(expires_at_arg);
 	return result;

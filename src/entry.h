@@ -44,6 +44,9 @@ extern text *kvs_entry_text_arg(FunctionCallInfo fcinfo, int arg);
 /* A boolean option; SQL NULL means "not given". */
 extern bool kvs_entry_bool_arg(FunctionCallInfo fcinfo, int arg);
 
+/* When something expires that is written now with this ttl, which is not SQL NULL; 22023 if it is negative. */
+extern TimestampTz kvs_entry_ttl_arg(FunctionCallInfo fcinfo, int arg, TimestampTz now);
+
 /*
  * When an entry expires that is written now with these two arguments (either may be SQL NULL): DT_NOEND is never, also if neither is given.
  * *given tells whether one was.  22023: both given, or ttl negative.

@@ -389,6 +389,18 @@ kvs_key_next_part(const char *data, int size, int *pos, KvsPart *part)
 	return true;
 }
 
+int
+kvs_key_compare(Datum a, Datum b)
+{
+	const struct varlena *x = (const struct varlena *) DatumGetPointer(a);
+	const struct varlena *y = (const struct varlena *) DatumGetPointer(b);
+	int			nx = VARSIZE_ANY_EXHDR(x);
+	int			ny = VARSIZE_ANY_EXHDR(y);
+	int			result = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(nx, ny));
+
+	return result != 0 ? result : nx - ny;
+}
+
 bool
 kvs_key_is_text(const char *data, int size)
 {

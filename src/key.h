@@ -63,6 +63,9 @@ extern void kvs_key_from_text(KvsKey *key, const text *str);
 /* Copy the bytes of a kvkey datum (possibly toasted or short) into "key". */
 extern void kvs_key_from_datum(KvsKey *key, Datum datum);
 
+/* The order of two kvkey datums that are not toasted. */
+extern int	kvs_key_compare(Datum a, Datum b);
+
 /* Is this encoding one string part without U+0000, which the text forms can show? */
 extern bool kvs_key_is_text(const char *data, int size);
 

@@ -7,6 +7,7 @@
 #include "fmgr.h"
 
 #include "catalog.h"
+#include "check.h"
 #include "guard.h"
 #include "guc.h"
 #include "shmem.h"
@@ -25,5 +26,6 @@ _PG_init(void)
 	kvs_catalog_init();
 	kvs_guard_init();
 	kvs_stamp_init();
+	kvs_check_init();
 	kvs_stats_init();
 }

@@ -72,6 +72,15 @@ set_prefix(KvsRange *range, KvsForm form, const KvsKey *prefix)
 	make_bound(&range->high, KvsKeyBytes(prefix), size, 0xFF);
 }
 
+void
+kvs_list_set_all(KvsRange *range)
+{
+	KvsKey		empty;
+
+	kvs_key_init(&empty);
+	set_prefix(range, KVS_FORM_PATH, &empty);
+}
+
 /* ---- Reading a range ---- */
 
 /* Step over the paths that begin with the string at the head of this key, if it is such a path. */

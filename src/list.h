@@ -27,6 +27,9 @@ typedef struct KvsRange
  */
 extern void kvs_list_prefix_arg(FunctionCallInfo fcinfo, int arg, KvsForm form, KvsRange *range);
 
+/* The range of all keys. */
+extern void kvs_list_set_all(KvsRange *range);
+
 /* Start to read; "range" must stay where it is until the end. */
 extern void kvs_list_begin(KvsScan *scan, KvsRange *range);
 

@@ -68,6 +68,8 @@ shmem_startup(void)
 		pg_atomic_init_u64(&kvs_shared->deletion_clock, 0);
 		for (int i = 0; i < KVS_DELETED_SLOTS; i++)
 			pg_atomic_init_u64(&kvs_shared->deleted[i], 0);
+		for (int i = 0; i < KVS_ABSENCE_BUCKETS; i++)
+			pg_atomic_init_u32(&kvs_shared->absences[i], 0);
 	}
 	kvs_stats_startup_shmem();
 	LWLockRelease(AddinShmemInitLock);

@@ -12,6 +12,8 @@
 #include "port/atomics.h"
 #include "storage/lwlock.h"
 
+#include "check.h"
+
 /* Slots in which deletions are published, by hash of table and key; a power of two. */
 #define KVS_DELETED_SLOTS	16384
 
@@ -33,6 +35,9 @@ typedef struct KvsShared
 	/* Atomics, no lock: a clock that each deletion advances, and when a key of the slot was last deleted. */
 	pg_atomic_uint64 deletion_clock;
 	pg_atomic_uint64 deleted[KVS_DELETED_SLOTS];
+
+	/* Atomics, no lock: how many transactions hold the absence of a key of the bucket, see check.c. */
+	pg_atomic_uint32 absences[KVS_ABSENCE_BUCKETS];
 } KvsShared;
 
 /* NULL when the library was not preloaded. */

@@ -20,13 +20,17 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "catalog.h"
+#include "check.h"
 #include "errors.h"
 #include "guard.h"
 #include "guc.h"
+#include "number.h"
+#include "progress.h"
 #include "scan.h"
 #include "stamp.h"
 #include "store.h"
@@ -40,12 +44,20 @@ enum
 	PLAN_PUT_ABSENT,
 	PLAN_PUT_VERSION,
 	PLAN_PUT_MANY,
-	PLAN_RESTAMP,
 	PLAN_RESTAMP_MANY,
 	PLAN_DELETE,
 	PLAN_DELETE_VERSION,
+	PLAN_DELETE_MANY,
+	PLAN_DELETE_RANGE,
+	PLAN_DELETE_TEXTS,
 	PLAN_EXPIRE,
 	PLAN_EXPIRE_VERSION,
+	PLAN_INCREMENT,
+	PLAN_CLAIM,
+	PLAN_LOCK_SHARED,
+	PLAN_LOCK,
+	PLAN_PLACE,
+	PLAN_REMOVE,
 	PLAN_END
 };
 
@@ -67,13 +79,16 @@ typedef struct Statement
 #define EQ		"OPERATOR(pg_catalog.=)"
 #define LIVE(now) "(t.expires_at IS NULL OR t.expires_at OPERATOR(pg_catalog.>) " now ")"
 #define THIS_KEY "t.key OPERATOR(%2$s.=) $1"
+#define THIS_RANGE "t.key OPERATOR(%2$s.>=) $1 AND t.key OPERATOR(%2$s.<) $2"
 
 #define INSERT_ROW \
 	"INSERT INTO kvstore.s_%1$s AS t (key, value, bytes, kind, versionstamp, expires_at) "
+#define HIGHER_STAMP \
+	"versionstamp = CASE WHEN t.versionstamp OPERATOR(pg_catalog.<) EXCLUDED.versionstamp " \
+	"THEN EXCLUDED.versionstamp ELSE kvstore.next_versionstamp() END"
 #define OVERWRITE_ROW \
 	" ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, bytes = EXCLUDED.bytes, kind = EXCLUDED.kind, " \
-	"versionstamp = CASE WHEN t.versionstamp OPERATOR(pg_catalog.<) EXCLUDED.versionstamp " \
-	"THEN EXCLUDED.versionstamp ELSE kvstore.next_versionstamp() END, "
+	HIGHER_STAMP ", "
 #define RETURNING_STAMP \
 	" RETURNING t.versionstamp, t.xmax " EQ " '0'::pg_catalog.xid"
 
@@ -108,10 +123,6 @@ static const Statement statements[PLAN_END] = {
 		OVERWRITE_ROW "expires_at = EXCLUDED.expires_at" RETURNING_STAMP ", t.key",
 		6, {KEY_ARRAY, JSONBARRAYOID, BYTEAARRAYOID, CHARARRAYOID, INT8OID, TIMESTAMPTZARRAYOID}
 	},
-	[PLAN_RESTAMP] = {
-		"UPDATE kvstore.s_%1$s AS t SET versionstamp = $2 WHERE " THIS_KEY RETURNING_STAMP,
-		2, {KEY, INT8OID}
-	},
 	[PLAN_RESTAMP_MANY] = {
 		"UPDATE kvstore.s_%1$s AS t SET versionstamp = $2 WHERE t.key OPERATOR(%2$s.=) ANY ($1)",
 		2, {KEY_ARRAY, INT8OID}
@@ -125,6 +136,18 @@ static const Statement statements[PLAN_END] = {
 		" AND t.versionstamp " EQ " $3 RETURNING t.kind, t.value, t.bytes",
 		3, {KEY, TIMESTAMPTZOID, INT8OID}
 	},
+	[PLAN_DELETE_MANY] = {
+		"DELETE FROM kvstore.s_%1$s AS t WHERE t.key OPERATOR(%2$s.=) ANY ($1) AND " LIVE("$2") " RETURNING t.key",
+		2, {KEY_ARRAY, TIMESTAMPTZOID}
+	},
+	[PLAN_DELETE_RANGE] = {
+		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_RANGE " AND " LIVE("$3") " RETURNING NULL",
+		3, {KEY, KEY, TIMESTAMPTZOID}
+	},
+	[PLAN_DELETE_TEXTS] = {
+		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_RANGE " AND " LIVE("$3") " AND kvstore.is_text(t.key) RETURNING NULL",
+		3, {KEY, KEY, TIMESTAMPTZOID}
+	},
 	[PLAN_EXPIRE] = {
 		"UPDATE kvstore.s_%1$s AS t SET expires_at = $3 WHERE " THIS_KEY " AND " LIVE("$2"),
 		3, {KEY, TIMESTAMPTZOID, TIMESTAMPTZOID}
@@ -133,6 +156,37 @@ static const Statement statements[PLAN_END] = {
 		"UPDATE kvstore.s_%1$s AS t SET expires_at = $3 WHERE " THIS_KEY " AND " LIVE("$2")
 		" AND t.versionstamp " EQ " $4",
 		4, {KEY, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID}
+	},
+	[PLAN_INCREMENT] = {
+		INSERT_ROW "VALUES ($1, $2, NULL, 'j', $3, $4) ON CONFLICT (key) DO UPDATE SET "
+		"value = CASE WHEN " LIVE("$5") " THEN kvstore.add(t.value, t.kind, $6) ELSE EXCLUDED.value END, "
+		"bytes = NULL, kind = CASE WHEN " LIVE("$5") " THEN t.kind ELSE EXCLUDED.kind END, "
+		"expires_at = CASE WHEN " LIVE("$5") " THEN t.expires_at ELSE EXCLUDED.expires_at END, "
+		HIGHER_STAMP RETURNING_STAMP ", t.value",
+		6, {KEY, JSONBOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, NUMERICOID}
+	},
+	[PLAN_CLAIM] = {
+		INSERT_ROW "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key) DO UPDATE SET versionstamp = t.versionstamp "
+		"WHERE false" RETURNING_STAMP ", t.key",
+		6, {PUT_ARGS}
+	},
+	[PLAN_LOCK_SHARED] = {
+		"SELECT t.kind, t.value, t.bytes, t.versionstamp, t.expires_at FROM kvstore.s_%1$s AS t "
+		"WHERE " THIS_KEY " FOR SHARE",
+		1, {KEY}
+	},
+	[PLAN_LOCK] = {
+		"SELECT t.kind, t.value, t.bytes, t.versionstamp, t.expires_at FROM kvstore.s_%1$s AS t "
+		"WHERE " THIS_KEY " FOR NO KEY UPDATE",
+		1, {KEY}
+	},
+	[PLAN_PLACE] = {
+		INSERT_ROW "VALUES ($1, 'null', NULL, 'j', 1, NULL) ON CONFLICT (key) DO NOTHING",
+		1, {KEY}
+	},
+	[PLAN_REMOVE] = {
+		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY,
+		1, {KEY}
 	},
 };
 
@@ -261,6 +315,20 @@ run(KvsStore *store, int which, const Datum *values, const bool *nulls,
 	return written;
 }
 
+/* Copy what the columns kind, value, bytes hold, the first of a row. */
+static void
+copy_content(TupleTableSlot *slot, KvsContent *content, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	content->kind = DatumGetChar(slot->tts_values[0]);
+	content->datum = (Datum) 0;
+	for (int column = 1; column <= 2; column++)
+		if (!slot->tts_isnull[column])
+			content->datum = PointerGetDatum(PG_DETOAST_DATUM_COPY(slot->tts_values[column]));
+	MemoryContextSwitchTo(old);
+}
+
 /* ---- Writing one ---- */
 
 void
@@ -286,8 +354,12 @@ kvs_store_check_size(const KvsStore *store, Datum value)
 /* What RETURNING_STAMP gave. */
 typedef struct Stamped
 {
+	KvsStore   *store;
+	const KvsKey *key;
 	int64		versionstamp;
 	bool		inserted;
+	Numeric		number;			/* PLAN_INCREMENT */
+	MemoryContext context;
 } Stamped;
 
 static void
@@ -297,6 +369,31 @@ take_stamp(TupleTableSlot *slot, void *arg)
 
 	stamped->versionstamp = DatumGetInt64(slot->tts_values[0]);
 	stamped->inserted = DatumGetBool(slot->tts_values[1]);
+	if (stamped->inserted)
+		kvs_check_wait(stamped->store->relid, KvsKeyBytes(stamped->key), stamped->key->size);
+}
+
+/* After a row was written with "stamp": stamp it again if that turned out too low. */
+static int64
+settle_stamp(Stamped *stamped, KvsStamp stamp)
+{
+	const KvsKey *key = stamped->key;
+	Datum		datum = KvsKeyDatum(key);
+
+	if (likely(!kvs_stamp_is_outdated(stamped->store->relid, KvsKeyBytes(key), key->size, stamp, stamped->inserted)))
+		return stamped->versionstamp;
+	return kvs_store_restamp(stamped->store, &datum, 1);
+}
+
+static void
+set_content(const KvsContent *content, TimestampTz expires_at, Datum *values, bool *nulls)
+{
+	values[1] = values[2] = content->datum;
+	nulls[1] = content->kind == KVS_KIND_BYTES;
+	nulls[2] = !nulls[1];
+	values[3] = CharGetDatum(content->kind);
+	values[5] = TimestampTzGetDatum(expires_at);
+	nulls[5] = expires_at == DT_NOEND;
 }
 
 /* Which statement a write needs; sets the arguments from $7 on. */
@@ -320,40 +417,45 @@ kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, con
 	bool		nulls[MAX_ARGS] = {false};
 	int			statement = choose_put(write, values);
 	KvsStamp	stamp = kvs_stamp_take();
-	Stamped		stamped;
+	Stamped		stamped = {.store = store, .key = key};
 
 	values[0] = KvsKeyDatum(key);
-	values[1] = values[2] = content->datum;
-	nulls[1] = content->kind == KVS_KIND_BYTES;
-	nulls[2] = !nulls[1];
-	values[3] = CharGetDatum(content->kind);
 	values[4] = Int64GetDatum(stamp.number);
-	values[5] = TimestampTzGetDatum(write->expires_at);
-	nulls[5] = write->expires_at == DT_NOEND;
-
+	set_content(content, write->expires_at, values, nulls);
 	if (run(store, statement, values, nulls, take_stamp, &stamped) == 0)
 		return 0;
-	if (kvs_stamp_is_outdated(store->relid, KvsKeyBytes(key), key->size, stamp, stamped.inserted))
-	{
-		values[1] = Int64GetDatum(kvs_stamp_next());
-		run(store, PLAN_RESTAMP, values, NULL, take_stamp, &stamped);
-	}
-	return stamped.versionstamp;
+	return settle_stamp(&stamped, stamp);
+}
+
+static void
+take_number(TupleTableSlot *slot, void *arg)
+{
+	Stamped    *stamped = (Stamped *) arg;
+	MemoryContext old = MemoryContextSwitchTo(stamped->context);
+	KvsContent	content = {KVS_KIND_JSON, PointerGetDatum(PG_DETOAST_DATUM_COPY(slot->tts_values[2]))};
+
+	stamped->number = kvs_number_of(&content);
+	MemoryContextSwitchTo(old);
+	take_stamp(slot, arg);
+}
+
+Numeric
+kvs_store_increment(KvsStore *store, const KvsKey *key, Numeric by, const KvsWrite *write)
+{
+	KvsStamp	stamp = kvs_stamp_take();
+	Stamped		stamped = {.store = store, .key = key, .context = CurrentMemoryContext};
+	Datum		values[6] = {
+		KvsKeyDatum(key), kvs_number_content(by).datum, Int64GetDatum(stamp.number),
+		TimestampTzGetDatum(write->expires_at), TimestampTzGetDatum(write->now), NumericGetDatum(by)
+	};
+	bool		nulls[6] = {false, false, false, write->expires_at == DT_NOEND, false, false};
+
+	run(store, PLAN_INCREMENT, values, nulls, take_number, &stamped);
+	settle_stamp(&stamped, stamp);
+	return stamped.number;
 }
 
 /* ---- Writing many ---- */
-
-static int
-compare_keys(const KvsEntry *a, const KvsEntry *b)
-{
-	const struct varlena *x = (const struct varlena *) DatumGetPointer(a->key);
-	const struct varlena *y = (const struct varlena *) DatumGetPointer(b->key);
-	int			nx = VARSIZE_ANY_EXHDR(x);
-	int			ny = VARSIZE_ANY_EXHDR(y);
-	int			result = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(nx, ny));
-
-	return result != 0 ? result : nx - ny;
-}
 
 /* Entries of one key in the order in which they were given. */
 static int
@@ -361,7 +463,7 @@ compare_entries(const void *a, const void *b)
 {
 	const KvsEntry *x = (const KvsEntry *) a;
 	const KvsEntry *y = (const KvsEntry *) b;
-	int			result = compare_keys(x, y);
+	int			result = kvs_key_compare(x->key, y->key);
 
 	return result != 0 ? result : x->position - y->position;
 }
@@ -375,7 +477,7 @@ kvs_store_sort_entries(KvsEntry *entries, int count)
 		entries[i].position = i;
 	qsort(entries, count, sizeof(KvsEntry), compare_entries);
 	for (int i = 0; i < count; i++)
-		if (i + 1 == count || compare_keys(&entries[i], &entries[i + 1]) != 0)
+		if (i + 1 == count || kvs_key_compare(entries[i].key, entries[i + 1].key) != 0)
 			entries[left++] = entries[i];
 	return left;
 }
@@ -387,16 +489,32 @@ typedef struct StampedMany
 	bool		outdated;
 } StampedMany;
 
+/* Called for each row before the next one is written: whoever holds the absence of this key is waited for in key order too. */
 static void
 check_stamp(TupleTableSlot *slot, void *arg)
 {
 	StampedMany *many = (StampedMany *) arg;
 	struct varlena *key = PG_DETOAST_DATUM_PACKED(slot->tts_values[2]);
+	bool		inserted = DatumGetBool(slot->tts_values[1]);
 
+	if (inserted)
+		kvs_check_wait(many->store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	if (DatumGetInt64(slot->tts_values[0]) != many->stamp.number ||
-		kvs_stamp_is_outdated(many->store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key),
-							  many->stamp, DatumGetBool(slot->tts_values[1])))
+		kvs_stamp_is_outdated(many->store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), many->stamp, inserted))
 		many->outdated = true;
+	kvs_progress_advance();
+}
+
+static Datum
+make_array(Datum *values, bool *nulls, int count, Oid type)
+{
+	int			lower = 1;
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+
+	get_typlenbyvalalign(type, &typlen, &typbyval, &typalign);
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &count, &lower, type, typlen, typbyval, typalign));
 }
 
 /* The arguments of PLAN_PUT_MANY, all but $5. */
@@ -407,7 +525,6 @@ make_arrays(const KvsEntry *entries, int count, Datum *values)
 	bool	   *nulls[5];
 	Oid			types[5] = {kvs_catalog_get()->kvkey_type, JSONBOID, BYTEAOID, CHAROID, TIMESTAMPTZOID};
 	int			argument[5] = {0, 1, 2, 3, 5};
-	int			lower = 1;
 
 	for (int i = 0; i < 5; i++)
 	{
@@ -427,39 +544,117 @@ make_arrays(const KvsEntry *entries, int count, Datum *values)
 		nulls[4][n] = entry->expires_at == DT_NOEND;
 	}
 	for (int i = 0; i < 5; i++)
-	{
-		int16		typlen;
-		bool		typbyval;
-		char		typalign;
+		values[argument[i]] = make_array(columns[i], nulls[i], count, types[i]);
+}
 
-		get_typlenbyvalalign(types[i], &typlen, &typbyval, &typalign);
-		values[argument[i]] = PointerGetDatum(construct_md_array(columns[i], nulls[i], 1, &count, &lower,
-																 types[i], typlen, typbyval, typalign));
-	}
+void
+kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count, KvsStamp stamp, bool *outdated)
+{
+	Datum		values[MAX_ARGS];
+	StampedMany many = {store, stamp, false};
+
+	if (count == 0)
+		return;
+	make_arrays(entries, count, values);
+	values[4] = Int64GetDatum(stamp.number);
+	run(store, PLAN_PUT_MANY, values, NULL, check_stamp, &many);
+	*outdated |= many.outdated;
 }
 
 int64
-kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count)
+kvs_store_restamp(KvsStore *store, const Datum *keys, int count)
 {
-	Datum		values[MAX_ARGS];
-	StampedMany many = {store, kvs_stamp_take(), false};
-	int64		number = many.stamp.number;
+	int64		number = kvs_stamp_next();
+	Datum		values[2] = {
+		make_array(unconstify(Datum *, keys), NULL, count, kvs_catalog_get()->kvkey_type), Int64GetDatum(number)
+	};
 
-	if (count == 0)
-		return number;
-	make_arrays(entries, count, values);
-	values[4] = Int64GetDatum(number);
-	run(store, PLAN_PUT_MANY, values, NULL, check_stamp, &many);
-	if (many.outdated)
-	{
-		number = kvs_stamp_next();
-		values[1] = Int64GetDatum(number);
-		run(store, PLAN_RESTAMP_MANY, values, NULL, NULL, NULL);
-	}
+	run(store, PLAN_RESTAMP_MANY, values, NULL, NULL, NULL);
 	return number;
 }
 
-/* ---- Deleting and renewing one ---- */
+int64
+kvs_store_put_many(KvsStore *store, const KvsEntry *entries, int count)
+{
+	KvsStamp	stamp = kvs_stamp_take();
+	bool		outdated = false;
+	Datum	   *keys;
+
+	kvs_store_put_sorted(store, entries, count, stamp, &outdated);
+	if (likely(!outdated))
+		return stamp.number;
+	keys = palloc(sizeof(Datum) * count);
+	for (int i = 0; i < count; i++)
+		keys[i] = entries[i].key;
+	return kvs_store_restamp(store, keys, count);
+}
+
+/* ---- Locking ---- */
+
+bool
+kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp stamp, bool *outdated)
+{
+	StampedMany many = {store, stamp, false};
+	Datum		values[MAX_ARGS];
+	bool		nulls[MAX_ARGS] = {false};
+	uint64		inserted;
+
+	values[0] = entry->key;
+	values[4] = Int64GetDatum(stamp.number);
+	set_content(&entry->content, entry->expires_at, values, nulls);
+	inserted = run(store, PLAN_CLAIM, values, nulls, check_stamp, &many);
+	*outdated |= many.outdated;
+	return inserted > 0;
+}
+
+typedef struct Locked
+{
+	KvsState   *state;
+	TimestampTz now;
+	MemoryContext context;
+} Locked;
+
+static void
+take_state(TupleTableSlot *slot, void *arg)
+{
+	Locked	   *locked = (Locked *) arg;
+	KvsState   *state = locked->state;
+
+	state->expires_at = slot->tts_isnull[4] ? DT_NOEND : DatumGetTimestampTz(slot->tts_values[4]);
+	state->present = state->expires_at > locked->now;
+	if (!state->present)
+		return;
+	state->versionstamp = DatumGetInt64(slot->tts_values[3]);
+	copy_content(slot, &state->content, locked->context);
+}
+
+bool
+kvs_store_lock(KvsStore *store, const KvsKey *key, bool exclusive, TimestampTz now, KvsState *state)
+{
+	Locked		locked = {state, now, CurrentMemoryContext};
+	Datum		value = KvsKeyDatum(key);
+
+	memset(state, 0, sizeof(*state));
+	return run(store, exclusive ? PLAN_LOCK : PLAN_LOCK_SHARED, &value, NULL, take_state, &locked) > 0;
+}
+
+bool
+kvs_store_place(KvsStore *store, const KvsKey *key)
+{
+	Datum		value = KvsKeyDatum(key);
+
+	return run(store, PLAN_PLACE, &value, NULL, NULL, NULL) > 0;
+}
+
+void
+kvs_store_remove(KvsStore *store, const KvsKey *key)
+{
+	Datum		value = KvsKeyDatum(key);
+
+	run(store, PLAN_REMOVE, &value, NULL, NULL, NULL);
+}
+
+/* ---- Deleting and renewing ---- */
 
 typedef struct Taken
 {
@@ -471,20 +666,9 @@ static void
 take_content(TupleTableSlot *slot, void *arg)
 {
 	Taken	   *taken = (Taken *) arg;
-	MemoryContext old;
 
-	if (taken->content == NULL)
-		return;
-	taken->content->kind = DatumGetChar(slot->tts_values[0]);
-	if (slot->tts_isnull[1] && slot->tts_isnull[2])
-	{
-		taken->content->datum = (Datum) 0;
-		return;
-	}
-	old = MemoryContextSwitchTo(taken->context);
-	taken->content->datum =
-		PointerGetDatum(PG_DETOAST_DATUM_COPY(slot->tts_values[slot->tts_isnull[1] ? 2 : 1]));
-	MemoryContextSwitchTo(old);
+	if (taken->content != NULL)
+		copy_content(slot, taken->content, taken->context);
 }
 
 bool
@@ -500,6 +684,63 @@ kvs_store_delete(KvsStore *store, const KvsKey *key, const KvsWrite *write, KvsC
 		return false;
 	kvs_stamp_note_deletion(store->relid, KvsKeyBytes(key), key->size);
 	return true;
+}
+
+static void
+note_deleted(TupleTableSlot *slot, void *arg)
+{
+	KvsStore   *store = (KvsStore *) arg;
+	struct varlena *key = PG_DETOAST_DATUM_PACKED(slot->tts_values[0]);
+
+	kvs_stamp_note_deletion(store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	kvs_progress_advance();
+}
+
+static void
+count_deleted(TupleTableSlot *slot, void *arg)
+{
+	kvs_progress_advance();
+}
+
+/*
+ * Run a statement over many rows by an index scan: it visits, and so locks, them in key order.  A sequential or bitmap scan would lock them in
+ * table order, and two such statements would deadlock.
+ */
+static uint64
+run_in_key_order(KvsStore *store, int which, const Datum *values,
+				 void (*on_row) (TupleTableSlot *slot, void *arg), void *arg)
+{
+	int			level = NewGUCNestLevel();
+	uint64		result;
+
+	SetConfigOption("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("enable_bitmapscan", "off", PGC_USERSET, PGC_S_SESSION);
+	result = run(store, which, values, NULL, on_row, arg);
+	AtEOXact_GUC(true, level);
+	return result;
+}
+
+int64
+kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now)
+{
+	Datum		values[2] = {
+		make_array(unconstify(Datum *, keys), NULL, count, kvs_catalog_get()->kvkey_type), TimestampTzGetDatum(now)
+	};
+
+	return (int64) run_in_key_order(store, PLAN_DELETE_MANY, values, note_deleted, store);
+}
+
+int64
+kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only, TimestampTz now)
+{
+	Datum		values[3] = {KvsKeyDatum(low), KvsKeyDatum(high), TimestampTzGetDatum(now)};
+	uint64		deleted = run_in_key_order(store, texts_only ? PLAN_DELETE_TEXTS : PLAN_DELETE_RANGE, values,
+										   count_deleted, NULL);
+
+	/* cheaper than to note each key */
+	if (deleted > 0)
+		kvs_stamp_note_deletion_of_all();
+	return (int64) deleted;
 }
 
 bool

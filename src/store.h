@@ -10,10 +10,12 @@
 
 #include "postgres.h"
 
+#include "utils/numeric.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "key.h"
+#include "stamp.h"
 
 /* What an entry is to hold. */
 typedef struct KvsContent
@@ -35,6 +37,9 @@ typedef struct KvsWrite
 /* Write one entry.  Returns its new versionstamp, or 0 if if_version did not match. */
 extern int64 kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, const KvsWrite *write);
 
+/* Add "by" to an entry that holds a number, or write one that does.  Returns the sum; KV005 if it holds something else. */
+extern Numeric kvs_store_increment(KvsStore *store, const KvsKey *key, Numeric by, const KvsWrite *write);
+
 /* An entry of a bulk write. */
 typedef struct KvsEntry
 {
@@ -48,13 +53,53 @@ typedef struct KvsEntry
 extern int	kvs_store_sort_entries(KvsEntry *entries, int count);
 
 /*
- * Write many entries with one versionstamp, which is returned.  They must be sorted by key without duplicates: rows are locked in that order, so
- * that two such calls never deadlock.
+ * Write many entries, sorted and without duplicates, with the number of "stamp": rows are locked in key order, so that two such calls never deadlock.
+ * Sets *outdated if the number turned out too low for one of them: then all must be stamped again.
  */
-extern int64 kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count);
+extern void kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count, KvsStamp stamp, bool *outdated);
+
+/* Give rows that this transaction has written a new number, which is returned. */
+extern int64 kvs_store_restamp(KvsStore *store, const Datum *keys, int count);
+
+/* The two together, with a number of its own, which is returned. */
+extern int64 kvs_store_put_many(KvsStore *store, const KvsEntry *entries, int count);
+
+/*
+ * Insert an entry if there is no row for its key, not even an expired one; true if so.  Otherwise the row is locked against
+ * changes.  *outdated as above.
+ */
+extern bool kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp stamp, bool *outdated);
+
+/* A row as it stands while we hold its lock. */
+typedef struct KvsState
+{
+	bool		present;		/* and not expired */
+	KvsContent	content;		/* in the caller's memory; only if present */
+	int64		versionstamp;	/* 0 if absent or expired */
+	TimestampTz expires_at;
+} KvsState;
+
+/*
+ * Lock the row of a key until the transaction ends, against changes (FOR SHARE), or against everybody ("exclusive", FOR NO KEY UPDATE).  False if
+ * there is no row.
+ */
+extern bool kvs_store_lock(KvsStore *store, const KvsKey *key, bool exclusive, TimestampTz now, KvsState *state);
+
+/* Insert a row that means nothing, if there is none for its key; true if so. */
+extern bool kvs_store_place(KvsStore *store, const KvsKey *key);
+
+/* Delete a row that this transaction has inserted. */
+extern void kvs_store_remove(KvsStore *store, const KvsKey *key);
 
 /* Delete a live entry; false if there is none, or not with if_version.  "taken", if not NULL, gets what it held. */
 extern bool kvs_store_delete(KvsStore *store, const KvsKey *key, const KvsWrite *write, KvsContent *taken);
+
+/* Delete the live entries of these keys, sorted, in that order; returns how many. */
+extern int64 kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now);
+
+/* Delete the live entries of [low, high) in key order, "texts_only" plain-string keys only; returns how many. */
+extern int64 kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only,
+									TimestampTz now);
 
 /* Set the expiry of a live entry to write->expires_at; its versionstamp stays.  False if there is none, or not with if_version. */
 extern bool kvs_store_expire(KvsStore *store, const KvsKey *key, const KvsWrite *write);

@@ -22,9 +22,10 @@
 #include "base64.h"
 #include "entry.h"
 #include "list.h"
+#include "number.h"
+#include "progress.h"
 #include "stats.h"
 #include "store.h"
-#include "u64.h"
 
 /* Expiries are epoch milliseconds in the document, microseconds from 2000 in the table. */
 #define EPOCH_SHIFT_MS	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000)
@@ -40,6 +41,8 @@ typedef struct Import
 	int			capacity;
 	char	   *name;			/* of the entry being read, for messages */
 } Import;
+
+static void bad_entry(const Import *import, const char *detail) pg_attribute_noreturn();
 
 static void
 bad_entry(const Import *import, const char *detail)
@@ -92,14 +95,14 @@ read_base64(Import *import, const JsonbValue *value)
 	return PointerGetDatum(bytes);
 }
 
-static Datum
+static KvsContent
 read_u64(Import *import, const JsonbValue *value)
 {
 	uint64		number;
 
 	if (value->type != jbvString || !kvs_u64_parse(value->val.string.val, value->val.string.len, &number))
 		bad_entry(import, "Field \"u64\" must be a string of decimal digits, at most 18446744073709551615.");
-	return kvs_u64_to_jsonb(number);
+	return kvs_u64_content(number);
 }
 
 /* Read one field of an entry into it; "key" was read before. */
@@ -126,10 +129,7 @@ read_field(Import *import, const char *field, int len, JsonbValue *value, KvsEnt
 		content.datum = read_base64(import, value);
 	}
 	else if (len == 3 && memcmp(field, "u64", 3) == 0)
-	{
-		content.kind = KVS_KIND_U64;
-		content.datum = read_u64(import, value);
-	}
+		content = read_u64(import, value);
 	else
 		bad_entry(import, psprintf("Field \"%.*s\" is not known.", Min(len, 100), field));
 	if (entry->content.kind != 0)
@@ -254,7 +254,9 @@ kvstore_import(PG_FUNCTION_ARGS)
 	error_context_stack = context.previous;
 
 	count = kvs_store_sort_entries(import.entries, import.count);
-	kvs_store_put_sorted(import.store, import.entries, count);
+	kvs_progress_begin(KVS_COMMAND_IMPORT, import.store->relid, count);
+	kvs_store_put_many(import.store, import.entries, count);
+	kvs_progress_end();
 	kvs_stats_add(import.store->stat, KVS_COUNT_SETS, count);
 	PG_RETURN_INT64(count);
 }

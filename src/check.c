@@ -1,0 +1,235 @@
+/*
+ * check.c
+ *		Checks that hold until the transaction ends: nobody else commits a change of what was checked.
+ *
+ * An entry that is there is easy: its row is locked FOR SHARE.  The absence of an entry has no row to lock.  With shared memory:
+ *
+ *		checker							inserter of the key
+ *		1 takes a heavyweight lock		1 inserts its row
+ *		  on the hash of the key		2 reads the key's bucket
+ *		2 raises the key's bucket		3 if it is not 0: takes the lock, in share mode, and lets go
+ *		3 looks for a row, also an
+ *		  uncommitted one
+ *
+ * Both sides write before they read, with a full barrier between.  So either the checker sees the row, and waits for its transaction, or the
+ * inserter sees the bucket, and waits for the checker's; heavyweight locks find deadlocks between the two.  An insert of a key of
+ * a bucket that nobody has raised, which is nearly every insert, costs one read of memory and takes no lock, so a million new keys in one
+ * transaction need none.  A bucket shared by two keys costs a needless lock now and then.
+ *
+ * Without shared memory the checker inserts a row and deletes it again: an inserter of the same key waits for the end of the transaction that did
+ * so.  That is twice as dear, and not possible where the user's constraints or triggers would see the row.
+ *
+ * The owner's own INSERT by plain SQL does not wait for a checker.
+ *
+ * Buckets are atomics.  What this backend raised is in backend memory and is lowered in the transaction callback, when the transaction's end is visible
+ * already; a savepoint that is rolled back releases the lock and leaves the bucket raised, which is only a hint.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "check.h"
+#include "compat.h"
+#include "shmem.h"
+
+/* Our place among advisory locks, where PostgreSQL uses 1 and 2; seen as objsubid in pg_locks. */
+#define KVS_LOCK_CLASS	3
+
+/* Buckets that this transaction has raised. */
+static uint32 *raised = NULL;
+static int	raised_count = 0;
+static int	raised_capacity = 0;
+
+static uint64
+key_hash(Oid relid, const char *key, int size)
+{
+	return hash_bytes_extended((const unsigned char *) key, size, relid);
+}
+
+static uint32
+bucket_of(uint64 hash)
+{
+	return hash_combine((uint32) hash, MyDatabaseId) & (KVS_ABSENCE_BUCKETS - 1);
+}
+
+static void
+set_lock_tag(LOCKTAG *tag, uint64 hash)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, KVS_LOCK_CLASS);
+}
+
+/* ---- The inserter's side ---- */
+
+void
+kvs_check_wait(Oid relid, const char *key, int size)
+{
+	uint64		hash;
+	LOCKTAG		tag;
+
+	if (kvs_shared == NULL)
+		return;
+	hash = key_hash(relid, key, size);
+
+	/* The row is in the table: that write must come before this read. */
+	pg_memory_barrier();
+	if (likely(pg_atomic_read_u32(&kvs_shared->absences[bucket_of(hash)]) == 0))
+		return;
+	set_lock_tag(&tag, hash);
+	LockAcquire(&tag, ShareLock, false, false);
+	LockRelease(&tag, ShareLock, false);
+}
+
+/* ---- The checker's side ---- */
+
+static void
+raise_bucket(uint32 bucket)
+{
+	if (raised_count == raised_capacity)
+	{
+		int			capacity = Max(raised_capacity * 2, 16);
+
+		if (raised == NULL)
+			raised = MemoryContextAlloc(TopMemoryContext, sizeof(uint32) * capacity);
+		else
+			raised = repalloc(raised, sizeof(uint32) * capacity);
+		raised_capacity = capacity;
+	}
+	raised[raised_count++] = bucket;
+
+	/* a full barrier */
+	pg_atomic_fetch_add_u32(&kvs_shared->absences[bucket], 1);
+}
+
+/*
+ * Is there a row of this key, committed, or written by us?  Waits for one that somebody else is inserting or deleting, and looks again.
+ */
+static bool
+row_exists(KvsStore *store, const KvsKey *key)
+{
+	Relation	rel = table_open(store->relid, AccessShareLock);
+	Relation	index = index_open(store->indexid, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	SnapshotData snapshot;
+	ScanKeyData scan_key;
+	IndexScanDesc scan;
+	bool		found;
+	TransactionId wait_for;
+
+	InitDirtySnapshot(snapshot);
+	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, F_BYTEAEQ, KvsKeyDatum(key));
+	scan = kvs_compat_index_beginscan(rel, index, &snapshot, 1);
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		wait_for = InvalidTransactionId;
+		index_rescan(scan, &scan_key, 1, NULL, 0);
+		found = index_getnext_slot(scan, ForwardScanDirection, slot);
+		if (found)
+			wait_for = TransactionIdIsValid(snapshot.xmin) ? snapshot.xmin : snapshot.xmax;
+		ExecClearTuple(slot);
+		if (TransactionIdIsValid(wait_for))
+			XactLockTableWait(wait_for, NULL, NULL, XLTW_None);
+	} while (TransactionIdIsValid(wait_for));
+
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, NoLock);
+	table_close(rel, NoLock);
+	return found;
+}
+
+/* Without shared memory; false if there is a row after all. */
+static bool
+hold_absence_by_row(KvsStore *store, const KvsKey *key)
+{
+	Relation	rel = table_open(store->relid, NoLock);
+	TupleConstr *constraints = RelationGetDescr(rel)->constr;
+	bool		plain = rel->trigdesc == NULL || rel->trigdesc->numtriggers <= 2;
+
+	if (constraints != NULL && constraints->num_check > 0)
+		plain = false;
+	table_close(rel, NoLock);
+	if (!plain)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot check that an entry is absent in a store with constraints or triggers of its own"),
+				 errhint("Add kvstore to shared_preload_libraries and restart the server.")));
+	if (!kvs_store_place(store, key))
+		return false;
+	kvs_store_remove(store, key);
+	return true;
+}
+
+static bool
+hold_absence(KvsStore *store, const KvsKey *key)
+{
+	uint64		hash = key_hash(store->relid, KvsKeyBytes(key), key->size);
+	LOCKTAG		tag;
+
+	if (kvs_shared == NULL)
+		return hold_absence_by_row(store, key);
+	set_lock_tag(&tag, hash);
+	LockAcquire(&tag, ExclusiveLock, false, false);
+	raise_bucket(bucket_of(hash));
+	return !row_exists(store, key);
+}
+
+void
+kvs_check_hold(KvsStore *store, const KvsKey *key, TimestampTz now, KvsState *state)
+{
+	while (!kvs_store_lock(store, key, false, now, state))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (hold_absence(store, key))
+			return;
+
+		/* A row that our snapshot does not see: a new statement has a new snapshot, unless the transaction has but one. */
+		if (IsolationUsesXactSnapshot())
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("could not serialize access due to concurrent update")));
+	}
+}
+
+/* ---- The end of the transaction ---- */
+
+static void
+check_xact_callback(XactEvent event, void *arg)
+{
+	if (raised_count == 0)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_PREPARE:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has checked that an entry is absent")));
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+			while (raised_count > 0)
+				pg_atomic_fetch_sub_u32(&kvs_shared->absences[raised[--raised_count]], 1);
+			break;
+		default:
+			break;
+	}
+}
+
+void
+kvs_check_init(void)
+{
+	RegisterXactCallback(check_xact_callback, NULL);
+}

@@ -1,0 +1,28 @@
+/*
+ * check.h
+ *		Checks that hold until the transaction ends.
+ */
+#ifndef KVS_CHECK_H
+#define KVS_CHECK_H
+
+#include "postgres.h"
+
+#include "catalog.h"
+#include "key.h"
+#include "store.h"
+
+/* Counters of held absences, by hash of table and key; a power of two. */
+#define KVS_ABSENCE_BUCKETS 4096
+
+/*
+ * Say how the entry of a key stands, and see to it that nobody else commits a change of it before this transaction ends.  Waits for whoever is
+ * changing it now.  40001 at REPEATABLE READ and above, if it has changed since the transaction's snapshot.
+ */
+extern void kvs_check_hold(KvsStore *store, const KvsKey *key, TimestampTz now, KvsState *state);
+
+/* After a row was inserted for a key that had none: wait for whoever holds the absence of the key. */
+extern void kvs_check_wait(Oid relid, const char *key, int size);
+
+extern void kvs_check_init(void);
+
+#endif							/* KVS_CHECK_H */

@@ -1,0 +1,199 @@
+/*
+ * number.c
+ *		Entries that count: JSON numbers of any size, and kind u64.
+ *
+ * A JSON number is a numeric: exact, of any size, never wrapping.  Kind u64 is the unsigned 64-bit number of the Deno protocol, whose sum wraps at
+ * 2^64 (a client subtracts n by adding 2^64 - n).  It is stored as a JSON number too, so that views, indexes and kv_get() see a number; numeric
+ * holds all of them exactly.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+
+#include "errors.h"
+#include "number.h"
+#include "scan.h"
+
+/* ---- Conversions ---- */
+
+static Numeric
+numeric_from_text(const char *digits)
+{
+	return DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(digits),
+											   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+}
+
+static char *
+numeric_text(Numeric number)
+{
+	return DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
+}
+
+bool
+kvs_u64_parse(const char *str, int len, uint64 *number)
+{
+	uint64		result = 0;
+
+	if (len < 1 || len > 20)
+		return false;
+	for (int i = 0; i < len; i++)
+	{
+		uint64		digit = (uint64) (str[i] - '0');
+
+		if (str[i] < '0' || str[i] > '9' || result > (PG_UINT64_MAX - digit) / 10)
+			return false;
+		result = result * 10 + digit;
+	}
+	*number = result;
+	return true;
+}
+
+static KvsContent
+content_of(char kind, Numeric number)
+{
+	KvsContent	content;
+	JsonbValue	value;
+
+	value.type = jbvNumeric;
+	value.val.numeric = number;
+	content.kind = kind;
+	content.datum = JsonbPGetDatum(JsonbValueToJsonb(&value));
+	return content;
+}
+
+KvsContent
+kvs_u64_content(uint64 number)
+{
+	char		digits[24];
+
+	snprintf(digits, sizeof(digits), UINT64_FORMAT, number);
+	return content_of(KVS_KIND_U64, numeric_from_text(digits));
+}
+
+KvsContent
+kvs_number_content(Numeric number)
+{
+	if (numeric_is_nan(number) || numeric_is_inf(number))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a JSON number cannot be %s", numeric_text(number))));
+	return content_of(KVS_KIND_JSON, number);
+}
+
+/* The numeric in a jsonb scalar, NULL if it is something else. */
+static Numeric
+number_in(Datum jsonb)
+{
+	Jsonb	   *json = DatumGetJsonbP(jsonb);
+	JsonbValue	value;
+
+	if (JB_ROOT_IS_SCALAR(json) && JsonbExtractScalar(&json->root, &value) && value.type == jbvNumeric)
+		return value.val.numeric;
+	return NULL;
+}
+
+Numeric
+kvs_number_of(const KvsContent *content)
+{
+	Numeric		number = content->kind == KVS_KIND_BYTES ? NULL : number_in(content->datum);
+
+	if (number == NULL)
+		ereport(ERROR,
+				(errcode(KVS_ERRCODE_WRONG_KIND),
+				 errmsg("entry does not hold a number"),
+				 errhint("Counters are entries whose value is a JSON number, or of kind u64.")));
+	return number;
+}
+
+char *
+kvs_u64_text(Datum jsonb)
+{
+	KvsContent	content = {KVS_KIND_U64, jsonb};
+
+	return numeric_text(kvs_number_of(&content));
+}
+
+/* ---- Arithmetic ---- */
+
+static Numeric
+call_numeric(PGFunction function, Numeric a, Numeric b)
+{
+	return DatumGetNumeric(DirectFunctionCall2(function, NumericGetDatum(a), NumericGetDatum(b)));
+}
+
+static bool
+numeric_less(Numeric a, Numeric b)
+{
+	return DatumGetBool(DirectFunctionCall2(numeric_lt, NumericGetDatum(a), NumericGetDatum(b)));
+}
+
+static void
+check_u64_operand(KvsArithmetic arithmetic, Numeric operand)
+{
+	Numeric		limit = numeric_from_text("18446744073709551616");
+	Numeric		zero = int64_to_numeric(0);
+	bool		integer = !numeric_is_nan(operand) && !numeric_is_inf(operand) &&
+		!numeric_less(zero, call_numeric(numeric_mod,
+										 DatumGetNumeric(DirectFunctionCall1(numeric_abs, NumericGetDatum(operand))),
+										 int64_to_numeric(1)));
+
+	if (!integer || (arithmetic != KVS_SUM && (numeric_less(operand, zero) || !numeric_less(operand, limit))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("operand %s does not fit an entry of kind u64", numeric_text(operand)),
+				 errhint("It must be an integer, for min and max from 0 to 18446744073709551615.")));
+}
+
+/* sum modulo 2^64, from 0 up also when the operand is negative */
+static Numeric
+wrap_u64(Numeric number)
+{
+	Numeric		limit = numeric_from_text("18446744073709551616");
+	Numeric		rest = call_numeric(numeric_mod, number, limit);
+
+	return numeric_less(rest, int64_to_numeric(0)) ? call_numeric(numeric_add, rest, limit) : rest;
+}
+
+KvsContent
+kvs_number_apply(KvsArithmetic arithmetic, const KvsContent *content, Numeric operand)
+{
+	Numeric		number = kvs_number_of(content);
+	bool		u64 = content->kind == KVS_KIND_U64;
+
+	if (u64)
+		check_u64_operand(arithmetic, operand);
+	if (arithmetic == KVS_SUM)
+	{
+		number = call_numeric(numeric_add, number, operand);
+		if (u64)
+			number = wrap_u64(number);
+	}
+	else if (numeric_less(operand, number) == (arithmetic == KVS_MIN))
+		number = operand;
+	return u64 ? content_of(KVS_KIND_U64, number) : kvs_number_content(number);
+}
+
+/* ---- SQL ---- */
+
+/* kvstore.add(value jsonb, kind "char", by numeric) returns jsonb: for the statement of kv_incr(), under the row's lock */
+PG_FUNCTION_INFO_V1(kvstore_add);
+Datum
+kvstore_add(PG_FUNCTION_ARGS)
+{
+	KvsContent	content = {KVS_KIND_BYTES, (Datum) 0};
+
+	if (!PG_ARGISNULL(0) && !PG_ARGISNULL(1))
+	{
+		content.kind = PG_GETARG_CHAR(1);
+		content.datum = PG_GETARG_DATUM(0);
+	}
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("by must not be null")));
+	return kvs_number_apply(KVS_SUM, &content, PG_GETARG_NUMERIC(2)).datum;
+}

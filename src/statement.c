@@ -1,0 +1,315 @@
+/*
+ * statement.c
+ *		The statements that write stores, as kept plans, run as the caller.
+ *
+ * The executor does what is hard: privileges, policies, the user's own indexes, constraints and triggers, ON CONFLICT without lost updates, and
+ * errors of serialization.  A plan is made once in a session for each store and statement; it is always the generic one, for a statement over
+ * one key has no better.  The rows of RETURNING go straight to a callback, without the tuple table that SPI would build for them.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/params.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "catalog.h"
+#include "guard.h"
+#include "scan.h"
+#include "statement.h"
+
+/* ---- The statements ---- */
+
+StaticAssertDecl(KVS_PLAN_END <= KVS_STORE_PLANS, "KVS_STORE_PLANS is too small");
+
+/* Types of arguments; kvkey has no fixed OID. */
+#define KEY			InvalidOid
+#define KEY_ARRAY	((Oid) 1)
+
+typedef struct Statement
+{
+	const char *sql;			/* %1$s: the store's name, %2$s: the schema of the functions */
+	int			nargs;
+	Oid			types[KVS_PLAN_ARGS];
+} Statement;
+
+#define EQ		"OPERATOR(pg_catalog.=)"
+#define LIVE(now) "(t.expires_at IS NULL OR t.expires_at OPERATOR(pg_catalog.>) " now ")"
+#define THIS_KEY "t.key OPERATOR(%2$s.=) $1"
+#define THIS_RANGE "t.key OPERATOR(%2$s.>=) $1 AND t.key OPERATOR(%2$s.<) $2"
+
+#define INSERT_ROW \
+	"INSERT INTO kvstore.s_%1$s AS t (key, value, bytes, kind, versionstamp, expires_at) "
+#define HIGHER_STAMP \
+	"versionstamp = CASE WHEN t.versionstamp OPERATOR(pg_catalog.<) EXCLUDED.versionstamp " \
+	"THEN EXCLUDED.versionstamp ELSE kvstore.next_versionstamp() END"
+#define OVERWRITE_ROW \
+	" ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, bytes = EXCLUDED.bytes, kind = EXCLUDED.kind, " \
+	HIGHER_STAMP ", "
+#define RETURNING_STAMP \
+	" RETURNING t.versionstamp, t.xmax " EQ " '0'::pg_catalog.xid"
+
+#define PUT_ARGS		KEY, JSONBOID, BYTEAOID, CHAROID, INT8OID, TIMESTAMPTZOID
+
+static const Statement statements[KVS_PLAN_END] = {
+	[KVS_PLAN_PUT] = {
+		INSERT_ROW "VALUES ($1, $2, $3, $4, $5, $6)" OVERWRITE_ROW
+		"expires_at = EXCLUDED.expires_at" RETURNING_STAMP,
+		6, {PUT_ARGS}
+	},
+	[KVS_PLAN_PUT_KEEP] = {
+		INSERT_ROW "VALUES ($1, $2, $3, $4, $5, $6)" OVERWRITE_ROW
+		"expires_at = CASE WHEN " LIVE("$7") " THEN t.expires_at ELSE EXCLUDED.expires_at END" RETURNING_STAMP,
+		7, {PUT_ARGS, TIMESTAMPTZOID}
+	},
+	[KVS_PLAN_PUT_ABSENT] = {
+		INSERT_ROW "VALUES ($1, $2, $3, $4, $5, $6)" OVERWRITE_ROW
+		"expires_at = EXCLUDED.expires_at WHERE NOT " LIVE("$7") RETURNING_STAMP,
+		7, {PUT_ARGS, TIMESTAMPTZOID}
+	},
+	[KVS_PLAN_PUT_VERSION] = {
+		"UPDATE kvstore.s_%1$s AS t SET value = $2, bytes = $3, kind = $4, versionstamp = $5, "
+		"expires_at = CASE WHEN $9 THEN t.expires_at ELSE $6 END "
+		"WHERE " THIS_KEY " AND " LIVE("$7") " AND t.versionstamp " EQ " $8" RETURNING_STAMP,
+		9, {PUT_ARGS, TIMESTAMPTZOID, INT8OID, BOOLOID}
+	},
+	[KVS_PLAN_PUT_MANY] = {
+		INSERT_ROW "SELECT n.key, n.value, n.bytes, n.kind, $5, n.expires_at FROM "
+		"ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), "
+		"pg_catalog.unnest($6)) AS n (key, value, bytes, kind, expires_at)"
+		OVERWRITE_ROW "expires_at = EXCLUDED.expires_at" RETURNING_STAMP ", t.key",
+		6, {KEY_ARRAY, JSONBARRAYOID, BYTEAARRAYOID, CHARARRAYOID, INT8OID, TIMESTAMPTZARRAYOID}
+	},
+	[KVS_PLAN_RESTAMP_MANY] = {
+		"UPDATE kvstore.s_%1$s AS t SET versionstamp = $2 WHERE t.key OPERATOR(%2$s.=) ANY ($1)",
+		2, {KEY_ARRAY, INT8OID}
+	},
+	[KVS_PLAN_DELETE] = {
+		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2") " RETURNING t.kind, t.value, t.bytes",
+		2, {KEY, TIMESTAMPTZOID}
+	},
+	[KVS_PLAN_DELETE_VERSION] = {
+		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2")
+		" AND t.versionstamp " EQ " $3 RETURNING t.kind, t.value, t.bytes",
+		3, {KEY, TIMESTAMPTZOID, INT8OID}
+	},
+	[KVS_PLAN_DELETE_MANY] = {
+		"DELETE FROM kvstore.s_%1$s AS t WHERE t.key OPERATOR(%2$s.=) ANY ($1) AND " LIVE("$2") " RETURNING t.key",
+		2, {KEY_ARRAY, TIMESTAMPTZOID}
+	},
+	[KVS_PLAN_DELETE_RANGE] = {
+		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_RANGE " AND " LIVE("$3") " RETURNING NULL",
+		3, {KEY, KEY, TIMESTAMPTZOID}
+	},
+	[KVS_PLAN_DELETE_TEXTS] = {
+		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_RANGE " AND " LIVE("$3") " AND kvstore.is_text(t.key) RETURNING NULL",
+		3, {KEY, KEY, TIMESTAMPTZOID}
+	},
+	[KVS_PLAN_EXPIRE] = {
+		"UPDATE kvstore.s_%1$s AS t SET expires_at = $3 WHERE " THIS_KEY " AND " LIVE("$2"),
+		3, {KEY, TIMESTAMPTZOID, TIMESTAMPTZOID}
+	},
+	[KVS_PLAN_EXPIRE_VERSION] = {
+		"UPDATE kvstore.s_%1$s AS t SET expires_at = $3 WHERE " THIS_KEY " AND " LIVE("$2")
+		" AND t.versionstamp " EQ " $4",
+		4, {KEY, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID}
+	},
+	[KVS_PLAN_INCREMENT] = {
+		INSERT_ROW "VALUES ($1, $2, NULL, 'j', $3, $4) ON CONFLICT (key) DO UPDATE SET "
+		"value = CASE WHEN " LIVE("$5") " THEN kvstore.add(t.value, t.kind, $6) ELSE EXCLUDED.value END, "
+		"bytes = NULL, kind = CASE WHEN " LIVE("$5") " THEN t.kind ELSE EXCLUDED.kind END, "
+		"expires_at = CASE WHEN " LIVE("$5") " THEN t.expires_at ELSE EXCLUDED.expires_at END, "
+		HIGHER_STAMP RETURNING_STAMP ", t.value",
+		6, {KEY, JSONBOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, NUMERICOID}
+	},
+	[KVS_PLAN_CLAIM] = {
+		INSERT_ROW "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key) DO UPDATE SET versionstamp = t.versionstamp "
+		"WHERE false" RETURNING_STAMP ", t.key",
+		6, {PUT_ARGS}
+	},
+	[KVS_PLAN_LOCK_SHARED] = {
+		"SELECT t.kind, t.value, t.bytes, t.versionstamp, t.expires_at FROM kvstore.s_%1$s AS t "
+		"WHERE " THIS_KEY " FOR SHARE",
+		1, {KEY}
+	},
+	[KVS_PLAN_LOCK] = {
+		"SELECT t.kind, t.value, t.bytes, t.versionstamp, t.expires_at FROM kvstore.s_%1$s AS t "
+		"WHERE " THIS_KEY " FOR NO KEY UPDATE",
+		1, {KEY}
+	},
+	[KVS_PLAN_PLACE] = {
+		INSERT_ROW "VALUES ($1, 'null', NULL, 'j', 1, NULL) ON CONFLICT (key) DO NOTHING",
+		1, {KEY}
+	},
+	[KVS_PLAN_REMOVE] = {
+		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY,
+		1, {KEY}
+	},
+};
+
+static Oid
+resolve_type(Oid type)
+{
+	if (type == KEY)
+		return kvs_catalog_get()->kvkey_type;
+	if (type == KEY_ARRAY)
+		return get_array_type(kvs_catalog_get()->kvkey_type);
+	return type;
+}
+
+static SPIPlanPtr
+get_plan(KvsStore *store, int which)
+{
+	const Statement *statement = &statements[which];
+	Oid			types[KVS_PLAN_ARGS];
+	char	   *sql;
+	SPIPlanPtr	plan = store->plans[which];
+
+	if (likely(plan != NULL))
+		return plan;
+	for (int i = 0; i < statement->nargs; i++)
+		types[i] = resolve_type(statement->types[i]);
+	sql = psprintf(statement->sql, store->name, kvs_catalog_function_schema());
+	plan = SPI_prepare_cursor(sql, statement->nargs, types, CURSOR_OPT_GENERIC_PLAN);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	return store->plans[which] = plan;
+}
+
+/* ---- Running one ---- */
+
+typedef struct Sink
+{
+	DestReceiver receiver;		/* must be first */
+	KvsOnRow	on_row;
+	void	   *arg;
+} Sink;
+
+static bool
+sink_receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	Sink	   *sink = (Sink *) self;
+
+	slot_getallattrs(slot);
+	sink->on_row(slot, sink->arg);
+	return true;
+}
+
+static void
+sink_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
+{
+}
+
+static void
+sink_nothing(DestReceiver *self)
+{
+}
+
+static void
+ignore_row(TupleTableSlot *slot, void *arg)
+{
+}
+
+static int
+execute_unguarded(SPIPlanPtr plan, const SPIExecuteOptions *options, Oid relid)
+{
+	volatile int result = 0;
+
+	kvs_guard_let_pass(relid);
+	PG_TRY();
+	{
+		result = SPI_execute_plan_extended(plan, options);
+	}
+	PG_FINALLY();
+	{
+		kvs_guard_end();
+	}
+	PG_END_TRY();
+	return result;
+}
+
+uint64
+kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *values, const bool *nulls,
+				  KvsOnRow on_row, void *arg)
+{
+	const Statement *statement = &statements[which];
+	SPIExecuteOptions options;
+	ParamListInfo params;
+	Sink		sink;
+	uint64		written;
+	int			result;
+
+	memset(&sink, 0, sizeof(sink));
+	sink.receiver.receiveSlot = sink_receive;
+	sink.receiver.rStartup = sink_startup;
+	sink.receiver.rShutdown = sink_nothing;
+	sink.receiver.rDestroy = sink_nothing;
+	sink.receiver.mydest = DestNone;
+	sink.on_row = on_row ? on_row : ignore_row;
+	sink.arg = arg;
+
+	SPI_connect();
+	params = makeParamList(statement->nargs);
+	for (int i = 0; i < statement->nargs; i++)
+	{
+		params->params[i].value = values[i];
+		params->params[i].isnull = nulls != NULL && nulls[i];
+		params->params[i].pflags = PARAM_FLAG_CONST;
+		params->params[i].ptype = statement->types[i] == KEY || statement->types[i] == KEY_ARRAY ?
+			resolve_type(statement->types[i]) : statement->types[i];
+	}
+	memset(&options, 0, sizeof(options));
+	options.params = params;
+	options.dest = &sink.receiver;
+
+	result = execute_unguarded(get_plan(store, which), &options, store->relid);
+	if (result < 0)
+		elog(ERROR, "could not write store \"%s\": %s", store->name, SPI_result_code_string(result));
+	written = SPI_processed;	/* SPI_finish() clears it */
+	SPI_finish();
+	return written;
+}
+
+uint64
+kvs_statement_run_in_key_order(KvsStore *store, KvsPlan which, const Datum *values, KvsOnRow on_row, void *arg)
+{
+	int			level = NewGUCNestLevel();
+	uint64		result;
+
+	SetConfigOption("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("enable_bitmapscan", "off", PGC_USERSET, PGC_S_SESSION);
+	result = kvs_statement_run(store, which, values, NULL, on_row, arg);
+	AtEOXact_GUC(true, level);
+	return result;
+}
+
+/* ---- What an entry holds ---- */
+
+void
+kvs_statement_set_content(const KvsContent *content, TimestampTz expires_at, Datum *values, bool *nulls)
+{
+	values[1] = values[2] = content->datum;
+	nulls[1] = content->kind == KVS_KIND_BYTES;
+	nulls[2] = !nulls[1];
+	values[3] = CharGetDatum(content->kind);
+	values[5] = TimestampTzGetDatum(expires_at);
+	nulls[5] = expires_at == DT_NOEND;
+}
+
+void
+kvs_statement_copy_content(TupleTableSlot *slot, KvsContent *content, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	content->kind = DatumGetChar(slot->tts_values[0]);
+	content->datum = (Datum) 0;
+	for (int column = 1; column <= 2; column++)
+		if (!slot->tts_isnull[column])
+			content->datum = PointerGetDatum(PG_DETOAST_DATUM_COPY(slot->tts_values[column]));
+	MemoryContextSwitchTo(old);
+}

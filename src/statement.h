@@ -1,0 +1,65 @@
+/*
+ * statement.h
+ *		The kept plans that write stores, and how one is run.
+ */
+#ifndef KVS_STATEMENT_H
+#define KVS_STATEMENT_H
+
+#include "postgres.h"
+
+#include "executor/tuptable.h"
+
+#include "catalog.h"
+#include "store.h"
+
+/* The statements; statement.c has their text and arguments.  What reads has the places before them, see scan.c. */
+typedef enum KvsPlan
+{
+	KVS_PLAN_PUT = KVS_READ_PLANS,
+	KVS_PLAN_PUT_KEEP,
+	KVS_PLAN_PUT_ABSENT,
+	KVS_PLAN_PUT_VERSION,
+	KVS_PLAN_PUT_MANY,
+	KVS_PLAN_RESTAMP_MANY,
+	KVS_PLAN_DELETE,
+	KVS_PLAN_DELETE_VERSION,
+	KVS_PLAN_DELETE_MANY,
+	KVS_PLAN_DELETE_RANGE,
+	KVS_PLAN_DELETE_TEXTS,
+	KVS_PLAN_EXPIRE,
+	KVS_PLAN_EXPIRE_VERSION,
+	KVS_PLAN_INCREMENT,
+	KVS_PLAN_CLAIM,
+	KVS_PLAN_LOCK_SHARED,
+	KVS_PLAN_LOCK,
+	KVS_PLAN_PLACE,
+	KVS_PLAN_REMOVE,
+	KVS_PLAN_END
+} KvsPlan;
+
+/* Most arguments that a statement has. */
+#define KVS_PLAN_ARGS	9
+
+/* Gets each row of a statement's RETURNING, before the next one is written; what by-reference values point to does not stay. */
+typedef void (*KvsOnRow) (TupleTableSlot *slot, void *arg);
+
+/*
+ * Run a statement as the caller, without the guard trigger.  "nulls" and on_row may be NULL.  Returns how many rows it wrote or locked.
+ */
+extern uint64 kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *values, const bool *nulls,
+								KvsOnRow on_row, void *arg);
+
+/*
+ * The same for a statement over many rows, by an index scan: it visits, and so locks, them in key order.  A sequential or bitmap scan would lock them
+ * in table order, and two such statements would deadlock.
+ */
+extern uint64 kvs_statement_run_in_key_order(KvsStore *store, KvsPlan which, const Datum *values,
+											 KvsOnRow on_row, void *arg);
+
+/* Arguments $2 to $4 and $6 of the statements that write an entry: what it holds, and its expiry. */
+extern void kvs_statement_set_content(const KvsContent *content, TimestampTz expires_at, Datum *values, bool *nulls);
+
+/* Copy what the columns kind, value and bytes hold, the first of a row. */
+extern void kvs_statement_copy_content(TupleTableSlot *slot, KvsContent *content, MemoryContext context);
+
+#endif							/* KVS_STATEMENT_H */

@@ -1,0 +1,212 @@
+/*
+ * storemany.c
+ *		Rows in: writing and deleting many entries at once.
+ *
+ * One statement writes all of them, with one number.  It visits them in key order, so it locks existing rows, waits for other inserters and for holders of an
+ * absence (check.c) in that order: two such statements never wait for each other in a circle.  The number is taken before, so that rows
+ * need not be read first; if it turns out too low for one of them, all are stamped again.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/lsyscache.h"
+
+#include "check.h"
+#include "progress.h"
+#include "scan.h"
+#include "stamp.h"
+#include "statement.h"
+#include "store.h"
+
+/* ---- Writing ---- */
+
+/* Entries of one key in the order in which they were given. */
+static int
+compare_entries(const void *a, const void *b)
+{
+	const KvsEntry *x = (const KvsEntry *) a;
+	const KvsEntry *y = (const KvsEntry *) b;
+	int			result = kvs_key_compare(x->key, y->key);
+
+	return result != 0 ? result : x->position - y->position;
+}
+
+int
+kvs_store_sort_entries(KvsEntry *entries, int count)
+{
+	int			left = 0;
+
+	for (int i = 0; i < count; i++)
+		entries[i].position = i;
+	qsort(entries, count, sizeof(KvsEntry), compare_entries);
+	for (int i = 0; i < count; i++)
+		if (i + 1 == count || kvs_key_compare(entries[i].key, entries[i + 1].key) != 0)
+			entries[left++] = entries[i];
+	return left;
+}
+
+typedef struct StampedMany
+{
+	KvsStore   *store;
+	KvsStamp	stamp;
+	bool		outdated;
+} StampedMany;
+
+/* Called for each row before the next one is written: whoever holds the absence of this key is waited for in key order too. */
+static void
+check_stamp(TupleTableSlot *slot, void *arg)
+{
+	StampedMany *many = (StampedMany *) arg;
+	struct varlena *key = PG_DETOAST_DATUM_PACKED(slot->tts_values[2]);
+	bool		inserted = DatumGetBool(slot->tts_values[1]);
+
+	if (inserted)
+		kvs_check_wait(many->store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	if (DatumGetInt64(slot->tts_values[0]) != many->stamp.number ||
+		kvs_stamp_is_outdated(many->store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), many->stamp, inserted))
+		many->outdated = true;
+	kvs_progress_advance();
+}
+
+static Datum
+make_array(Datum *values, bool *nulls, int count, Oid type)
+{
+	int			lower = 1;
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+
+	get_typlenbyvalalign(type, &typlen, &typbyval, &typalign);
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &count, &lower, type, typlen, typbyval, typalign));
+}
+
+/* The arguments of KVS_PLAN_PUT_MANY, all but $5. */
+static void
+make_arrays(const KvsEntry *entries, int count, Datum *values)
+{
+	Datum	   *columns[5];
+	bool	   *nulls[5];
+	Oid			types[5] = {kvs_catalog_get()->kvkey_type, JSONBOID, BYTEAOID, CHAROID, TIMESTAMPTZOID};
+	int			argument[5] = {0, 1, 2, 3, 5};
+
+	for (int i = 0; i < 5; i++)
+	{
+		columns[i] = palloc(sizeof(Datum) * count);
+		nulls[i] = palloc0(sizeof(bool) * count);
+	}
+	for (int n = 0; n < count; n++)
+	{
+		const KvsEntry *entry = &entries[n];
+
+		columns[0][n] = entry->key;
+		columns[1][n] = columns[2][n] = entry->content.datum;
+		nulls[1][n] = entry->content.kind == KVS_KIND_BYTES;
+		nulls[2][n] = !nulls[1][n];
+		columns[3][n] = CharGetDatum(entry->content.kind);
+		columns[4][n] = TimestampTzGetDatum(entry->expires_at);
+		nulls[4][n] = entry->expires_at == DT_NOEND;
+	}
+	for (int i = 0; i < 5; i++)
+		values[argument[i]] = make_array(columns[i], nulls[i], count, types[i]);
+}
+
+void
+kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count, KvsStamp stamp, bool *outdated)
+{
+	Datum		values[KVS_PLAN_ARGS];
+	StampedMany many = {store, stamp, false};
+
+	if (count == 0)
+		return;
+	make_arrays(entries, count, values);
+	values[4] = Int64GetDatum(stamp.number);
+	kvs_statement_run(store, KVS_PLAN_PUT_MANY, values, NULL, check_stamp, &many);
+	*outdated |= many.outdated;
+}
+
+int64
+kvs_store_restamp(KvsStore *store, const Datum *keys, int count)
+{
+	int64		number = kvs_stamp_next();
+	Datum		values[2] = {
+		make_array(unconstify(Datum *, keys), NULL, count, kvs_catalog_get()->kvkey_type), Int64GetDatum(number)
+	};
+
+	kvs_statement_run(store, KVS_PLAN_RESTAMP_MANY, values, NULL, NULL, NULL);
+	return number;
+}
+
+int64
+kvs_store_put_many(KvsStore *store, const KvsEntry *entries, int count)
+{
+	KvsStamp	stamp = kvs_stamp_take();
+	bool		outdated = false;
+	Datum	   *keys;
+
+	kvs_store_put_sorted(store, entries, count, stamp, &outdated);
+	if (likely(!outdated))
+		return stamp.number;
+	keys = palloc(sizeof(Datum) * count);
+	for (int i = 0; i < count; i++)
+		keys[i] = entries[i].key;
+	return kvs_store_restamp(store, keys, count);
+}
+
+bool
+kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp stamp, bool *outdated)
+{
+	StampedMany many = {store, stamp, false};
+	Datum		values[KVS_PLAN_ARGS];
+	bool		nulls[KVS_PLAN_ARGS] = {false};
+	uint64		inserted;
+
+	values[0] = entry->key;
+	values[4] = Int64GetDatum(stamp.number);
+	kvs_statement_set_content(&entry->content, entry->expires_at, values, nulls);
+	inserted = kvs_statement_run(store, KVS_PLAN_CLAIM, values, nulls, check_stamp, &many);
+	*outdated |= many.outdated;
+	return inserted > 0;
+}
+
+/* ---- Deleting ---- */
+
+static void
+note_deleted(TupleTableSlot *slot, void *arg)
+{
+	KvsStore   *store = (KvsStore *) arg;
+	struct varlena *key = PG_DETOAST_DATUM_PACKED(slot->tts_values[0]);
+
+	kvs_stamp_note_deletion(store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	kvs_progress_advance();
+}
+
+static void
+count_deleted(TupleTableSlot *slot, void *arg)
+{
+	kvs_progress_advance();
+}
+
+int64
+kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now)
+{
+	Datum		values[2] = {
+		make_array(unconstify(Datum *, keys), NULL, count, kvs_catalog_get()->kvkey_type), TimestampTzGetDatum(now)
+	};
+
+	return (int64) kvs_statement_run_in_key_order(store, KVS_PLAN_DELETE_MANY, values, note_deleted, store);
+}
+
+int64
+kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only, TimestampTz now)
+{
+	Datum		values[3] = {KvsKeyDatum(low), KvsKeyDatum(high), TimestampTzGetDatum(now)};
+	uint64		deleted = kvs_statement_run_in_key_order(store, texts_only ? KVS_PLAN_DELETE_TEXTS : KVS_PLAN_DELETE_RANGE, values,
+										   count_deleted, NULL);
+
+	/* cheaper than to note each key */
+	if (deleted > 0)
+		kvs_stamp_note_deletion_of_all();
+	return (int64) deleted;
+}

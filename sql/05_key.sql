@@ -76,39 +76,39 @@ COMMENT ON CAST (kvkey AS bytea) IS 'the encoded bytes of a key';
 -- Comparison: unsigned bytes, a prefix before what is longer
 
 CREATE FUNCTION kvkey_lt(kvkey, kvkey) RETURNS boolean
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'bytealt';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_kvkey_lt';
 COMMENT ON FUNCTION kvkey_lt(kvkey, kvkey) IS 'implementation of < operator';
 
 CREATE FUNCTION kvkey_le(kvkey, kvkey) RETURNS boolean
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'byteale';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_kvkey_le';
 COMMENT ON FUNCTION kvkey_le(kvkey, kvkey) IS 'implementation of <= operator';
 
 CREATE FUNCTION kvkey_eq(kvkey, kvkey) RETURNS boolean
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'byteaeq';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_kvkey_eq';
 COMMENT ON FUNCTION kvkey_eq(kvkey, kvkey) IS 'implementation of = operator';
 
 CREATE FUNCTION kvkey_ne(kvkey, kvkey) RETURNS boolean
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'byteane';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_kvkey_ne';
 COMMENT ON FUNCTION kvkey_ne(kvkey, kvkey) IS 'implementation of <> operator';
 
 CREATE FUNCTION kvkey_ge(kvkey, kvkey) RETURNS boolean
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'byteage';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_kvkey_ge';
 COMMENT ON FUNCTION kvkey_ge(kvkey, kvkey) IS 'implementation of >= operator';
 
 CREATE FUNCTION kvkey_gt(kvkey, kvkey) RETURNS boolean
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'byteagt';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_kvkey_gt';
 COMMENT ON FUNCTION kvkey_gt(kvkey, kvkey) IS 'implementation of > operator';
 
 CREATE FUNCTION kvkey_cmp(kvkey, kvkey) RETURNS integer
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'byteacmp';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_kvkey_cmp';
 COMMENT ON FUNCTION kvkey_cmp(kvkey, kvkey) IS 'less-equal-greater comparison of keys, for btree';
 
 CREATE FUNCTION kvkey_hash(kvkey) RETURNS integer
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'hashvarlena';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_kvkey_hash';
 COMMENT ON FUNCTION kvkey_hash(kvkey) IS 'hash of a key';
 
 CREATE FUNCTION kvkey_hash_extended(kvkey, bigint) RETURNS bigint
-    LANGUAGE internal IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'hashvarlenaextended';
+    LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_kvkey_hash_extended';
 COMMENT ON FUNCTION kvkey_hash_extended(kvkey, bigint) IS 'seeded 64-bit hash of a key';
 
 CREATE OPERATOR < (

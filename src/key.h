@@ -3,7 +3,7 @@
  *		Keys: paths of typed parts in the Deno KV (FoundationDB tuple) encoding.
  *
  * Four files share this header: key.c (bytes), keynumber.c (numbers and their decimal forms), keyjson.c (the JSON form),
- * keytype.c (the SQL type kvkey).
+ * keytype.c (the SQL type kvkey; its operators are in keyorder.c).
  */
 #ifndef KVS_KEY_H
 #define KVS_KEY_H

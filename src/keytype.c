@@ -3,7 +3,7 @@
  *		The SQL type kvkey: its input and output, kv_key(), and the conversions from and to JSON and bytea.
  *
  * A kvkey datum is a varlena whose content is the encoding of key.c, always valid and canonical: every way in goes through
- * validation.  So comparing, hashing and sorting are bytea's own functions, declared in sql/05_key.sql, and need no code here.
+ * validation.  So comparing and hashing (keyorder.c) look at bytes only.
  */
 #include "postgres.h"
 

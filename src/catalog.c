@@ -136,6 +136,12 @@ kvs_catalog_get(void)
 	return &catalog;
 }
 
+bool
+kvs_catalog_is_installed(void)
+{
+	return catalog_valid || OidIsValid(find_extension_schema());
+}
+
 Oid
 kvs_catalog_find_table(const char *prefix, const char *name)
 {

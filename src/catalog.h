@@ -32,6 +32,9 @@ typedef struct KvsCatalog
 /* Raises 55000 when the extension is not installed in this database. */
 extern const KvsCatalog *kvs_catalog_get(void);
 
+/* Is it?  Raises nothing. */
+extern bool kvs_catalog_is_installed(void);
+
 /* A store as this session knows it; lives until the session ends, "valid" until something about the table changes. */
 typedef struct KvsStore
 {

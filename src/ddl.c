@@ -136,7 +136,9 @@ find_existing(const char *name, bool if_not_exists)
 				(errcode(ERRCODE_DUPLICATE_TABLE),
 				 errmsg("store \"%s\" already exists", name),
 				 errhint("Call kv_create_store() with if_not_exists => true to accept that.")));
-	rel = relation_open(relid, AccessShareLock);
+	rel = try_relation_open(relid, AccessShareLock);
+	if (rel == NULL)
+		return false;			/* dropped while we waited for its lock */
 	kvs_catalog_check_store_shape(rel);
 	relation_close(rel, NoLock);
 	return true;
@@ -152,7 +154,7 @@ create_table(const char *name, bool unlogged)
 
 	run_utility(psprintf("CREATE %s TABLE kvstore.s_%s (key %s.kvkey PRIMARY KEY, value pg_catalog.jsonb, bytes pg_catalog.bytea, "
 						 "kind pg_catalog.\"char\" NOT NULL DEFAULT 'j', versionstamp pg_catalog.int8 NOT NULL, expires_at pg_catalog.timestamptz) "
-						 "WITH (fillfactor = 90)",
+						 "USING heap WITH (fillfactor = 90)",
 						 unlogged ? "UNLOGGED" : "", name, schema));
 	run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE ON kvstore.s_%s "
 						 "FOR EACH ROW EXECUTE FUNCTION kvstore.guard()", name));
@@ -165,6 +167,13 @@ create_table(const char *name, bool unlogged)
 						 "WHEN kind OPERATOR(pg_catalog.=) 'u' THEN 'u64' ELSE 'json' END AS kind, "
 						 "versionstamp, expires_at FROM kvstore.s_%s "
 						 "WHERE expires_at IS NULL OR expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()", name, name));
+}
+
+/* As for GRANT; no possible name needs quotes. */
+static text *
+table_name(const char *name)
+{
+	return cstring_to_text(psprintf("kvstore.s_%s", name));
 }
 
 /* kv_create_store(store, unlogged, default_ttl, max_value_size, if_not_exists) returns text */
@@ -180,13 +189,16 @@ kvstore_create_store(PG_FUNCTION_ARGS)
 	AclResult	aclresult;
 
 	PreventCommandIfReadOnly("kv_create_store()");
-	LockDatabaseObject(NamespaceRelationId, schema, 0, ShareUpdateExclusiveLock);
-	if (find_existing(name, if_not_exists))
-		PG_RETURN_TEXT_P(cstring_to_text(psprintf("kvstore.s_%s", name)));
 
+	/* Look before the lock too: who may not create must not hold up who may. */
+	if (find_existing(name, if_not_exists))
+		PG_RETURN_TEXT_P(table_name(name));
 	aclresult = kvs_compat_schema_aclcheck(schema, GetUserId(), ACL_CREATE);
 	if (aclresult != ACLCHECK_OK)
 		aclcheck_error(aclresult, OBJECT_SCHEMA, "kvstore");
+	LockDatabaseObject(NamespaceRelationId, schema, 0, ShareUpdateExclusiveLock);
+	if (find_existing(name, if_not_exists))
+		PG_RETURN_TEXT_P(table_name(name));
 
 	SPI_connect();
 	create_table(name, unlogged);
@@ -195,16 +207,20 @@ kvstore_create_store(PG_FUNCTION_ARGS)
 	/* Dropped by hand, a store leaves its settings behind: they are not the new one's. */
 	delete_settings(name);
 	write_settings(name, &settings);
-	PG_RETURN_TEXT_P(cstring_to_text(psprintf("kvstore.s_%s", name)));
+	PG_RETURN_TEXT_P(table_name(name));
 }
 
 /* ---- Alter, drop ---- */
 
-static void
-check_owner(Oid relid, const char *name)
+/* The caller's own table of this name, InvalidOid if there is none; 42501 if it is somebody else's. */
+static Oid
+find_own_table(const char *name)
 {
-	if (!kvs_compat_owns_table(relid, GetUserId()))
+	Oid			relid = kvs_catalog_find_table("s_", name);
+
+	if (OidIsValid(relid) && !kvs_compat_owns_table(relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, psprintf("s_%s", name));
+	return relid;
 }
 
 /* kv_alter_store(store, default_ttl, max_value_size) returns boolean: true; zero removes a setting */
@@ -217,8 +233,8 @@ kvstore_alter_store(PG_FUNCTION_ARGS)
 	KvsStore   *store;
 
 	PreventCommandIfReadOnly("kv_alter_store()");
+	find_own_table(kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store"));
 	store = kvs_catalog_open_store(kvs_entry_text_arg(fcinfo, 0), ShareUpdateExclusiveLock, &rel);
-	check_owner(store->relid, store->name);
 	write_settings(store->name, &settings);
 
 	/* Every session has the settings cached beside the table's shape. */
@@ -233,14 +249,13 @@ Datum
 kvstore_drop_store(PG_FUNCTION_ARGS)
 {
 	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store");
-	Oid			relid;
 
 	PreventCommandIfReadOnly("kv_drop_store()");
-	LockDatabaseObject(NamespaceRelationId, kvs_catalog_get()->data_schema, 0, ShareUpdateExclusiveLock);
-	relid = kvs_catalog_find_table("s_", name);
-	if (!OidIsValid(relid))
+	if (!OidIsValid(find_own_table(name)))
 		PG_RETURN_BOOL(false);
-	check_owner(relid, name);
+	LockDatabaseObject(NamespaceRelationId, kvs_catalog_get()->data_schema, 0, ShareUpdateExclusiveLock);
+	if (!OidIsValid(find_own_table(name)))
+		PG_RETURN_BOOL(false);
 
 	SPI_connect();
 	if (OidIsValid(kvs_catalog_find_table("v_", name)))

@@ -49,7 +49,7 @@ typedef struct KvsScan
 	ScanKeyData keys[2];
 	ScanDirection direction;
 
-	/* Row-level security: the executor reads, "desc" is NULL */
+	/* What needs a planner: the executor reads, "desc" is NULL */
 	bool		by_executor;
 	Portal		portal;
 	SPITupleTable *batch;		/* rows fetched from it */

@@ -217,7 +217,9 @@ stamp_xact_callback(XactEvent event, void *arg)
 	if (stamp == 0)
 		return;
 	raise_at_commit = 0;
-	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+
+	/* unless the transaction has dropped the extension since */
+	if ((event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE) && kvs_catalog_is_installed())
 		kvs_stamp_raise(stamp);
 }
 

@@ -51,6 +51,7 @@ typedef struct Statement
 #define OVERWRITE_ROW \
 	" ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, bytes = EXCLUDED.bytes, kind = EXCLUDED.kind, " \
 	HIGHER_STAMP ", "
+/* the number, and whether there was no row before: one that was there had to be locked, which leaves our mark in xmax */
 #define RETURNING_STAMP \
 	" RETURNING t.versionstamp, t.xmax " EQ " '0'::pg_catalog.xid"
 
@@ -75,7 +76,7 @@ static const Statement statements[KVS_PLAN_END] = {
 	[KVS_PLAN_PUT_VERSION] = {
 		"UPDATE kvstore.s_%1$s AS t SET value = $2, bytes = $3, kind = $4, versionstamp = $5, "
 		"expires_at = CASE WHEN $9 THEN t.expires_at ELSE $6 END "
-		"WHERE " THIS_KEY " AND " LIVE("$7") " AND t.versionstamp " EQ " $8" RETURNING_STAMP,
+		"WHERE " THIS_KEY " AND " LIVE("$7") " AND t.versionstamp " EQ " $8 RETURNING t.versionstamp, false",
 		9, {PUT_ARGS, TIMESTAMPTZOID, INT8OID, BOOLOID}
 	},
 	[KVS_PLAN_PUT_MANY] = {

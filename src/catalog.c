@@ -24,6 +24,7 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
@@ -39,6 +40,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "guard.h"
 #include "stats.h"
 
 static KvsCatalog catalog;
@@ -282,6 +284,25 @@ kvs_catalog_check_store_shape(Relation rel)
 	return index;
 }
 
+/* Is there nothing to see to when a row is overwritten, but our six columns and their one index? */
+static bool
+is_plain(Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	List	   *indexes = RelationGetIndexList(rel);
+	bool		plain = list_length(indexes) == 1 && desc->natts == lengthof(store_columns) && !rel->rd_rel->relrowsecurity;
+
+	list_free(indexes);
+	for (int i = 0; plain && i < desc->natts; i++)
+		plain = TupleDescAttr(desc, i)->attnotnull == store_columns[i].not_null;
+	if (desc->constr != NULL && (desc->constr->num_check > 0 || desc->constr->has_generated_stored))
+		plain = false;
+	for (int i = 0; plain && rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+		plain = strcmp(rel->trigdesc->triggers[i].tgname, KVS_GUARD_TRIGGER) == 0 ||
+			TRIGGER_FOR_TRUNCATE(rel->trigdesc->triggers[i].tgtype);
+	return plain;
+}
+
 /* ---- Stores ---- */
 
 /* Settings that differ from the defaults; a store without a row has none. */
@@ -394,6 +415,7 @@ load_store(KvsStore *store, LOCKMODE lockmode)
 	PG_TRY();
 	{
 		store->indexid = kvs_catalog_check_store_shape(rel);
+		store->plain = is_plain(rel);
 		read_store_settings(store);
 	}
 	PG_CATCH();

@@ -2,6 +2,8 @@
  * store.c
  *		Rows in: writing, locking, deleting one entry.
  *
+ * A write to a row that is there goes the short way of overwrite.c where that can be; all else is a kept statement, see statement.c.
+ *
  * The number of a write is taken before the statement runs.  The statement compares it with the row that it meets, under that row's lock; afterwards
  * the deletions are looked at (stamp.c) and whoever holds the absence of the key is waited for (check.c).  So nothing is read before it is written.
  */
@@ -15,6 +17,7 @@
 #include "errors.h"
 #include "guc.h"
 #include "number.h"
+#include "overwrite.h"
 #include "scan.h"
 #include "stamp.h"
 #include "statement.h"
@@ -98,11 +101,18 @@ kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, con
 	int			statement = choose_put(write, values);
 	KvsStamp	stamp = kvs_stamp_take();
 	Stamped		stamped = {.store = store, .key = key};
+	KvsOverwritten done = KVS_OVERWRITE_NOT_DONE;
 
 	values[0] = KvsKeyDatum(key);
 	values[4] = Int64GetDatum(stamp.number);
 	kvs_statement_set_content(content, write->expires_at, values, nulls);
-	if (kvs_statement_run(store, statement, values, nulls, take_stamp, &stamped) == 0)
+	if (!(write->if_version_given && write->if_version == 0))
+		done = kvs_overwrite(store, write, values, nulls);
+	if (done == KVS_OVERWRITE_NO_MATCH)
+		return 0;
+	if (done == KVS_OVERWRITE_DONE)
+		stamped.versionstamp = DatumGetInt64(values[4]);
+	else if (kvs_statement_run(store, statement, values, nulls, take_stamp, &stamped) == 0)
 		return 0;
 	return settle_stamp(&stamped, stamp);
 }

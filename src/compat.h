@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/tableam.h"
 #include "catalog/pg_class.h"
 #include "utils/acl.h"
 #include "utils/timestamp.h"
@@ -52,6 +53,15 @@ typedef char KvsCompatBase64Byte;
 #else
 #define kvs_compat_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
+#endif
+
+/* 16 made three cases of "do the indexes need entries for the new version?"; with one index that is none or all */
+#if PG_VERSION_NUM >= 160000
+typedef TU_UpdateIndexes KvsCompatUpdateIndexes;
+#define kvs_compat_needs_index_entries(update)	((update) != TU_None)
+#else
+typedef bool KvsCompatUpdateIndexes;
+#define kvs_compat_needs_index_entries(update)	(update)
 #endif
 
 /* 17 made interval infinite; before, only a timestamp could be */

@@ -51,7 +51,7 @@ replace(Relation rel, Relation index, TupleTableSlot *old, const Datum *values, 
 	TupleTableSlot *new = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
 	TM_FailureData failure;
 	LockTupleMode lockmode;
-	bool		update_indexes;
+	KvsCompatUpdateIndexes update_indexes;
 	bool		done;
 
 	memcpy(new->tts_values, values, sizeof(Datum) * COLUMNS);
@@ -59,7 +59,7 @@ replace(Relation rel, Relation index, TupleTableSlot *old, const Datum *values, 
 	ExecStoreVirtualTuple(new);
 	done = table_tuple_update(rel, &old->tts_tid, new, GetCurrentCommandId(true), GetActiveSnapshot(), InvalidSnapshot,
 							  true, &failure, &lockmode, &update_indexes) == TM_Ok;
-	if (done && update_indexes)
+	if (done && kvs_compat_needs_index_entries(update_indexes))
 		insert_index_entry(rel, index, new);
 	ExecDropSingleTupleTableSlot(new);
 	return done;

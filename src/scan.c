@@ -160,7 +160,8 @@ fill_row(KvsScan *scan, const Datum *values, const bool *nulls, KvsRow *row)
 	row->expires_at = nulls[5] ? DT_NOEND : DatumGetTimestampTz(values[5]);
 	if (row->expires_at <= scan->now)
 		return false;
-	if (unlikely(VARATT_IS_EXTENDED(key) && !VARATT_IS_SHORT(key)))
+	/* VARATT_IS_SHORT() is true of a toast pointer too */
+	if (unlikely(VARATT_IS_EXTERNAL(key) || VARATT_IS_COMPRESSED(key)))
 	{
 		if (scan->key_copy != NULL)
 			pfree(scan->key_copy);

@@ -8,6 +8,7 @@
 
 #include "access/table.h"
 #include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -20,7 +21,16 @@
 #include "entry.h"
 #include "errors.h"
 
+/* Bytes of a user's string that a message shows. */
+#define SHOWN_SIZE	100
+
 /* ---- Arguments ---- */
+
+int
+kvs_entry_shown_size(const char *str, int len)
+{
+	return pg_mbcliplen(str, len, SHOWN_SIZE);
+}
 
 void
 kvs_entry_null_argument(const char *name)

@@ -76,6 +76,9 @@ extern void kvs_entry_iterate_keys(KvsKeyIterator *iterator, Jsonb *keys);
 /* The next key; false at the end.  22023 for an element that is no key. */
 extern bool kvs_entry_next_key(KvsKeyIterator *iterator, KvsKey *key);
 
+/* How many bytes of a string to show in a message: whole characters, at most 100 bytes. */
+extern int	kvs_entry_shown_size(const char *str, int len);
+
 /* Raise 22004: this argument must not be null. */
 extern void kvs_entry_null_argument(const char *name) pg_attribute_noreturn();
 

@@ -65,7 +65,7 @@ static const struct
 			 errdetail(__VA_ARGS__)))
 
 /* A string or part of it that is safe to show. */
-#define SHOWN(str)	Min((str).val.string.len, 100), (str).val.string.val
+#define SHOWN(str)	kvs_entry_shown_size((str).val.string.val, (str).val.string.len), (str).val.string.val
 
 /* ---- Arguments ---- */
 

@@ -131,7 +131,7 @@ read_field(Import *import, const char *field, int len, JsonbValue *value, KvsEnt
 	else if (len == 3 && memcmp(field, "u64", 3) == 0)
 		content = read_u64(import, value);
 	else
-		bad_entry(import, psprintf("Field \"%.*s\" is not known.", Min(len, 100), field));
+		bad_entry(import, psprintf("Field \"%.*s\" is not known.", kvs_entry_shown_size(field, len), field));
 	if (entry->content.kind != 0)
 		bad_entry(import, "It must have one of \"value\", \"bytes\" and \"u64\", not several.");
 	entry->content = content;
@@ -189,7 +189,8 @@ read_object(Import *import, JsonbContainer *root)
 			name = value;
 		else if (token == WJB_VALUE)
 		{
-			import->name = psprintf("\"%.*s\"", Min(name.val.string.len, 100), name.val.string.val);
+			import->name = psprintf("\"%.*s\"", kvs_entry_shown_size(name.val.string.val, name.val.string.len),
+									name.val.string.val);
 			kvs_key_from_jsonb_value(&key, &name);
 			read_entry(import, &key, &value, false);
 		}

@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_trigger.h"
@@ -28,6 +29,7 @@
 #include "compat.h"
 #include "guard.h"
 #include "key.h"
+#include "number.h"
 #include "scan.h"
 #include "stamp.h"
 
@@ -43,6 +45,13 @@ enum
 	COLUMN_KIND,
 	COLUMN_VERSIONSTAMP
 };
+
+/* Anybody may put the trigger on a table of his own, and move a store out of the schema: that is none of ours. */
+static bool
+is_store(Relation rel)
+{
+	return RelationGetNamespace(rel) == kvs_catalog_get()->data_schema;
+}
 
 static void
 check_owner(Relation rel)
@@ -72,6 +81,23 @@ check_content(TupleDesc desc, HeapTuple tuple)
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("row does not hold what its kind promises"),
 				 errhint("Kind is 'j' or 'u' with a value and without bytes, or 'b' with bytes and without a value.")));
+	if (DatumGetChar(kind) == KVS_KIND_U64 && !kvs_u64_is(heap_getattr(tuple, COLUMN_VALUE, desc, &isnull)))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("value of kind u64 must be an integer from 0 to 18446744073709551615")));
+}
+
+/* No function can name the empty path. */
+static void
+check_key(TupleDesc desc, HeapTuple tuple)
+{
+	bool		isnull;
+	Datum		key = heap_getattr(tuple, COLUMN_KEY, desc, &isnull);
+
+	if (!isnull && toast_raw_datum_size(key) == VARHDRSZ)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("key must have at least one part")));
 }
 
 static void
@@ -87,7 +113,10 @@ note_deletion(Relation rel, HeapTuple tuple)
 	kvs_stamp_note_deletion(RelationGetRelid(rel), KvsKeyBytes(&key), key.size);
 }
 
-/* The row with the versionstamp it is to have. */
+/*
+ * The row with the versionstamp it is to have.  One that is brought along leaves as many numbers above it as below, so that nobody uses up
+ * what all stores of the database share.
+ */
 static HeapTuple
 stamp_row(Relation rel, HeapTuple tuple, HeapTuple old)
 {
@@ -98,12 +127,12 @@ stamp_row(Relation rel, HeapTuple tuple, HeapTuple old)
 	Datum		stamp = heap_getattr(tuple, column, desc, &isnull);
 	Datum		old_stamp = old ? heap_getattr(old, column, desc, &old_isnull) : (Datum) 0;
 
-	if (!isnull && (old_isnull || DatumGetInt64(stamp) != DatumGetInt64(old_stamp)))
+	if (!isnull && (DatumGetInt64(stamp) < 1 || DatumGetInt64(stamp) > KVS_STAMP_BROUGHT_MAX))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("versionstamp must be between 1 and %lld", (long long) KVS_STAMP_BROUGHT_MAX)));
+	if (!isnull && (old_isnull || DatumGetInt64(stamp) > DatumGetInt64(old_stamp)))
 	{
-		if (DatumGetInt64(stamp) < 1)
-			ereport(ERROR,
-					(errcode(ERRCODE_CHECK_VIOLATION),
-					 errmsg("versionstamp must be positive")));
 		kvs_stamp_raise_at_commit(DatumGetInt64(stamp));
 		return tuple;
 	}
@@ -121,6 +150,8 @@ guard_row(TriggerData *data)
 
 	if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
 		new = data->tg_newtuple;
+	if (!is_store(rel))
+		return new;
 	check_owner(rel);
 	kvs_catalog_check_store_shape(rel);
 	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
@@ -128,6 +159,7 @@ guard_row(TriggerData *data)
 		note_deletion(rel, old);
 		return new;
 	}
+	check_key(RelationGetDescr(rel), new);
 	check_content(RelationGetDescr(rel), new);
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 		return stamp_row(rel, new, NULL);
@@ -224,7 +256,10 @@ kvstore_guard(PG_FUNCTION_ARGS)
 		return PointerGetDatum(guard_row(data));
 
 	/* TRUNCATE */
-	check_owner(data->tg_relation);
-	kvs_stamp_note_deletion_of_all();
+	if (is_store(data->tg_relation))
+	{
+		check_owner(data->tg_relation);
+		kvs_stamp_note_deletion_of_all();
+	}
 	return PointerGetDatum(NULL);
 }

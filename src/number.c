@@ -117,6 +117,16 @@ kvs_u64_text(Datum jsonb)
 	return numeric_text(kvs_number_of(&content));
 }
 
+bool
+kvs_u64_is(Datum jsonb)
+{
+	Numeric		number = number_in(jsonb);
+	char	   *digits = number ? numeric_text(number) : NULL;
+	uint64		ignored;
+
+	return digits != NULL && kvs_u64_parse(digits, strlen(digits), &ignored);
+}
+
 /* ---- Arithmetic ---- */
 
 static Numeric

@@ -19,6 +19,9 @@ extern bool kvs_u64_parse(const char *str, int len, uint64 *number);
 extern KvsContent kvs_u64_content(uint64 number);
 extern char *kvs_u64_text(Datum jsonb);
 
+/* Is this a JSON number that an entry of kind u64 may hold? */
+extern bool kvs_u64_is(Datum jsonb);
+
 /* What an entry that holds this JSON number holds; 22023 for NaN and infinity, which JSON does not have. */
 extern KvsContent kvs_number_content(Numeric number);
 

@@ -124,6 +124,11 @@ kvs_stamp_next(void)
 {
 	if (unlikely(!start_checked && kvs_shared != NULL))
 		check_start();
+	if (unlikely(raise_at_commit != 0))
+	{
+		kvs_stamp_raise(raise_at_commit);
+		raise_at_commit = 0;
+	}
 	return nextval_internal(kvs_catalog_get()->sequence, false);
 }
 

@@ -10,13 +10,16 @@
 /* How far the numbers jump where some may have been seen that the disk does not know of. */
 #define KVS_STAMP_JUMP	INT64CONST(16777216)
 
+/* Highest number that a row may bring along. */
+#define KVS_STAMP_BROUGHT_MAX	(PG_INT64_MAX / 2)
+
 /* The next number. */
 extern int64 kvs_stamp_next(void);
 
 /* See to it that the next number is above "stamp". */
 extern void kvs_stamp_raise(int64 stamp);
 
-/* The same at the end of this transaction, before it commits: for rows that brought a number of their own. */
+/* The same before this transaction takes a number or commits: for rows that brought a number of their own. */
 extern void kvs_stamp_raise_at_commit(int64 stamp);
 
 /* A number, and what was known when it was taken. */

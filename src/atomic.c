@@ -279,7 +279,8 @@ write_keys(Atomic *atomic)
 		else if (key->state.present)
 			deleted[deleted_count++] = key->datum;
 	}
-	kvs_store_put_sorted(atomic->store, entries, entry_count, stamp, &atomic->outdated);
+	if (entry_count > 0)
+		kvs_store_put_sorted(atomic->store, entries, entry_count, stamp, &atomic->outdated);
 	if (deleted_count > 0)
 		kvs_store_delete_sorted(atomic->store, deleted, deleted_count, atomic->now);
 	kvs_stats_add(atomic->store->stat, KVS_COUNT_SETS, written_count);

@@ -167,6 +167,8 @@ create_table(const char *name, bool unlogged)
 						 "WHEN kind OPERATOR(pg_catalog.=) 'u' THEN 'u64' ELSE 'json' END AS kind, "
 						 "versionstamp, expires_at FROM kvstore.s_%s "
 						 "WHERE expires_at IS NULL OR expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()", name, name));
+	/* with security_invoker the rights on the table decide */
+	run_utility(psprintf("GRANT SELECT ON kvstore.v_%s TO PUBLIC", name));
 }
 
 /* As for GRANT; no possible name needs quotes. */

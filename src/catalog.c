@@ -23,6 +23,7 @@
 #include "catalog/pg_am.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
@@ -275,7 +276,9 @@ kvs_catalog_check_store_shape(Relation rel)
 		wrong_shape(rel, "It must be an ordinary table.");
 	if (form->relam != HEAP_TABLE_AM_OID)
 		wrong_shape(rel, "Its access method must be heap.");
-	if (form->relhassubclass || form->relhasrules)
+	/* relhassubclass and relhasrules stay when the last one is dropped, until the next ANALYZE or VACUUM */
+	if ((form->relhassubclass && find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL) ||
+		rel->rd_rules != NULL)
 		wrong_shape(rel, "It must have no child tables and no rules.");
 	check_columns(rel, store_columns, lengthof(store_columns), cat->kvkey_type);
 	index = find_key_index(rel, cat);

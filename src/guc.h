@@ -11,6 +11,9 @@
 /* Largest value, in bytes as stored uncompressed. */
 extern int	kvs_guc_max_value_size;
 
+/* Memory of the row map, in kilobytes. */
+extern int	kvs_guc_row_map_size;
+
 extern void kvs_guc_init(void);
 
 #endif							/* KVS_GUC_H */

@@ -4,7 +4,7 @@
  *
  * Starting and ending the executor is most of what a small write costs, and ON CONFLICT writes a second WAL record to lock the row it then
  * updates.  Nearly every write of a running application overwrites a row that nobody else is writing; for that case alone the row is
- * found by its key with a new snapshot and replaced by table_tuple_update(), which does all that concurrency asks for: it waits for who is
+ * found by its key with a new snapshot (find.c) and replaced by table_tuple_update(), which does all that concurrency asks for: it waits for who is
  * writing the row, and tells when the version that we saw is not the latest.
  *
  * Whatever is not that case is left to the statements of statement.c, with nothing written: no such row, somebody else's version came in between
@@ -31,12 +31,13 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "find.h"
 #include "overwrite.h"
 #include "stamp.h"
 
 #define COLUMNS	6
 
-/* An entry for the new version in the key index; the other indexes, if there were any, would make the table not plain. */
+/* An entry for the new version in the key index; other indexes, if there were any, would make the table not plain. */
 static void
 insert_index_entry(Relation rel, Relation index, TupleTableSlot *slot)
 {
@@ -44,10 +45,11 @@ insert_index_entry(Relation rel, Relation index, TupleTableSlot *slot)
 				 BuildIndexInfo(index));
 }
 
-/* Replace the version in "old"; false if it is not the latest any more. */
+/* Replace the version that was found; false if it is not the latest any more. */
 static bool
-replace(Relation rel, Relation index, TupleTableSlot *old, const Datum *values, const bool *nulls)
+replace(KvsFinder *finder, const Datum *values, const bool *nulls)
 {
+	Relation	rel = finder->rel;
 	TupleTableSlot *new = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
 	TM_FailureData failure;
 	LockTupleMode lockmode;
@@ -57,20 +59,16 @@ replace(Relation rel, Relation index, TupleTableSlot *old, const Datum *values, 
 	memcpy(new->tts_values, values, sizeof(Datum) * COLUMNS);
 	memcpy(new->tts_isnull, nulls, sizeof(bool) * COLUMNS);
 	ExecStoreVirtualTuple(new);
-	done = table_tuple_update(rel, &old->tts_tid, new, GetCurrentCommandId(true), GetActiveSnapshot(), InvalidSnapshot,
+	done = table_tuple_update(rel, &finder->slot->tts_tid, new, GetCurrentCommandId(true), GetActiveSnapshot(), InvalidSnapshot,
 							  true, &failure, &lockmode, &update_indexes) == TM_Ok;
 	if (done && kvs_compat_needs_index_entries(update_indexes))
-		insert_index_entry(rel, index, new);
+	{
+		/* the row map may have found the row without the index */
+		kvs_find_open_index(finder);
+		insert_index_entry(rel, finder->index, new);
+	}
 	ExecDropSingleTupleTableSlot(new);
 	return done;
-}
-
-/* An index that was built over rows with broken HOT chains misses some of them for snapshots that are older than it, see scan.c. */
-static bool
-is_too_young(Relation index)
-{
-	return unlikely(index->rd_index->indcheckxmin) &&
-		!TransactionIdPrecedes(HeapTupleHeaderGetXmin(index->rd_indextuple->t_data), TransactionXmin);
 }
 
 /* May the caller write the whole table? */
@@ -105,14 +103,11 @@ complete_row(const KvsWrite *write, TupleTableSlot *old, Datum *values, bool *nu
 }
 
 KvsOverwritten
-kvs_overwrite(KvsStore *store, const KvsWrite *write, Datum *values, bool *nulls)
+kvs_overwrite(KvsStore *store, const KvsKey *key, const KvsWrite *write, Datum *values, bool *nulls)
 {
 	KvsOverwritten result = KVS_OVERWRITE_NOT_DONE;
 	Relation	rel;
-	Relation	index;
-	ScanKeyData key;
-	IndexScanDesc scan;
-	TupleTableSlot *slot;
+	KvsFinder	finder;
 
 	if (!store->plain || !may_write(store->relid))
 		return KVS_OVERWRITE_NOT_DONE;
@@ -120,30 +115,24 @@ kvs_overwrite(KvsStore *store, const KvsWrite *write, Datum *values, bool *nulls
 	/* The lock on the table is held already. */
 	rel = table_open(store->relid, NoLock);
 	CheckCmdReplicaIdentity(rel, CMD_UPDATE);
-	index = index_open(store->indexid, RowExclusiveLock);
 
 	/* As SPI does for a statement that writes: see all that is committed by now, and what this transaction wrote before. */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	CommandCounterIncrement();
 	UpdateActiveSnapshotCommandId();
 
-	slot = table_slot_create(rel, NULL);
-	scan = kvs_compat_index_beginscan(rel, index, GetActiveSnapshot(), 1);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_BYTEAEQ, values[0]);
-	index_rescan(scan, &key, 1, NULL, 0);
-	if (!is_too_young(index) && index_getnext_slot(scan, ForwardScanDirection, slot))
+	kvs_find_begin(&finder, rel, store->indexid, RowExclusiveLock, GetActiveSnapshot());
+	if (kvs_find(&finder, key) == KVS_FOUND)
 	{
-		if (!complete_row(write, slot, values, nulls))
+		if (!complete_row(write, finder.slot, values, nulls))
 			result = KVS_OVERWRITE_NO_MATCH;
-		else if (replace(rel, index, slot, values, nulls))
+		else if (replace(&finder, values, nulls))
 			result = KVS_OVERWRITE_DONE;
 	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
+	kvs_find_end(&finder);
 	PopActiveSnapshot();
 	if (result == KVS_OVERWRITE_DONE)
 		CommandCounterIncrement();
-	index_close(index, NoLock);
 	table_close(rel, NoLock);
 	return result;
 }

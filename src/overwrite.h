@@ -21,6 +21,6 @@ typedef enum KvsOverwritten
  * Overwrite the row of a key.  The table must be locked for writing.  "values" are the six columns; on DONE the versionstamp and the expiry among them
  * are those that were written.
  */
-extern KvsOverwritten kvs_overwrite(KvsStore *store, const KvsWrite *write, Datum *values, bool *nulls);
+extern KvsOverwritten kvs_overwrite(KvsStore *store, const KvsKey *key, const KvsWrite *write, Datum *values, bool *nulls);
 
 #endif							/* KVS_OVERWRITE_H */

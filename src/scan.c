@@ -14,7 +14,6 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -43,7 +42,8 @@ enum
 #define ROW_COLUMNS "SELECT key, value, bytes, kind, versionstamp, expires_at FROM kvstore.s_%s WHERE key OPERATOR(%s.%s) $1"
 
 static void check_select(Relation rel);
-static bool needs_executor(KvsScan *scan);
+static bool has_policies(const KvsScan *scan);
+static void use_executor(KvsScan *scan);
 
 void
 kvs_scan_begin(KvsScan *scan, const text *store_name, TimestampTz now)
@@ -53,32 +53,28 @@ kvs_scan_begin(KvsScan *scan, const text *store_name, TimestampTz now)
 	scan->context = CurrentMemoryContext;
 	scan->key_copy = NULL;
 	scan->desc = NULL;
-	scan->slot = NULL;
 	scan->portal = NULL;
 	scan->by_executor = false;
 
 	check_select(scan->rel);
-	scan->index = index_open(scan->store->indexid, AccessShareLock);
-	if (unlikely(needs_executor(scan)))
-	{
-		scan->by_executor = true;
-		SPI_connect();
-		MemoryContextSwitchTo(scan->context);
-	}
+	kvs_find_begin(&scan->finder, scan->rel, scan->store->indexid, AccessShareLock, GetActiveSnapshot());
+	if (unlikely(has_policies(scan)))
+		use_executor(scan);
 }
 
-/*
- * Policies are the planner's to add.  And an index that was built over rows with broken HOT chains misses some of them for snapshots that are older
- * than it: the planner leaves it out then, so let it.
- */
-static bool
-needs_executor(KvsScan *scan)
+static void
+use_executor(KvsScan *scan)
 {
-	if (unlikely(scan->rel->rd_rel->relrowsecurity) &&
-		check_enable_rls(scan->store->relid, InvalidOid, false) == RLS_ENABLED)
-		return true;
-	return unlikely(scan->index->rd_index->indcheckxmin) &&
-		!TransactionIdPrecedes(HeapTupleHeaderGetXmin(scan->index->rd_indextuple->t_data), TransactionXmin);
+	scan->by_executor = true;
+	SPI_connect();
+	MemoryContextSwitchTo(scan->context);
+}
+
+static bool
+has_policies(const KvsScan *scan)
+{
+	return unlikely(scan->rel->rd_rel->relrowsecurity) &&
+		check_enable_rls(scan->store->relid, InvalidOid, false) == RLS_ENABLED;
 }
 
 static void
@@ -90,21 +86,7 @@ check_select(Relation rel)
 		aclcheck_error(result, OBJECT_TABLE, RelationGetRelationName(rel));
 }
 
-/* ---- The two ways to restart a scan ---- */
-
-static void
-restart_index_scan(KvsScan *scan, int nkeys)
-{
-	if (scan->desc == NULL || scan->desc->numberOfKeys != nkeys)
-	{
-		if (scan->desc != NULL)
-			index_endscan(scan->desc);
-		scan->desc = kvs_compat_index_beginscan(scan->rel, scan->index, GetActiveSnapshot(), nkeys);
-	}
-	if (scan->slot == NULL)
-		scan->slot = table_slot_create(scan->rel, NULL);
-	index_rescan(scan->desc, scan->keys, nkeys, NULL, 0);
-}
+/* ---- The executor's way ---- */
 
 /* The kept plan of one of our SELECTs, made at first use. */
 static SPIPlanPtr
@@ -149,7 +131,7 @@ restart_portal(KvsScan *scan, int plan, Datum *keys)
 	fetch_batch(scan);
 }
 
-/* ---- The two ways to read a row ---- */
+/* ---- Rows ---- */
 
 /* Fill "row" from the six columns; false if it has expired. */
 static bool
@@ -181,11 +163,13 @@ fill_row(KvsScan *scan, const Datum *values, const bool *nulls, KvsRow *row)
 static bool
 next_by_index(KvsScan *scan, KvsRow *row)
 {
-	while (index_getnext_slot(scan->desc, scan->direction, scan->slot))
+	TupleTableSlot *slot = scan->finder.slot;
+
+	while (index_getnext_slot(scan->desc, scan->direction, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
-		slot_getsomeattrs(scan->slot, 6);
-		if (fill_row(scan, scan->slot->tts_values, scan->slot->tts_isnull, row))
+		slot_getsomeattrs(slot, 6);
+		if (fill_row(scan, slot->tts_values, slot->tts_isnull, row))
 			return true;
 	}
 	return false;
@@ -220,20 +204,34 @@ kvs_scan_find(KvsScan *scan, const KvsKey *key, KvsRow *row)
 {
 	Datum		datum = KvsKeyDatum(key);
 
-	if (unlikely(scan->by_executor))
+	if (likely(!scan->by_executor))
 	{
-		restart_portal(scan, PLAN_FIND, &datum);
-		return next_by_executor(scan, row);
+		TupleTableSlot *slot;
+
+		switch (kvs_find(&scan->finder, key))
+		{
+			case KVS_FOUND:
+				slot = scan->finder.slot;
+				slot_getsomeattrs(slot, 6);
+				return fill_row(scan, slot->tts_values, slot->tts_isnull, row);
+			case KVS_ABSENT:
+				return false;
+			case KVS_INDEX_TOO_YOUNG:
+				use_executor(scan);
+				break;
+		}
 	}
-	ScanKeyInit(&scan->keys[0], 1, BTEqualStrategyNumber, F_BYTEAEQ, datum);
-	scan->direction = ForwardScanDirection;
-	restart_index_scan(scan, 1);
-	return next_by_index(scan, row);
+	restart_portal(scan, PLAN_FIND, &datum);
+	return next_by_executor(scan, row);
 }
 
 void
 kvs_scan_range(KvsScan *scan, const KvsKey *low, const KvsKey *high, bool reverse)
 {
+	KvsFinder  *finder = &scan->finder;
+
+	if (!scan->by_executor && !kvs_find_open_index(finder))
+		use_executor(scan);
 	if (unlikely(scan->by_executor))
 	{
 		Datum		keys[2] = {KvsKeyDatum(low), KvsKeyDatum(high)};
@@ -241,10 +239,14 @@ kvs_scan_range(KvsScan *scan, const KvsKey *low, const KvsKey *high, bool revers
 		restart_portal(scan, reverse ? PLAN_BACKWARD : PLAN_FORWARD, keys);
 		return;
 	}
+	if (finder->slot == NULL)
+		finder->slot = table_slot_create(scan->rel, NULL);
+	if (scan->desc == NULL)
+		scan->desc = kvs_compat_index_beginscan(scan->rel, finder->index, finder->snapshot, 2);
 	ScanKeyInit(&scan->keys[0], 1, BTGreaterEqualStrategyNumber, F_BYTEAGE, KvsKeyDatum(low));
 	ScanKeyInit(&scan->keys[1], 1, BTLessStrategyNumber, F_BYTEALT, KvsKeyDatum(high));
 	scan->direction = reverse ? BackwardScanDirection : ForwardScanDirection;
-	restart_index_scan(scan, 2);
+	index_rescan(scan->desc, scan->keys, 2, NULL, 0);
 }
 
 bool
@@ -262,13 +264,8 @@ kvs_scan_end(KvsScan *scan)
 			SPI_cursor_close(scan->portal);
 		SPI_finish();
 	}
-	else
-	{
-		if (scan->desc != NULL)
-			index_endscan(scan->desc);
-		if (scan->slot != NULL)
-			ExecDropSingleTupleTableSlot(scan->slot);
-	}
-	index_close(scan->index, NoLock);
+	if (scan->desc != NULL)
+		index_endscan(scan->desc);
+	kvs_find_end(&scan->finder);
 	table_close(scan->rel, NoLock);
 }

@@ -13,6 +13,7 @@
 #include "utils/portal.h"
 
 #include "catalog.h"
+#include "find.h"
 #include "key.h"
 
 /* Values of the column kind. */
@@ -42,10 +43,10 @@ typedef struct KvsScan
 	MemoryContext context;		/* the caller's */
 	struct varlena *key_copy;	/* the last row's key, if it had to be detoasted */
 
-	/* Direct index scan */
-	Relation	index;
+	KvsFinder	finder;			/* by key; a scan of a range uses its index and slot */
+
+	/* A range, by the index */
 	IndexScanDesc desc;
-	TupleTableSlot *slot;
 	ScanKeyData keys[2];
 	ScanDirection direction;
 

@@ -15,6 +15,7 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
+#include "rowmap.h"
 #include "shmem.h"
 #include "stats.h"
 
@@ -32,6 +33,7 @@ shmem_request(void)
 	RequestAddinShmemSpace(MAXALIGN(sizeof(KvsShared)));
 	RequestNamedLWLockTranche("kvstore", 1);
 	kvs_stats_request_shmem();
+	kvs_rowmap_request_shmem();
 }
 
 /*
@@ -72,6 +74,7 @@ shmem_startup(void)
 			pg_atomic_init_u32(&kvs_shared->absences[i], 0);
 	}
 	kvs_stats_startup_shmem();
+	kvs_rowmap_startup_shmem();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -107,7 +107,7 @@ kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, con
 	values[4] = Int64GetDatum(stamp.number);
 	kvs_statement_set_content(content, write->expires_at, values, nulls);
 	if (!(write->if_version_given && write->if_version == 0))
-		done = kvs_overwrite(store, write, values, nulls);
+		done = kvs_overwrite(store, key, write, values, nulls);
 	if (done == KVS_OVERWRITE_NO_MATCH)
 		return 0;
 	if (done == KVS_OVERWRITE_DONE)

@@ -241,5 +241,6 @@ PG_FUNCTION_INFO_V1(kvstore_next_versionstamp);
 Datum
 kvstore_next_versionstamp(PG_FUNCTION_ARGS)
 {
+	PreventCommandIfReadOnly("kvstore.next_versionstamp()");
 	PG_RETURN_INT64(kvs_stamp_next());
 }

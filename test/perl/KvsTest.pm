@@ -2,6 +2,8 @@
 #
 # kvs_node(NAME, preload => 1, conf => TEXT): a started server of its own (PostgreSQL::Test::Cluster), with kvstore
 # preloaded unless preload => 0.
+#
+# kvs_outcome(NODE, SQL, DATABASE): what a statement gives, or "ERROR" with its SQLSTATE and message in one line.
 package KvsTest;
 
 use strict;
@@ -10,7 +12,7 @@ use warnings;
 use Exporter 'import';
 use PostgreSQL::Test::Cluster;
 
-our @EXPORT = qw(kvs_node);
+our @EXPORT = qw(kvs_node kvs_outcome);
 
 sub kvs_node
 {
@@ -23,6 +25,15 @@ sub kvs_node
 	$node->append_conf('postgresql.conf', $args{conf}) if defined $args{conf};
 	$node->start;
 	return $node;
+}
+
+sub kvs_outcome
+{
+	my ($node, $sql, $database) = @_;
+	my ($status, $out, $err) = $node->psql($database // 'postgres', "\\set VERBOSITY verbose\n$sql");
+
+	return $out if $status == 0;
+	return $err =~ /^.*?ERROR:  (\w{5}): (.*)$/m ? "ERROR $1: $2" : $err;
 }
 
 1;

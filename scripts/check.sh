@@ -178,7 +178,7 @@ run_prove()
 run_tap()
 {
 	local name work
-	kvs_copy_in tap test
+	kvs_copy_in tap test README.md
 	work=$KVS_TMP/work/tap
 	cd "$work"
 	for name in $(tests_in test/t pl); do

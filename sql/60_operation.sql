@@ -23,14 +23,14 @@ COMMENT ON VIEW pg_stat_kvstore IS
 
 CREATE FUNCTION kv_health() RETURNS TABLE (status text, reason text, connected boolean, preloaded boolean,
     worker_running boolean, in_recovery boolean, version text, started_at timestamptz, stores bigint, keys_estimate bigint,
-    queues bigint, ready bigint, leased bigint, dead bigint, oldest_expired_age_s double precision)
+    queues bigint, ready bigint, leased bigint, dead bigint, oldest_expired_age_s numeric)
     LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 1 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN s.in_recovery THEN 'read-only' WHEN s.shared_since IS NULL THEN 'degraded' ELSE 'ok' END,
            CASE WHEN s.in_recovery THEN 'the server is a standby'
                 WHEN s.shared_since IS NULL THEN 'kvstore is not in shared_preload_libraries' END,
            true, s.shared_since IS NOT NULL, false, s.in_recovery, @extschema@.kv_version(), pg_postmaster_start_time(),
-           k.stores, k.keys_estimate, 0::bigint, 0::bigint, 0::bigint, 0::bigint, NULL::double precision
+           k.stores, k.keys_estimate, 0::bigint, 0::bigint, 0::bigint, 0::bigint, NULL::numeric
     FROM (SELECT pg_is_in_recovery() AS in_recovery, kvstore.shared_since() AS shared_since) s,
          (SELECT count(*) AS stores, COALESCE(sum(keys_estimate), 0)::bigint AS keys_estimate FROM @extschema@.kv_stores) k
 $$;

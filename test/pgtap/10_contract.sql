@@ -1,0 +1,126 @@
+-- The contract as drivers see it: names, arguments, defaults, results, volatility, rights, comments.  A function that is not listed here is an error,
+-- so that a new one is looked at.
+BEGIN;
+SELECT no_plan();
+
+CREATE VIEW pg_temp.member_function AS
+    SELECT p.oid, p.proname::text AS name, n.nspname::text AS schema, p.provolatile, p.proparallel, p.proisstrict, p.prosecdef, p.proconfig, p.prolang, p.prorettype, p.proretset,
+           p.proargnames, p.proargmodes, p.proallargtypes, p.proargtypes::oid[] AS proargtypes,
+           replace(replace(regexp_replace(pg_get_function_arguments(p.oid), '::(text|interval|bigint|timestamp with time zone|kvkey)', '', 'g'), 'timestamp with time zone', 'timestamptz'), 'DEFAULT ', '= ') AS arguments,
+           replace(pg_get_function_result(p.oid), 'timestamp with time zone', 'timestamptz') AS result
+    FROM pg_proc p
+    JOIN pg_namespace n ON n.oid = p.pronamespace
+    JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass
+    JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'kvstore';
+
+-- KEY is text and kvkey; OUT is what shows it, text and jsonb; ROW the columns of an entry.
+CREATE TEMP TABLE promised (name text, arguments text, result text, kind text);
+INSERT INTO promised VALUES
+    ('kv_create_store', $$store text = 'default', unlogged boolean = false, default_ttl interval = NULL, max_value_size bigint = NULL, if_not_exists boolean = false$$, 'text', 'write'),
+    ('kv_alter_store', $$store text = 'default', default_ttl interval = NULL, max_value_size bigint = NULL$$, 'boolean', 'write'),
+    ('kv_drop_store', $$store text = 'default'$$, 'boolean', 'write'),
+    ('kv_get', $$key KEY, store text = 'default'$$, 'jsonb', 'read'),
+    ('kv_get_bytes', $$key KEY, store text = 'default'$$, 'bytea', 'read'),
+    ('kv_exists', $$key KEY, store text = 'default'$$, 'boolean', 'read'),
+    ('kv_entry', $$key KEY, store text = 'default'$$, 'ROW', 'read'),
+    ('kv_get_many', $$keys text[], store text = 'default'$$, 'TABLE(key text, value jsonb, bytes bytea, kind text, versionstamp bigint, expires_at timestamptz)', 'read'),
+    ('kv_get_many_paths', $$keys jsonb, store text = 'default'$$, 'TABLE(key jsonb, value jsonb, bytes bytea, kind text, versionstamp bigint, expires_at timestamptz)', 'read'),
+    ('kv_set', $$key KEY, value jsonb, ttl interval = NULL, expires_at timestamptz = NULL, if_version bigint = NULL, keep_ttl boolean = false, store text = 'default'$$, 'bigint', 'write'),
+    ('kv_set_bytes', $$key KEY, bytes bytea, ttl interval = NULL, expires_at timestamptz = NULL, if_version bigint = NULL, keep_ttl boolean = false, store text = 'default'$$, 'bigint', 'write'),
+    ('kv_set_many', $$keys text[], new_values jsonb[], ttl interval = NULL, expires_at timestamptz = NULL, store text = 'default'$$, 'bigint', 'write'),
+    ('kv_set_many_paths', $$keys jsonb, new_values jsonb, ttl interval = NULL, expires_at timestamptz = NULL, store text = 'default'$$, 'bigint', 'write'),
+    ('kv_delete', $$key KEY, if_version bigint = NULL, store text = 'default'$$, 'boolean', 'write'),
+    ('kv_take', $$key KEY, store text = 'default'$$, 'jsonb', 'write'),
+    ('kv_delete_many', $$keys text[], store text = 'default'$$, 'bigint', 'write'),
+    ('kv_delete_many_paths', $$keys jsonb, store text = 'default'$$, 'bigint', 'write'),
+    ('kv_delete_prefix', $$prefix KEY, store text = 'default'$$, 'bigint', 'write'),
+    ('kv_clear', $$store text = 'default'$$, 'bigint', 'write'),
+    ('kv_expire', $$key KEY, ttl interval = NULL, expires_at timestamptz = NULL, if_version bigint = NULL, store text = 'default'$$, 'boolean', 'write'),
+    ('kv_incr', $$key KEY, by numeric = 1, ttl interval = NULL, store text = 'default'$$, 'numeric', 'write'),
+    ('kv_list', $$prefix KEY, start_key KEY = NULL, end_key KEY = NULL, after KEY = NULL, page_size bigint = NULL, reverse boolean = false, keys_only boolean = false, store text = 'default'$$, 'ROW', 'read'),
+    ('kv_count', $$prefix KEY, store text = 'default'$$, 'bigint', 'read'),
+    ('kv_check', $$key KEY, versionstamp bigint, store text = 'default'$$, 'boolean', 'write'),
+    ('kv_atomic', $$operations jsonb, store text = 'default'$$, 'TABLE(ok boolean, versionstamp bigint, failed_checks bigint[])', 'write'),
+    ('kv_import', $$data jsonb, store text = 'default'$$, 'bigint', 'write'),
+    ('kv_export', $$prefix KEY, store text = 'default'$$, 'jsonb', 'read'),
+    ('kv_version', '', 'text', 'read'),
+    ('kv_health', '', 'TABLE(status text, reason text, connected boolean, preloaded boolean, worker_running boolean, in_recovery boolean, version text, started_at timestamptz, stores bigint, keys_estimate bigint, '
+        'queues bigint, ready bigint, leased bigint, dead bigint, oldest_expired_age_s numeric)', 'look'),
+    ('kv_key', '', 'kvkey', 'pure'),
+    ('kv_key', 'VARIADIC parts "any"', 'kvkey', 'read'),
+    ('kv_key_from_json', 'parts jsonb', 'kvkey', 'pure'),
+    ('kv_key_to_json', 'key kvkey', 'jsonb', 'pure');
+CREATE TEMP TABLE expected AS
+    SELECT name, replace(arguments, 'KEY', type) AS arguments, replace(result, 'ROW', format('TABLE(key %s, value jsonb, bytes bytea, kind text, versionstamp bigint, expires_at timestamptz)', shown)) AS result, kind
+    FROM promised, (VALUES ('text', 'text'), ('kvkey', 'jsonb')) f(type, shown)
+    WHERE type = 'text' OR arguments LIKE '%KEY%';
+
+-- ---- Signatures ----
+
+SELECT is((SELECT f.result FROM pg_temp.member_function f WHERE f.name = e.name AND f.arguments = e.arguments AND f.schema = 'public'), e.result, format('%s(%s)', e.name, e.arguments))
+    FROM expected e ORDER BY e.name, e.arguments;
+SELECT is_empty($$SELECT f.oid::regprocedure FROM pg_temp.member_function f WHERE f.schema = 'public' AND f.name LIKE 'kv\_%' AND NOT EXISTS (SELECT FROM expected e WHERE (e.name, e.arguments) = (f.name, f.arguments))$$,
+    'no other function, and no other overload, than those');
+SELECT set_eq($$SELECT name FROM pg_temp.member_function WHERE schema = 'public' GROUP BY name HAVING count(*) > 1$$,
+    $$SELECT name FROM promised WHERE arguments LIKE '%KEY%' UNION SELECT 'kv_key'$$, 'overloaded are the functions of one key or prefix alone');
+SELECT is_empty($$SELECT name FROM pg_temp.member_function WHERE schema = 'public' GROUP BY name HAVING count(*) > 2$$, 'with two signatures each');
+SELECT is_empty($$SELECT f.oid::regprocedure, a.name FROM pg_temp.member_function f, unnest(proargnames) a(name) WHERE schema = 'public' AND quote_ident(a.name) <> a.name$$, 'argument and column names need no quotes');
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_temp.member_function WHERE schema = 'public' AND name LIKE 'kv\_%' AND cardinality(proargtypes) > cardinality(array_remove(proargnames, ''))$$, 'every argument has a name');
+
+-- ---- Types at the boundary ----
+
+SELECT is_empty($$SELECT f.oid::regprocedure, t::regtype FROM pg_temp.member_function f, unnest(proargtypes) t WHERE schema = 'public' AND name LIKE 'kv\_%' AND name <> 'kv_key'
+    AND t::regtype::text NOT IN ('text', 'text[]', 'jsonb', 'jsonb[]', 'bytea', 'bigint', 'bigint[]', 'numeric', 'boolean', 'timestamp with time zone', 'interval', 'interval[]', 'kvkey')$$, 'arguments are of types that drivers have');
+SELECT is_empty($$SELECT f.oid::regprocedure, t::regtype FROM pg_temp.member_function f, LATERAL (SELECT u.t FROM unnest(proallargtypes, proargmodes) u(t, m) WHERE m = 't' UNION ALL SELECT prorettype WHERE proallargtypes IS NULL) u(t)
+    WHERE schema = 'public' AND name LIKE 'kv\_%' AND name NOT IN ('kv_key', 'kv_key_from_json')
+    AND t::regtype::text NOT IN ('text', 'jsonb', 'bytea', 'bigint', 'numeric', 'boolean', 'timestamp with time zone', 'bigint[]')$$, 'and so are results: no interval, composite, void or type of our own');
+SELECT is_empty($$SELECT f.oid::regprocedure FROM pg_temp.member_function f WHERE schema = 'public' AND name LIKE 'kv\_%' AND proretset AND proargmodes IS NULL$$, 'sets are RETURNS TABLE');
+
+-- ---- Behaviour that the planner is told ----
+
+SELECT is((SELECT format('%s%s%s', provolatile, proparallel, CASE WHEN proisstrict THEN ' strict' ELSE '' END) FROM pg_temp.member_function f WHERE f.name = e.name AND f.arguments = e.arguments AND f.schema = 'public'),
+          CASE e.kind WHEN 'read' THEN 'ss' WHEN 'look' THEN 'sr' WHEN 'write' THEN 'vu' ELSE 'is' END || CASE WHEN e.name IN ('kv_key_from_json', 'kv_key_to_json') THEN ' strict' ELSE '' END,
+          format('%s(%s): volatility, parallel safety, strictness', e.name, e.arguments))
+    FROM expected e ORDER BY e.name, e.arguments;
+
+-- ---- Safety ----
+
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_temp.member_function WHERE prosecdef$$, 'no SECURITY DEFINER');
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_temp.member_function WHERE prolang IN (SELECT oid FROM pg_language WHERE lanname IN ('sql', 'plpgsql')) AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)$$,
+    'functions in SQL and PL/pgSQL have a search_path of their own');
+SELECT ok(has_schema_privilege('public', 'kvstore', 'USAGE'), 'USAGE on the schema kvstore is PUBLIC');
+SELECT ok(NOT has_schema_privilege('public', 'kvstore', 'CREATE'), 'CREATE on it is not');
+CREATE VIEW pg_temp.member_relation AS
+    SELECT c.oid, c.oid::regclass::text AS name, c.relkind, c.reloptions FROM pg_class c JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+    JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'kvstore';
+SELECT is_empty($$SELECT name FROM pg_temp.member_relation WHERE relkind IN ('r', 'v') AND NOT has_table_privilege('public', oid, 'SELECT')$$, 'SELECT on registries and views is PUBLIC');
+SELECT is_empty($$SELECT name, p FROM pg_temp.member_relation, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p WHERE relkind IN ('r', 'v') AND has_table_privilege('public', oid, p)$$, 'and nothing more');
+SELECT ok(NOT has_sequence_privilege('public', 'kvstore.versionstamp', p), p || ' on the sequence is not PUBLIC') FROM unnest(ARRAY['USAGE', 'SELECT', 'UPDATE']) p;
+SELECT set_has($$SELECT name FROM pg_temp.member_relation WHERE relkind = 'v'$$, $$VALUES ('kv_stores'), ('pg_stat_kvstore')$$, 'the views are there');
+SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'kvstore'$$, $$VALUES ('kvstore.stores'), ('kvstore.versionstamp')$$, 'pg_dump takes the registry and the sequence along');
+SELECT is((SELECT count(*) FROM kvstore.stores), 0::bigint, 'the registry is empty after CREATE EXTENSION');
+SELECT is((SELECT count(*) FROM pg_class WHERE relnamespace = 'kvstore'::regnamespace AND relname ~ '^[sqdp]_'), 0::bigint, 'and there is no store');
+
+-- ---- Comments: \df+ is the first manual ----
+
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_temp.member_function WHERE coalesce(obj_description(oid, 'pg_proc'), '') = '' AND name !~ '^kvkey_|_support$'$$, 'every function has a comment');
+SELECT is_empty($$SELECT name FROM pg_temp.member_relation WHERE relkind IN ('r', 'v', 'S') AND coalesce(obj_description(oid, 'pg_class'), '') = ''$$, 'every table, view and sequence');
+SELECT is_empty($$SELECT m.name, a.attname FROM pg_temp.member_relation m JOIN pg_attribute a ON a.attrelid = m.oid AND a.attnum > 0 AND NOT a.attisdropped WHERE relkind = 'r' AND m.name LIKE 'kvstore.%' AND coalesce(col_description(m.oid, a.attnum), '') = ''$$, 'every column of a registry');
+SELECT isnt(obj_description('kvkey'::regtype, 'pg_type'), NULL, 'the type');
+SELECT isnt(obj_description('kvstore'::regnamespace, 'pg_namespace'), NULL, 'the schema');
+SELECT isnt((SELECT obj_description(oid, 'pg_extension') FROM pg_extension WHERE extname = 'kvstore'), NULL, 'the extension');
+LOAD 'kvstore';
+SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'kvstore.%' AND coalesce(short_desc, '') = ''$$, 'every setting');
+SELECT isnt_empty($$SELECT name FROM pg_settings WHERE name LIKE 'kvstore.%'$$, 'and there are settings');
+-- A comment says what happens, in one piece that \df+ can show.
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_temp.member_function WHERE length(obj_description(oid, 'pg_proc')) > 200 OR obj_description(oid, 'pg_proc') LIKE E'%\n%'$$, 'comments are short');
+SELECT is_empty($$SELECT a.name FROM pg_temp.member_function a JOIN pg_temp.member_function b ON a.name = b.name AND a.oid < b.oid WHERE a.name <> 'kv_key' AND obj_description(a.oid, 'pg_proc') <> obj_description(b.oid, 'pg_proc')$$, 'both signatures of a function say the same');
+
+-- ---- The type ----
+
+SELECT is((SELECT format('%s %s %s', typcategory, typispreferred, typlen) FROM pg_type WHERE oid = 'kvkey'::regtype), 'U f -1', 'kvkey is no string type: an untyped literal chooses text');
+SELECT set_eq($$SELECT castsource::regtype::text, casttarget::regtype::text, castcontext::text FROM pg_cast WHERE 'kvkey'::regtype IN (castsource, casttarget)$$,
+    $$VALUES ('jsonb', 'kvkey', 'i'), ('kvkey', 'jsonb', 'e'), ('kvkey', 'bytea', 'e'), ('bytea', 'kvkey', 'e')$$, 'casts');
+
+SELECT * FROM finish();
+ROLLBACK;

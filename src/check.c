@@ -5,16 +5,20 @@
  * An entry that is there is easy: its row is locked FOR SHARE.  The absence of an entry has no row to lock.  With shared memory:
  *
  *		checker							inserter of the key
- *		1 takes a heavyweight lock		1 inserts its row
- *		  on the hash of the key		2 reads the key's bucket
- *		2 raises the key's bucket		3 if it is not 0: takes the lock, in share mode, and lets go
- *		3 looks for a row, also an
- *		  uncommitted one
+ *		1 takes a heavyweight lock		1 reads the key's bucket
+ *		  on the hash of the key		2 if it is not 0: takes the lock, in share mode, and lets go
+ *		2 raises the key's bucket		3 inserts its row
+ *		3 looks for a row, also an		4 as 1
+ *		  uncommitted one				5 as 2
  *
  * Both sides write before they read, with a full barrier between.  So either the checker sees the row, and waits for its transaction, or the
- * inserter sees the bucket, and waits for the checker's; heavyweight locks find deadlocks between the two.  An insert of a key of
- * a bucket that nobody has raised, which is nearly every insert, costs one read of memory and takes no lock, so a million new keys in one
- * transaction need none.  A bucket shared by two keys costs a needless lock now and then.
+ * inserter sees the bucket in step 4, and waits for the checker's.  Both may happen at once, so the checker lets go of the lock while it waits, and
+ * then begins anew.  Once it has seen that there is no row and still holds the lock, an uncommitted row is that of an inserter who waits for it:
+ * to check again it need not wait.  Steps 1 and 2 of the inserter are there for a checker who goes on to insert the key: a row of somebody who
+ * waits for him would be in his way, and that is a deadlock.
+ *
+ * An insert of a key of a bucket that nobody has raised, which is nearly every insert, costs two reads of memory and takes no lock, so a million new
+ * keys in one transaction need none.  A bucket shared by two keys costs a needless lock now and then.
  *
  * Without shared memory the checker inserts a row and deletes it again: an inserter of the same key waits for the end of the transaction that did
  * so.  That is twice as dear, and not possible where the user's constraints or triggers would see the row.
@@ -113,42 +117,51 @@ raise_bucket(uint32 bucket)
 	pg_atomic_fetch_add_u32(&kvs_shared->absences[bucket], 1);
 }
 
+static bool
+find_row(Relation rel, Relation index, const KvsKey *key, Snapshot snapshot)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	IndexScanDesc scan = kvs_compat_index_beginscan(rel, index, snapshot, 1);
+	ScanKeyData scan_key;
+	bool		found;
+
+	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, F_BYTEAEQ, KvsKeyDatum(key));
+	index_rescan(scan, &scan_key, 1, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	return found;
+}
+
 /*
- * Is there a row of this key, committed, or written by us?  Waits for one that somebody else is inserting or deleting, and looks again.
+ * Is there a row of this key, committed, or written by us?  *pending: somebody else's transaction that is inserting or deleting one, which will tell.
  */
 static bool
-row_exists(KvsStore *store, const KvsKey *key)
+row_exists(KvsStore *store, const KvsKey *key, TransactionId *pending)
 {
 	Relation	rel = table_open(store->relid, AccessShareLock);
 	Relation	index = index_open(store->indexid, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	SnapshotData snapshot;
-	ScanKeyData scan_key;
-	IndexScanDesc scan;
+	SnapshotData dirty;
 	bool		found;
-	TransactionId wait_for;
 
-	InitDirtySnapshot(snapshot);
-	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, F_BYTEAEQ, KvsKeyDatum(key));
-	scan = kvs_compat_index_beginscan(rel, index, &snapshot, 1);
-	do
+	*pending = InvalidTransactionId;
+	InitDirtySnapshot(dirty);
+	found = find_row(rel, index, key, &dirty);
+	if (found)
+		*pending = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+	else
 	{
-		CHECK_FOR_INTERRUPTS();
-		wait_for = InvalidTransactionId;
-		index_rescan(scan, &scan_key, 1, NULL, 0);
-		found = index_getnext_slot(scan, ForwardScanDirection, slot);
-		if (found)
-			wait_for = TransactionIdIsValid(snapshot.xmin) ? snapshot.xmin : snapshot.xmax;
-		ExecClearTuple(slot);
-		if (TransactionIdIsValid(wait_for))
-			XactLockTableWait(wait_for, NULL, NULL, XLTW_None);
-	} while (TransactionIdIsValid(wait_for));
-
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
+		/*
+		 * A row that was updated while the scan was between index and table: its old version was dead already, its new one not yet in the
+		 * index.  Whoever did that has committed, so a snapshot taken now sees it.
+		 */
+		PushActiveSnapshot(GetLatestSnapshot());
+		found = find_row(rel, index, key, GetActiveSnapshot());
+		PopActiveSnapshot();
+	}
 	index_close(index, NoLock);
 	table_close(rel, NoLock);
-	return found;
+	return found && !TransactionIdIsValid(*pending);
 }
 
 /* Without shared memory; false if there is a row after all. */
@@ -182,9 +195,20 @@ hold_absence(KvsStore *store, const KvsKey *key)
 	if (kvs_shared == NULL)
 		return hold_absence_by_row(store, key);
 	set_lock_tag(&tag, hash);
-	LockAcquire(&tag, ExclusiveLock, false, false);
-	raise_bucket(bucket_of(hash));
-	return !row_exists(store, key);
+	for (;;)
+	{
+		bool		held = LockAcquire(&tag, ExclusiveLock, false, false) == LOCKACQUIRE_ALREADY_HELD;
+		TransactionId pending;
+		bool		exists;
+
+		if (!held)
+			raise_bucket(bucket_of(hash));
+		exists = row_exists(store, key, &pending);
+		if (held || !TransactionIdIsValid(pending))
+			return !exists;
+		LockRelease(&tag, ExclusiveLock, false);
+		XactLockTableWait(pending, NULL, NULL, XLTW_None);
+	}
 }
 
 void

@@ -20,7 +20,7 @@
  */
 extern void kvs_check_hold(KvsStore *store, const KvsKey *key, TimestampTz now, KvsState *state);
 
-/* After a row was inserted for a key that had none: wait for whoever holds the absence of the key. */
+/* Wait for whoever holds the absence of a key: before a statement that may insert a row for it, and after one was inserted. */
 extern void kvs_check_wait(Oid relid, const char *key, int size);
 
 extern void kvs_check_init(void);

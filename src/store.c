@@ -99,10 +99,12 @@ kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, con
 	Datum		values[KVS_PLAN_ARGS];
 	bool		nulls[KVS_PLAN_ARGS] = {false};
 	int			statement = choose_put(write, values);
-	KvsStamp	stamp = kvs_stamp_take();
+	KvsStamp	stamp;
 	Stamped		stamped = {.store = store, .key = key};
 	KvsOverwritten done = KVS_OVERWRITE_NOT_DONE;
 
+	kvs_check_wait(store->relid, KvsKeyBytes(key), key->size);
+	stamp = kvs_stamp_take();
 	values[0] = KvsKeyDatum(key);
 	values[4] = Int64GetDatum(stamp.number);
 	kvs_statement_set_content(content, write->expires_at, values, nulls);
@@ -132,14 +134,17 @@ take_number(TupleTableSlot *slot, void *arg)
 Numeric
 kvs_store_increment(KvsStore *store, const KvsKey *key, Numeric by, const KvsWrite *write)
 {
-	KvsStamp	stamp = kvs_stamp_take();
+	KvsStamp	stamp;
 	Stamped		stamped = {.store = store, .key = key, .context = CurrentMemoryContext};
 	Datum		values[6] = {
-		KvsKeyDatum(key), kvs_number_content(by).datum, Int64GetDatum(stamp.number),
+		KvsKeyDatum(key), kvs_number_content(by).datum, (Datum) 0,
 		TimestampTzGetDatum(write->expires_at), TimestampTzGetDatum(write->now), NumericGetDatum(by)
 	};
 	bool		nulls[6] = {false, false, false, write->expires_at == DT_NOEND, false, false};
 
+	kvs_check_wait(store->relid, KvsKeyBytes(key), key->size);
+	stamp = kvs_stamp_take();
+	values[2] = Int64GetDatum(stamp.number);
 	kvs_statement_run(store, KVS_PLAN_INCREMENT, values, nulls, take_number, &stamped);
 	settle_stamp(&stamped, stamp);
 	return stamped.number;

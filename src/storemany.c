@@ -82,6 +82,14 @@ make_array(Datum *values, bool *nulls, int count, Oid type)
 	return PointerGetDatum(construct_md_array(values, nulls, 1, &count, &lower, type, typlen, typbyval, typalign));
 }
 
+static void
+wait_for_holder(const KvsStore *store, Datum key)
+{
+	struct varlena *bytes = PG_DETOAST_DATUM_PACKED(key);
+
+	kvs_check_wait(store->relid, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+}
+
 /* The arguments of KVS_PLAN_PUT_MANY, all but $5. */
 static void
 make_arrays(const KvsEntry *entries, int count, Datum *values)
@@ -118,6 +126,8 @@ kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count, KvsSta
 	Datum		values[KVS_PLAN_ARGS];
 	StampedMany many = {store, stamp, false};
 
+	for (int i = 0; i < count; i++)
+		wait_for_holder(store, entries[i].key);
 	/* also when there are none: the executor checks the caller's rights */
 	make_arrays(entries, count, values);
 	values[4] = Int64GetDatum(stamp.number);
@@ -161,6 +171,7 @@ kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp stamp, bool *ou
 	bool		nulls[KVS_PLAN_ARGS] = {false};
 	uint64		inserted;
 
+	wait_for_holder(store, entry->key);
 	values[0] = entry->key;
 	values[4] = Int64GetDatum(stamp.number);
 	kvs_statement_set_content(&entry->content, entry->expires_at, values, nulls);

@@ -276,14 +276,21 @@ kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *values, const boo
 	return written;
 }
 
+static void
+set_until_nest_level_ends(const char *setting, const char *value)
+{
+	(void) set_config_option(setting, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
 uint64
 kvs_statement_run_in_key_order(KvsStore *store, KvsPlan which, const Datum *values, KvsOnRow on_row, void *arg)
 {
 	int			level = NewGUCNestLevel();
 	uint64		result;
 
-	SetConfigOption("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION);
-	SetConfigOption("enable_bitmapscan", "off", PGC_USERSET, PGC_S_SESSION);
+	set_until_nest_level_ends("enable_indexscan", "on");
+	set_until_nest_level_ends("enable_seqscan", "off");
+	set_until_nest_level_ends("enable_bitmapscan", "off");
 	result = kvs_statement_run(store, which, values, NULL, on_row, arg);
 	AtEOXact_GUC(true, level);
 	return result;

@@ -175,7 +175,11 @@ kvs_number_apply(KvsArithmetic arithmetic, const KvsContent *content, Numeric op
 	bool		u64 = content->kind == KVS_KIND_U64;
 
 	if (u64)
+	{
 		check_u64_operand(arithmetic, operand);
+		/* 1.0 is an integer too, but must not leave its decimals behind */
+		operand = DatumGetNumeric(DirectFunctionCall2(numeric_trunc, NumericGetDatum(operand), Int32GetDatum(0)));
+	}
 	if (arithmetic == KVS_SUM)
 	{
 		number = call_numeric(numeric_add, number, operand);

@@ -80,6 +80,9 @@ compare_operations(const void *a, const void *b)
 static void
 collect_keys(Atomic *atomic, int count)
 {
+	KvsOperationContext context;
+
+	kvs_operations_push_context(&context);
 	qsort(atomic->operations, count, sizeof(KvsOperation), compare_operations);
 	atomic->keys = palloc0(sizeof(AtomicKey) * Max(count, 1));
 	atomic->last_locked = -1;
@@ -102,9 +105,11 @@ collect_keys(Atomic *atomic, int count)
 			operation->type == KVS_OPERATION_DELETE;
 		if (key->needs_state)
 			atomic->last_locked = atomic->key_count - 1;
+		context.position = operation->position;
 		if (operation->type == KVS_OPERATION_SET)
 			kvs_store_check_size(atomic->store, operation->content.datum);
 	}
+	kvs_operations_pop_context(&context);
 }
 
 static KvsStamp
@@ -133,7 +138,7 @@ fold_operation(Atomic *atomic, const KvsOperation *operation, KvsState *state)
 			state->present = false;
 			break;
 		case KVS_OPERATION_ARITHMETIC:
-			if (state->present)
+			if (state->present && state->expires_at > atomic->now)
 				state->content = kvs_number_apply(operation->arithmetic, &state->content, operation->operand);
 			else
 			{
@@ -152,9 +157,15 @@ static bool
 fold_key(Atomic *atomic, const AtomicKey *key, KvsEntry *entry)
 {
 	KvsState	state = key->state;
+	KvsOperationContext context;
 
+	kvs_operations_push_context(&context);
 	for (int i = 0; i < key->count; i++)
+	{
+		context.position = atomic->operations[key->first + i].position;
 		fold_operation(atomic, &atomic->operations[key->first + i], &state);
+	}
+	kvs_operations_pop_context(&context);
 	entry->key = key->datum;
 	entry->content = state.content;
 	entry->expires_at = state.expires_at;

@@ -247,14 +247,30 @@ read_operation(KvsOperation *operation, JsonbValue *object, TimestampTz now)
 static void
 operation_error_context(void *arg)
 {
-	errcontext("operation %d of kv_atomic()", *(int *) arg);
+	errcontext("operation %d of kv_atomic()", ((KvsOperationContext *) arg)->position);
+}
+
+void
+kvs_operations_push_context(KvsOperationContext *context)
+{
+	context->position = 0;
+	context->callback.previous = error_context_stack;
+	context->callback.callback = operation_error_context;
+	context->callback.arg = context;
+	error_context_stack = &context->callback;
+}
+
+void
+kvs_operations_pop_context(KvsOperationContext *context)
+{
+	error_context_stack = context->callback.previous;
 }
 
 int
 kvs_operations_read(Jsonb *json, TimestampTz now, KvsOperation **operations)
 {
 	int			position = 0;
-	ErrorContextCallback context = {error_context_stack, operation_error_context, &position};
+	KvsOperationContext context;
 	JsonbIterator *iterator;
 	JsonbValue	value;
 
@@ -271,14 +287,14 @@ kvs_operations_read(Jsonb *json, TimestampTz now, KvsOperation **operations)
 	*operations = palloc0(sizeof(KvsOperation) * Max(JB_ROOT_COUNT(json), 1));
 	iterator = JsonbIteratorInit(&json->root);
 	JsonbIteratorNext(&iterator, &value, true); /* WJB_BEGIN_ARRAY */
-	error_context_stack = &context;
+	kvs_operations_push_context(&context);
 	while (JsonbIteratorNext(&iterator, &value, true) == WJB_ELEM)
 	{
 		KvsOperation *operation = &(*operations)[position++];
 
-		operation->position = position;
+		operation->position = context.position = position;
 		read_operation(operation, &value, now);
 	}
-	error_context_stack = context.previous;
+	kvs_operations_pop_context(&context);
 	return position;
 }

@@ -45,4 +45,14 @@ typedef struct KvsOperation
  */
 extern int	kvs_operations_read(Jsonb *json, TimestampTz now, KvsOperation **operations);
 
+/* Errors from below do not know which operation it was: while this is pushed they say so in their context. */
+typedef struct KvsOperationContext
+{
+	int			position;
+	ErrorContextCallback callback;
+} KvsOperationContext;
+
+extern void kvs_operations_push_context(KvsOperationContext *context);
+extern void kvs_operations_pop_context(KvsOperationContext *context);
+
 #endif							/* KVS_OPERATIONS_H */

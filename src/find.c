@@ -58,7 +58,7 @@ has_key(TupleTableSlot *slot, const KvsKey *key)
 
 	slot_getsomeattrs(slot, 1);
 	found = (struct varlena *) DatumGetPointer(slot->tts_values[0]);
-	return !slot->tts_isnull[0] && (!VARATT_IS_EXTENDED(found) || VARATT_IS_SHORT(found)) &&
+	return !slot->tts_isnull[0] && !VARATT_IS_EXTERNAL(found) && !VARATT_IS_COMPRESSED(found) &&
 		(int) VARSIZE_ANY_EXHDR(found) == key->size && memcmp(VARDATA_ANY(found), KvsKeyBytes(key), key->size) == 0;
 }
 

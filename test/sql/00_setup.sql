@@ -1,6 +1,8 @@
 -- The extension, for all tests that follow, and two functions that report errors as rows, with SQLSTATE, message, detail and hint.
 
-CREATE EXTENSION kvstore;
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS kvstore;
+RESET client_min_messages;
 
 -- The value of an expression as text, or its error.
 CREATE FUNCTION outcome(expression text) RETURNS text LANGUAGE plpgsql AS $$

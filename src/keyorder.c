@@ -30,7 +30,8 @@ key_arg(FunctionCallInfo fcinfo, int arg)
 {
 	struct varlena *key = (struct varlena *) PG_GETARG_POINTER(arg);
 
-	if (unlikely(VARATT_IS_EXTENDED(key) && !VARATT_IS_SHORT(key)))
+	/* VARATT_IS_SHORT() is true of a toast pointer too */
+	if (unlikely(VARATT_IS_EXTERNAL(key) || VARATT_IS_COMPRESSED(key)))
 		return pg_detoast_datum_packed(key);
 	return key;
 }

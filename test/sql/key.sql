@@ -334,3 +334,16 @@ CREATE TEMP TABLE parted_0 PARTITION OF parted FOR VALUES WITH (MODULUS 2, REMAI
 CREATE TEMP TABLE parted_1 PARTITION OF parted FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 INSERT INTO parted SELECT key FROM entry;
 SELECT count(*), count(*) FILTER (WHERE tableoid = 'pg_temp.parted_0'::regclass) > 9000 AS in_0, count(*) FILTER (WHERE tableoid = 'pg_temp.parted_1'::regclass) > 9000 AS in_1 FROM parted;
+
+-- Keys that lie out of line in the TOAST table are compared, sorted and hashed by what they are.
+CREATE TEMP TABLE far (n int, key kvkey);
+INSERT INTO far SELECT n, kv_key(repeat('x', 2035) || lpad(n::text, 3, '0')) FROM generate_series(1, 50) n;
+ALTER TABLE far ALTER key SET STORAGE external, ADD pad text DEFAULT repeat('-', 500);
+ALTER TABLE far ALTER pad SET STORAGE plain;
+UPDATE far SET key = kv_key_from_json(key::jsonb);
+SELECT pg_relation_size(reltoastrelid) > 0 AS some_are_out_of_line FROM pg_class WHERE oid = 'far'::regclass;
+SELECT count(*) FILTER (WHERE a.key = b.key) AS equal, count(*) FILTER (WHERE (a.key < b.key) = (a.n < b.n)) AS ordered,
+       count(*) FILTER (WHERE (a.key = b.key) = (a.n = b.n)) AS told_apart FROM far a, far b;
+SELECT count(*) FROM (SELECT n, row_number() OVER (ORDER BY key) AS place FROM far) s WHERE n = place;
+SELECT count(DISTINCT key) AS distinct_keys, count(DISTINCT h) AS hashes FROM (SELECT key, hashtextextended(key::text, 0) AS h FROM far) s;
+SELECT count(*) FROM far a JOIN far b USING (key);

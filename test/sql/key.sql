@@ -337,7 +337,7 @@ SELECT count(*), count(*) FILTER (WHERE tableoid = 'pg_temp.parted_0'::regclass)
 
 -- Keys that lie out of line in the TOAST table are compared, sorted and hashed by what they are.
 CREATE TEMP TABLE far (n int, key kvkey);
-INSERT INTO far SELECT n, kv_key(repeat('x', 2035) || lpad(n::text, 3, '0')) FROM generate_series(1, 50) n;
+INSERT INTO far SELECT n, kv_key(repeat('x', 2035) || lpad(n::text, 3, '0')) FROM generate_series(1, 50) i, LATERAL (SELECT i * 37 % 50 + 1) s (n);
 ALTER TABLE far ALTER key SET STORAGE external, ADD pad text DEFAULT repeat('-', 500);
 ALTER TABLE far ALTER pad SET STORAGE plain;
 UPDATE far SET key = kv_key_from_json(key::jsonb);

@@ -42,7 +42,7 @@ typedef struct KvsStore
 	bool		valid;
 	Oid			relid;
 	Oid			indexid;		/* the unique btree index over key */
-	bool		plain;			/* nothing about the table but its six columns and this index, see overwrite.c */
+	bool		plain;			/* nothing about the table but its six columns and this index, see direct.c */
 	bool		has_default_ttl;
 	Interval	default_ttl;
 	int64		max_value_size; /* bytes; 0: the setting kvstore.max_value_size alone */

@@ -2,10 +2,11 @@
  * store.c
  *		Rows in: writing, locking, deleting one entry.
  *
- * A write to a row that is there goes the short way of overwrite.c where that can be; all else is a kept statement, see statement.c.
+ * A write to a row that is there goes the short way of direct.c where that can be; all else is a kept statement, see statement.c.
  *
- * The number of a write is taken before the statement runs.  The statement compares it with the row that it meets, under that row's lock; afterwards
- * the deletions are looked at (stamp.c) and whoever holds the absence of the key is waited for (check.c).  So nothing is read before it is written.
+ * The number of a write is taken before a statement runs.  The statement compares it with the row that it meets, under that row's lock; afterwards
+ * the deletions are looked at (stamp.c) and whoever holds the absence of the key is waited for (check.c).  The short way has read the row when it takes
+ * its number, and writes only if nobody else has written since.
  */
 #include "postgres.h"
 
@@ -14,10 +15,10 @@
 #include "utils/memutils.h"
 
 #include "check.h"
+#include "direct.h"
 #include "errors.h"
 #include "guc.h"
 #include "number.h"
-#include "overwrite.h"
 #include "scan.h"
 #include "stamp.h"
 #include "statement.h"
@@ -93,30 +94,80 @@ choose_put(const KvsWrite *write, Datum *values)
 	return KVS_PLAN_PUT_VERSION;
 }
 
-int64
-kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, const KvsWrite *write)
+/* Is the row live at this time? */
+static bool
+is_live(TupleTableSlot *row, TimestampTz now)
+{
+	return row->tts_isnull[KVS_COLUMN_EXPIRES_AT] || DatumGetTimestampTz(row->tts_values[KVS_COLUMN_EXPIRES_AT]) > now;
+}
+
+/* What a put makes of a row that is there. */
+typedef struct Put
+{
+	const KvsContent *content;
+	const KvsWrite *write;
+	int64		versionstamp;
+} Put;
+
+static bool
+change_put(TupleTableSlot *old, Datum *values, bool *nulls, void *arg)
+{
+	Put		   *put = (Put *) arg;
+	const KvsWrite *write = put->write;
+	bool		live = is_live(old, write->now);
+	Datum		expires_at = values[KVS_COLUMN_EXPIRES_AT];
+	bool		never = nulls[KVS_COLUMN_EXPIRES_AT];
+
+	if (write->if_version_given &&
+		(live ? DatumGetInt64(old->tts_values[KVS_COLUMN_VERSIONSTAMP]) : 0) != write->if_version)
+		return false;
+	put->versionstamp = kvs_stamp_next();
+	kvs_statement_set_content(put->content, write->expires_at, values, nulls);
+	values[KVS_COLUMN_VERSIONSTAMP] = Int64GetDatum(put->versionstamp);
+	if (write->keep_ttl && live)
+	{
+		values[KVS_COLUMN_EXPIRES_AT] = expires_at;
+		nulls[KVS_COLUMN_EXPIRES_AT] = never;
+	}
+	return true;
+}
+
+static int64
+put_by_statement(KvsStore *store, const KvsKey *key, const KvsContent *content, const KvsWrite *write)
 {
 	Datum		values[KVS_PLAN_ARGS];
 	bool		nulls[KVS_PLAN_ARGS] = {false};
 	int			statement = choose_put(write, values);
 	KvsStamp	stamp;
 	Stamped		stamped = {.store = store, .key = key};
-	KvsOverwritten done = KVS_OVERWRITE_NOT_DONE;
 
 	kvs_check_wait(store->relid, KvsKeyBytes(key), key->size);
 	stamp = kvs_stamp_take();
 	values[0] = KvsKeyDatum(key);
 	values[4] = Int64GetDatum(stamp.number);
 	kvs_statement_set_content(content, write->expires_at, values, nulls);
-	if (!(write->if_version_given && write->if_version == 0))
-		done = kvs_overwrite(store, key, write, values, nulls);
-	if (done == KVS_OVERWRITE_NO_MATCH)
-		return 0;
-	if (done == KVS_OVERWRITE_DONE)
-		stamped.versionstamp = DatumGetInt64(values[4]);
-	else if (kvs_statement_run(store, statement, values, nulls, take_stamp, &stamped) == 0)
+	if (kvs_statement_run(store, statement, values, nulls, take_stamp, &stamped) == 0)
 		return 0;
 	return settle_stamp(&stamped, stamp);
+}
+
+int64
+kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, const KvsWrite *write)
+{
+	Put			put = {content, write, 0};
+
+	/* Whether an entry is absent is for a statement to say: it waits for who is inserting or deleting it. */
+	if (write->if_version_given && write->if_version == 0)
+		return put_by_statement(store, key, content, write);
+	switch (kvs_direct_change(store, key, change_put, &put))
+	{
+		case KVS_DIRECT_DONE:
+			return put.versionstamp;
+		case KVS_DIRECT_REFUSED:
+			return 0;
+		default:
+			return put_by_statement(store, key, content, write);
+	}
 }
 
 static void
@@ -131,13 +182,14 @@ take_number(TupleTableSlot *slot, void *arg)
 	take_stamp(slot, arg);
 }
 
-Numeric
-kvs_store_increment(KvsStore *store, const KvsKey *key, Numeric by, const KvsWrite *write)
+static Numeric
+increment_by_statement(KvsStore *store, const KvsKey *key, Numeric by, const KvsContent *initial,
+					   const KvsWrite *write)
 {
 	KvsStamp	stamp;
 	Stamped		stamped = {.store = store, .key = key, .context = CurrentMemoryContext};
 	Datum		values[6] = {
-		KvsKeyDatum(key), kvs_number_content(by).datum, (Datum) 0,
+		KvsKeyDatum(key), initial->datum, (Datum) 0,
 		TimestampTzGetDatum(write->expires_at), TimestampTzGetDatum(write->now), NumericGetDatum(by)
 	};
 	bool		nulls[6] = {false, false, false, write->expires_at == DT_NOEND, false, false};
@@ -148,6 +200,52 @@ kvs_store_increment(KvsStore *store, const KvsKey *key, Numeric by, const KvsWri
 	kvs_statement_run(store, KVS_PLAN_INCREMENT, values, nulls, take_number, &stamped);
 	settle_stamp(&stamped, stamp);
 	return stamped.number;
+}
+
+/* What an increment makes of a row that is there. */
+typedef struct Increment
+{
+	Numeric		by;
+	const KvsContent *initial;	/* what an absent entry becomes */
+	const KvsWrite *write;
+	Numeric		sum;
+} Increment;
+
+static bool
+change_increment(TupleTableSlot *old, Datum *values, bool *nulls, void *arg)
+{
+	Increment  *increment = (Increment *) arg;
+	KvsContent	content = {KVS_KIND_BYTES, (Datum) 0};
+
+	if (!is_live(old, increment->write->now))
+	{
+		content = *increment->initial;
+		kvs_statement_set_content(&content, increment->write->expires_at, values, nulls);
+	}
+	else
+	{
+		if (!nulls[KVS_COLUMN_VALUE])
+		{
+			content.kind = DatumGetChar(values[KVS_COLUMN_KIND]);
+			content.datum = values[KVS_COLUMN_VALUE];
+		}
+		content = kvs_number_apply(KVS_SUM, &content, increment->by);
+		values[KVS_COLUMN_VALUE] = content.datum;
+	}
+	increment->sum = kvs_number_of(&content);
+	values[KVS_COLUMN_VERSIONSTAMP] = Int64GetDatum(kvs_stamp_next());
+	return true;
+}
+
+Numeric
+kvs_store_increment(KvsStore *store, const KvsKey *key, Numeric by, const KvsWrite *write)
+{
+	KvsContent	initial = kvs_number_content(by);
+	Increment	increment = {by, &initial, write, NULL};
+
+	if (kvs_direct_change(store, key, change_increment, &increment) == KVS_DIRECT_DONE)
+		return increment.sum;
+	return increment_by_statement(store, key, by, &initial, write);
 }
 
 /* ---- Locking ---- */
@@ -173,6 +271,25 @@ take_state(TupleTableSlot *slot, void *arg)
 	kvs_statement_copy_content(slot, &state->content, locked->context);
 }
 
+/* The same of a row of the table, whose columns are in another order. */
+static void
+take_row(TupleTableSlot *row, void *arg)
+{
+	Locked	   *locked = (Locked *) arg;
+	KvsState   *state = locked->state;
+	int			column = row->tts_isnull[KVS_COLUMN_VALUE] ? KVS_COLUMN_BYTES : KVS_COLUMN_VALUE;
+
+	state->expires_at = row->tts_isnull[KVS_COLUMN_EXPIRES_AT] ? DT_NOEND :
+		DatumGetTimestampTz(row->tts_values[KVS_COLUMN_EXPIRES_AT]);
+	state->present = state->expires_at > locked->now;
+	if (!state->present)
+		return;
+	state->versionstamp = DatumGetInt64(row->tts_values[KVS_COLUMN_VERSIONSTAMP]);
+	state->content.kind = DatumGetChar(row->tts_values[KVS_COLUMN_KIND]);
+	if (!row->tts_isnull[column])
+		state->content.datum = PointerGetDatum(PG_DETOAST_DATUM_COPY(row->tts_values[column]));
+}
+
 bool
 kvs_store_lock(KvsStore *store, const KvsKey *key, bool exclusive, TimestampTz now, KvsState *state)
 {
@@ -180,7 +297,16 @@ kvs_store_lock(KvsStore *store, const KvsKey *key, bool exclusive, TimestampTz n
 	Datum		value = KvsKeyDatum(key);
 
 	memset(state, 0, sizeof(*state));
-	return kvs_statement_run(store, exclusive ? KVS_PLAN_LOCK : KVS_PLAN_LOCK_SHARED, &value, NULL, take_state, &locked) > 0;
+	switch (kvs_direct_lock(store, key, exclusive, take_row, &locked))
+	{
+		case KVS_DIRECT_DONE:
+			return true;
+		case KVS_DIRECT_NO_ROW:
+			return false;
+		default:
+			return kvs_statement_run(store, exclusive ? KVS_PLAN_LOCK : KVS_PLAN_LOCK_SHARED, &value, NULL,
+									 take_state, &locked) > 0;
+	}
 }
 
 bool

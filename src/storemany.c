@@ -2,7 +2,8 @@
  * storemany.c
  *		Rows in: writing and deleting many entries at once.
  *
- * One statement writes all of them, with one number.  It visits them in key order, so it locks existing rows, waits for other inserters and for holders of an
+ * As long as they have rows, entries are written the short way (direct.c), one by one in key order.  One statement writes the rest, with the same
+ * number, and visits them in key order too.  So existing rows are locked, other inserters are waited for, and holders of an
  * absence (check.c) in that order: two such statements never wait for each other in a circle.  The number is taken before, so that rows
  * need not be read first; if it turns out too low for one of them, all are stamped again.
  */
@@ -14,6 +15,7 @@
 #include "utils/lsyscache.h"
 
 #include "check.h"
+#include "direct.h"
 #include "progress.h"
 #include "scan.h"
 #include "stamp.h"
@@ -120,12 +122,57 @@ make_arrays(const KvsEntry *entries, int count, Datum *values)
 		values[argument[i]] = make_array(columns[i], nulls[i], count, types[i]);
 }
 
+/* What a bulk write makes of a row that is there. */
+typedef struct Overwrite
+{
+	const KvsEntry *entry;
+	int64		number;
+	bool		outdated;
+} Overwrite;
+
+static bool
+change_overwrite(TupleTableSlot *old, Datum *values, bool *nulls, void *arg)
+{
+	Overwrite  *overwrite = (Overwrite *) arg;
+
+	if (DatumGetInt64(old->tts_values[KVS_COLUMN_VERSIONSTAMP]) >= overwrite->number)
+		overwrite->outdated = true;
+	kvs_statement_set_content(&overwrite->entry->content, overwrite->entry->expires_at, values, nulls);
+	values[KVS_COLUMN_VERSIONSTAMP] = Int64GetDatum(overwrite->number);
+	return true;
+}
+
+/* Write the first entries, as many as have rows, in key order; returns how many. */
+static int
+overwrite_first(KvsStore *store, const KvsEntry *entries, int count, KvsStamp stamp, bool *outdated)
+{
+	int			done;
+
+	for (done = 0; done < count; done++)
+	{
+		Overwrite	overwrite = {&entries[done], stamp.number, false};
+		KvsKey		key;
+
+		kvs_key_from_datum(&key, entries[done].key);
+		if (kvs_direct_change(store, &key, change_overwrite, &overwrite) != KVS_DIRECT_DONE)
+			break;
+		*outdated |= overwrite.outdated;
+		kvs_progress_advance();
+	}
+	return done;
+}
+
 void
 kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count, KvsStamp stamp, bool *outdated)
 {
 	Datum		values[KVS_PLAN_ARGS];
 	StampedMany many = {store, stamp, false};
+	int			done = overwrite_first(store, entries, count, stamp, outdated);
 
+	if (done > 0 && done == count)
+		return;
+	entries += done;
+	count -= done;
 	for (int i = 0; i < count; i++)
 		wait_for_holder(store, entries[i].key);
 	/* also when there are none: the executor checks the caller's rights */

@@ -1,0 +1,193 @@
+/*
+ * direct.c
+ *		Rows in, the short way: changing and locking a row that is there, without the executor.
+ *
+ * Starting and ending the executor is most of what a small write costs, and ON CONFLICT writes a second WAL record to lock the row it then
+ * updates.  Nearly every write of a running application changes a row that is there, in a table that has nothing but our columns.  For that case the row is
+ * found by its key with a new snapshot (find.c) and replaced by table_tuple_update(), or locked by table_tuple_lock(), which do all that
+ * concurrency asks for: they wait for who is writing the row, and tell when the version that we saw is not the latest.  READ COMMITTED then
+ * begins anew with a new snapshot, as the executor would go on with the new version.
+ *
+ * Whatever is not that case is left to the statements of statement.c, with nothing written: REPEATABLE READ whose row has changed (the
+ * executor raises 40001), a caller without the rights on the whole table, and every table with something that the executor would have to see to
+ * (KvsStore.plain).  An update is never lost: it succeeds only on the version that it has read.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "executor/executor.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "direct.h"
+#include "find.h"
+
+/* The caller has these on the whole table, and there is nothing else to see to. */
+static bool
+is_possible(const KvsStore *store, AclMode rights)
+{
+	return store->plain && pg_class_aclmask(store->relid, GetUserId(), rights, ACLMASK_ALL) == rights;
+}
+
+/* What became of one attempt, and whether another may follow. */
+static KvsDirect
+judge(TM_Result result, bool *again)
+{
+	*again = false;
+	if (result == TM_Ok)
+		return KVS_DIRECT_DONE;
+	*again = (result == TM_Updated || result == TM_Deleted) && !IsolationUsesXactSnapshot();
+	return KVS_DIRECT_IMPOSSIBLE;
+}
+
+/* An entry for the new version in the key index; other indexes, if there were any, would make the table not plain. */
+static void
+insert_index_entry(KvsFinder *finder, TupleTableSlot *slot)
+{
+	/* the row map may have found the row without the index */
+	kvs_find_open_index(finder);
+	index_insert(finder->index, slot->tts_values, slot->tts_isnull, &slot->tts_tid, finder->rel, UNIQUE_CHECK_YES,
+				 true, BuildIndexInfo(finder->index));
+}
+
+static TM_Result
+replace(KvsFinder *finder, const Datum *values, const bool *nulls)
+{
+	TupleTableSlot *new = MakeSingleTupleTableSlot(RelationGetDescr(finder->rel), &TTSOpsVirtual);
+	TM_FailureData failure;
+	LockTupleMode lockmode;
+	KvsCompatUpdateIndexes update_indexes;
+	TM_Result	result;
+
+	memcpy(new->tts_values, values, sizeof(Datum) * KVS_COLUMNS);
+	memcpy(new->tts_isnull, nulls, sizeof(bool) * KVS_COLUMNS);
+	ExecStoreVirtualTuple(new);
+	result = table_tuple_update(finder->rel, &finder->slot->tts_tid, new, GetCurrentCommandId(true),
+								finder->snapshot, InvalidSnapshot, true, &failure, &lockmode, &update_indexes);
+	if (result == TM_Ok && kvs_compat_needs_index_entries(update_indexes))
+		insert_index_entry(finder, new);
+	ExecDropSingleTupleTableSlot(new);
+	return result;
+}
+
+/* One attempt to change the row that the finder has found. */
+static KvsDirect
+try_change(KvsFinder *finder, KvsChangeRow change, void *arg, bool *again)
+{
+	TupleTableSlot *old = finder->slot;
+	Datum		values[KVS_COLUMNS];
+	bool		nulls[KVS_COLUMNS];
+
+	slot_getsomeattrs(old, KVS_COLUMNS);
+	memcpy(values, old->tts_values, sizeof(values));
+	memcpy(nulls, old->tts_isnull, sizeof(nulls));
+	if (!change(old, values, nulls, arg))
+		return KVS_DIRECT_REFUSED;
+	return judge(replace(finder, values, nulls), again);
+}
+
+/* One attempt to lock it, as it is and not an older version. */
+static KvsDirect
+try_lock(KvsFinder *finder, bool exclusive, KvsLockedRow locked, void *arg, bool *again)
+{
+	ItemPointerData tid = finder->slot->tts_tid;
+	TM_FailureData failure;
+	KvsDirect	result;
+
+	result = judge(table_tuple_lock(finder->rel, &tid, finder->snapshot, finder->slot, GetCurrentCommandId(false),
+									exclusive ? LockTupleNoKeyExclusive : LockTupleShare, LockWaitBlock,
+									TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS, &failure), again);
+	if (result == KVS_DIRECT_DONE)
+	{
+		slot_getsomeattrs(finder->slot, KVS_COLUMNS);
+		locked(finder->slot, arg);
+	}
+	return result;
+}
+
+/* What is to be done with the row, once it is found. */
+typedef struct Request
+{
+	KvsChangeRow change;		/* NULL: lock it */
+	bool		exclusive;
+	KvsLockedRow locked;
+	void	   *arg;
+} Request;
+
+static KvsDirect
+attempt(KvsStore *store, Relation rel, const KvsKey *key, const Request *request, bool *again)
+{
+	KvsDirect	result = KVS_DIRECT_IMPOSSIBLE;
+	KvsFinder	finder;
+
+	*again = false;
+
+	/* As SPI does for a statement that writes: see all that is committed by now, and what this transaction wrote before. */
+	PushActiveSnapshot(GetTransactionSnapshot());
+	CommandCounterIncrement();
+	UpdateActiveSnapshotCommandId();
+
+	kvs_find_begin(&finder, rel, store->indexid, RowExclusiveLock, GetActiveSnapshot());
+	switch (kvs_find(&finder, key))
+	{
+		case KVS_FOUND:
+			result = request->change ? try_change(&finder, request->change, request->arg, again) :
+				try_lock(&finder, request->exclusive, request->locked, request->arg, again);
+			break;
+		case KVS_ABSENT:
+			result = KVS_DIRECT_NO_ROW;
+			break;
+		case KVS_INDEX_TOO_YOUNG:
+			break;
+	}
+	kvs_find_end(&finder);
+	PopActiveSnapshot();
+	if (result == KVS_DIRECT_DONE)
+		CommandCounterIncrement();
+	return result;
+}
+
+static KvsDirect
+attempt_until_settled(KvsStore *store, const KvsKey *key, const Request *request)
+{
+	/* The lock on the table is held already. */
+	Relation	rel = table_open(store->relid, NoLock);
+	KvsDirect	result;
+	bool		again;
+
+	CheckCmdReplicaIdentity(rel, CMD_UPDATE);
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		result = attempt(store, rel, key, request, &again);
+	} while (again);
+	table_close(rel, NoLock);
+	return result;
+}
+
+KvsDirect
+kvs_direct_change(KvsStore *store, const KvsKey *key, KvsChangeRow change, void *arg)
+{
+	Request		request = {.change = change, .arg = arg};
+
+	if (!is_possible(store, ACL_SELECT | ACL_INSERT | ACL_UPDATE))
+		return KVS_DIRECT_IMPOSSIBLE;
+	return attempt_until_settled(store, key, &request);
+}
+
+KvsDirect
+kvs_direct_lock(KvsStore *store, const KvsKey *key, bool exclusive, KvsLockedRow locked, void *arg)
+{
+	Request		request = {.exclusive = exclusive, .locked = locked, .arg = arg};
+
+	if (!is_possible(store, ACL_SELECT | ACL_UPDATE))
+		return KVS_DIRECT_IMPOSSIBLE;
+	return attempt_until_settled(store, key, &request);
+}

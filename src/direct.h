@@ -1,0 +1,50 @@
+/*
+ * direct.h
+ *		Rows in, the short way: changing and locking a row that is there, without the executor.
+ */
+#ifndef KVS_DIRECT_H
+#define KVS_DIRECT_H
+
+#include "postgres.h"
+
+#include "executor/tuptable.h"
+
+#include "catalog.h"
+#include "key.h"
+
+/* Columns of a store, as they are numbered in its slots. */
+enum
+{
+	KVS_COLUMN_KEY,
+	KVS_COLUMN_VALUE,
+	KVS_COLUMN_BYTES,
+	KVS_COLUMN_KIND,
+	KVS_COLUMN_VERSIONSTAMP,
+	KVS_COLUMN_EXPIRES_AT,
+	KVS_COLUMNS
+};
+
+typedef enum KvsDirect
+{
+	KVS_DIRECT_DONE,
+	KVS_DIRECT_REFUSED,			/* there is a row, and the callback does not want to change it */
+	KVS_DIRECT_NO_ROW,			/* none that a new snapshot sees */
+	KVS_DIRECT_IMPOSSIBLE		/* nothing is done: use a statement */
+} KvsDirect;
+
+/*
+ * Gets the row that was found, all columns deformed, and "values" and "nulls" set to the same; changes what is to be changed, but the key.  False: refused.  May be called
+ * again with another version of the row.
+ */
+typedef bool (*KvsChangeRow) (TupleTableSlot *old, Datum *values, bool *nulls, void *arg);
+
+/* Replace the row of a key.  The store's table must be locked for writing. */
+extern KvsDirect kvs_direct_change(KvsStore *store, const KvsKey *key, KvsChangeRow change, void *arg);
+
+/* Gets the row that was locked. */
+typedef void (*KvsLockedRow) (TupleTableSlot *row, void *arg);
+
+/* Lock the row of a key until the transaction ends: FOR NO KEY UPDATE if "exclusive", else FOR SHARE. */
+extern KvsDirect kvs_direct_lock(KvsStore *store, const KvsKey *key, bool exclusive, KvsLockedRow locked, void *arg);
+
+#endif							/* KVS_DIRECT_H */

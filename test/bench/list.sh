@@ -20,9 +20,9 @@ list_data()	# ENTRIES
 declare -A LIST_RATE
 for entries in 10000 1000000 ${KVS_BENCH_LARGE:-10000000}; do
 	list_data "$entries"
-	side kv_list "SELECT key, value FROM kv_list((1000000 + :id % ($entries / 100))::text || ':', page_size => 100, store => 'groups')"
-	side range "SELECT key, value FROM groups WHERE key >= (1000000 + :id % ($entries / 100))::text || ':'
-		AND key < (1000000 + :id % ($entries / 100))::text || ';' AND (expires_at IS NULL OR expires_at > now()) ORDER BY key LIMIT 100"
+	side kv_list "SELECT key, value FROM kv_list((1000000 + :id::bigint % ($entries / 100))::text || ':', page_size => 100, store => 'groups')"
+	side range "SELECT key, value FROM groups WHERE key >= (1000000 + :id::bigint % ($entries / 100))::text || ':'
+		AND key < (1000000 + :id::bigint % ($entries / 100))::text || ';' AND (expires_at IS NULL OR expires_at > now()) ORDER BY key LIMIT 100"
 	compare 1 kv_list range floor
 	ratio "list, $entries entries" kv_list range 1.0
 	LIST_RATE[$entries]=${MEDIAN[kv_list]}
@@ -37,7 +37,7 @@ without=${MEDIAN[kv_list]}
 sql "INSERT INTO kvstore.s_groups (key, value)
 	SELECT kv_key(key, n), '1' FROM groups, generate_series(1, 20) n WHERE right(key, 1) = '0' AND hashtext(key) % 10 = 0"
 sql "VACUUM (FREEZE, ANALYZE) kvstore.s_groups"
-side kv_list "SELECT key, value FROM kv_list((1000000 + :id % 10000)::text || ':', page_size => 100, store => 'groups')"
+side kv_list "SELECT key, value FROM kv_list((1000000 + :id::bigint % 10000)::text || ':', page_size => 100, store => 'groups')"
 compare 1 kv_list floor
 figure "list: rate with families of path keys between by that without" "$(divide "${MEDIAN[kv_list]}" "$without")" at-least 0.8
 

@@ -8,9 +8,9 @@ sql "CREATE TABLE batches AS
 	GROUP BY n % 200"
 sql "VACUUM ANALYZE batches"
 
-side kv_set_many "SELECT kv_set_many(keys, new_values, ttl => :ttl * interval '1 ms') FROM batches WHERE batch = :id % 200"
+side kv_set_many "SELECT kv_set_many(keys, new_values, ttl => :ttl * interval '1 ms') FROM batches WHERE batch = :id::bigint % 200"
 side unnest "INSERT INTO hand AS h (key, value, expires_at)
-	SELECT u.key, u.value, now() + :ttl * interval '1 ms' FROM batches, unnest(keys, new_values) AS u (key, value) WHERE batch = :id % 200
+	SELECT u.key, u.value, now() + :ttl * interval '1 ms' FROM batches, unnest(keys, new_values) AS u (key, value) WHERE batch = :id::bigint % 200
 	ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at"
 sed -i "s/^\\\\set id .*/&\n\\\\set ttl 3600000/" "$KVS_TMP"/work/side-{kv_set_many,unnest}/*.sql
 

@@ -29,11 +29,16 @@
 #include "direct.h"
 #include "find.h"
 
-/* The caller has these on the whole table, and there is nothing else to see to. */
-static bool
-is_possible(const KvsStore *store, AclMode rights)
+bool
+kvs_direct_is_possible(const KvsStore *store, AclMode rights)
 {
 	return store->plain && pg_class_aclmask(store->relid, GetUserId(), rights, ACLMASK_ALL) == rights;
+}
+
+bool
+kvs_direct_is_live(TupleTableSlot *row, TimestampTz now)
+{
+	return row->tts_isnull[KVS_COLUMN_EXPIRES_AT] || DatumGetTimestampTz(row->tts_values[KVS_COLUMN_EXPIRES_AT]) > now;
 }
 
 /* What became of one attempt, and whether another may follow. */
@@ -177,7 +182,7 @@ kvs_direct_change(KvsStore *store, const KvsKey *key, KvsChangeRow change, void 
 {
 	Request		request = {.change = change, .arg = arg};
 
-	if (!is_possible(store, ACL_SELECT | ACL_INSERT | ACL_UPDATE))
+	if (!kvs_direct_is_possible(store, ACL_SELECT | ACL_INSERT | ACL_UPDATE))
 		return KVS_DIRECT_IMPOSSIBLE;
 	return attempt_until_settled(store, key, &request);
 }
@@ -187,7 +192,7 @@ kvs_direct_lock(KvsStore *store, const KvsKey *key, bool exclusive, KvsLockedRow
 {
 	Request		request = {.exclusive = exclusive, .locked = locked, .arg = arg};
 
-	if (!is_possible(store, ACL_SELECT | ACL_UPDATE))
+	if (!kvs_direct_is_possible(store, ACL_SELECT | ACL_UPDATE))
 		return KVS_DIRECT_IMPOSSIBLE;
 	return attempt_until_settled(store, key, &request);
 }

@@ -8,6 +8,8 @@
 #include "postgres.h"
 
 #include "executor/tuptable.h"
+#include "nodes/parsenodes.h"
+#include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "key.h"
@@ -41,10 +43,25 @@ typedef bool (*KvsChangeRow) (TupleTableSlot *old, Datum *values, bool *nulls, v
 /* Replace the row of a key.  The store's table must be locked for writing. */
 extern KvsDirect kvs_direct_change(KvsStore *store, const KvsKey *key, KvsChangeRow change, void *arg);
 
+/* Is the short way open: the caller has these rights on the whole table, and there is nothing else to see to? */
+extern bool kvs_direct_is_possible(const KvsStore *store, AclMode rights);
+
+/* Has a row, all columns deformed, not expired by then? */
+extern bool kvs_direct_is_live(TupleTableSlot *row, TimestampTz now);
+
 /* Gets the row that was locked. */
 typedef void (*KvsLockedRow) (TupleTableSlot *row, void *arg);
 
 /* Lock the row of a key until the transaction ends: FOR NO KEY UPDATE if "exclusive", else FOR SHARE. */
 extern KvsDirect kvs_direct_lock(KvsStore *store, const KvsKey *key, bool exclusive, KvsLockedRow locked, void *arg);
+
+/* ---- directrange.c ---- */
+
+/*
+ * Delete the live entries of [low, high), "texts_only" plain-string keys only.  *deleted is how many, also when the rest is left to a statement
+ * (IMPOSSIBLE).
+ */
+extern KvsDirect kvs_direct_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only,
+										 TimestampTz now, int64 *deleted);
 
 #endif							/* KVS_DIRECT_H */

@@ -94,13 +94,6 @@ choose_put(const KvsWrite *write, Datum *values)
 	return KVS_PLAN_PUT_VERSION;
 }
 
-/* Is the row live at this time? */
-static bool
-is_live(TupleTableSlot *row, TimestampTz now)
-{
-	return row->tts_isnull[KVS_COLUMN_EXPIRES_AT] || DatumGetTimestampTz(row->tts_values[KVS_COLUMN_EXPIRES_AT]) > now;
-}
-
 /* What a put makes of a row that is there. */
 typedef struct Put
 {
@@ -114,7 +107,7 @@ change_put(TupleTableSlot *old, Datum *values, bool *nulls, void *arg)
 {
 	Put		   *put = (Put *) arg;
 	const KvsWrite *write = put->write;
-	bool		live = is_live(old, write->now);
+	bool		live = kvs_direct_is_live(old, write->now);
 	Datum		expires_at = values[KVS_COLUMN_EXPIRES_AT];
 	bool		never = nulls[KVS_COLUMN_EXPIRES_AT];
 
@@ -217,7 +210,7 @@ change_increment(TupleTableSlot *old, Datum *values, bool *nulls, void *arg)
 	Increment  *increment = (Increment *) arg;
 	KvsContent	content = {KVS_KIND_BYTES, (Datum) 0};
 
-	if (!is_live(old, increment->write->now))
+	if (!kvs_direct_is_live(old, increment->write->now))
 	{
 		content = *increment->initial;
 		kvs_statement_set_content(&content, increment->write->expires_at, values, nulls);

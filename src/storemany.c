@@ -259,11 +259,14 @@ int64
 kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only, TimestampTz now)
 {
 	Datum		values[3] = {KvsKeyDatum(low), KvsKeyDatum(high), TimestampTzGetDatum(now)};
-	uint64		deleted = kvs_statement_run_in_key_order(store, texts_only ? KVS_PLAN_DELETE_TEXTS : KVS_PLAN_DELETE_RANGE, values,
-										   count_deleted, NULL);
+	int64		deleted;
+
+	if (kvs_direct_delete_range(store, low, high, texts_only, now, &deleted) != KVS_DIRECT_DONE)
+		deleted += (int64) kvs_statement_run_in_key_order(store, texts_only ? KVS_PLAN_DELETE_TEXTS : KVS_PLAN_DELETE_RANGE,
+														  values, count_deleted, NULL);
 
 	/* cheaper than to note each key */
 	if (deleted > 0)
 		kvs_stamp_note_deletion_of_all();
-	return (int64) deleted;
+	return deleted;
 }

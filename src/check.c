@@ -75,25 +75,70 @@ set_lock_tag(LOCKTAG *tag, uint64 hash)
 	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, KVS_LOCK_CLASS);
 }
 
+/* Does the snapshot see a row of this key? */
+static bool
+find_row(Relation rel, Relation index, Datum key, Snapshot snapshot)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	IndexScanDesc scan = kvs_compat_index_beginscan(rel, index, snapshot, 1);
+	ScanKeyData scan_key;
+	bool		found;
+
+	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, F_BYTEAEQ, key);
+	index_rescan(scan, &scan_key, 1, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	return found;
+}
+
 /* ---- The inserter's side ---- */
 
 void
-kvs_check_wait(Oid relid, const char *key, int size)
+kvs_check_wait(const KvsStore *store, Datum key)
 {
+	struct varlena *bytes;
 	uint64		hash;
 	LOCKTAG		tag;
 
 	if (kvs_shared == NULL)
 		return;
-	hash = key_hash(relid, key, size);
+	bytes = PG_DETOAST_DATUM_PACKED(key);
+	hash = key_hash(store->relid, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
 
-	/* The row is in the table: that write must come before this read. */
+	/* If a row was inserted, that write must come before this read. */
 	pg_memory_barrier();
 	if (likely(pg_atomic_read_u32(&kvs_shared->absences[bucket_of(hash)]) == 0))
 		return;
 	set_lock_tag(&tag, hash);
 	LockAcquire(&tag, ShareLock, false, false);
 	LockRelease(&tag, ShareLock, false);
+}
+
+void
+kvs_check_inserted(const KvsStore *store, Datum key)
+{
+	Relation	rel;
+	Relation	index;
+	bool		was_there;
+
+	kvs_check_wait(store, key);
+	if (likely(!IsolationUsesXactSnapshot()))
+		return;
+
+	/*
+	 * ON CONFLICT tells of rows that came since the snapshot, but not of one that went: that deletion would be overwritten unseen.  The snapshot
+	 * of the statement does not see what the statement itself inserts.
+	 */
+	rel = table_open(store->relid, AccessShareLock);
+	index = index_open(store->indexid, AccessShareLock);
+	was_there = find_row(rel, index, key, GetActiveSnapshot());
+	index_close(index, NoLock);
+	table_close(rel, NoLock);
+	if (was_there)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent delete")));
 }
 
 /* ---- The checker's side ---- */
@@ -117,22 +162,6 @@ raise_bucket(uint32 bucket)
 	pg_atomic_fetch_add_u32(&kvs_shared->absences[bucket], 1);
 }
 
-static bool
-find_row(Relation rel, Relation index, const KvsKey *key, Snapshot snapshot)
-{
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	IndexScanDesc scan = kvs_compat_index_beginscan(rel, index, snapshot, 1);
-	ScanKeyData scan_key;
-	bool		found;
-
-	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, F_BYTEAEQ, KvsKeyDatum(key));
-	index_rescan(scan, &scan_key, 1, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, slot);
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	return found;
-}
-
 /*
  * Is there a row of this key, committed, or written by us?  *pending: somebody else's transaction that is inserting or deleting one, which will tell.
  */
@@ -146,7 +175,7 @@ row_exists(KvsStore *store, const KvsKey *key, TransactionId *pending)
 
 	*pending = InvalidTransactionId;
 	InitDirtySnapshot(dirty);
-	found = find_row(rel, index, key, &dirty);
+	found = find_row(rel, index, KvsKeyDatum(key), &dirty);
 	if (found)
 		*pending = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
 	else
@@ -156,7 +185,7 @@ row_exists(KvsStore *store, const KvsKey *key, TransactionId *pending)
 		 * index.  Whoever did that has committed, so a snapshot taken now sees it.
 		 */
 		PushActiveSnapshot(GetLatestSnapshot());
-		found = find_row(rel, index, key, GetActiveSnapshot());
+		found = find_row(rel, index, KvsKeyDatum(key), GetActiveSnapshot());
 		PopActiveSnapshot();
 	}
 	index_close(index, NoLock);

@@ -20,8 +20,11 @@
  */
 extern void kvs_check_hold(KvsStore *store, const KvsKey *key, TimestampTz now, KvsState *state);
 
-/* Wait for whoever holds the absence of a key: before a statement that may insert a row for it, and after one was inserted. */
-extern void kvs_check_wait(Oid relid, const char *key, int size);
+/* Before a statement that may insert a row for this key: wait for whoever holds its absence. */
+extern void kvs_check_wait(const KvsStore *store, Datum key);
+
+/* After a row was inserted, inside the statement: the same; and 40001 at REPEATABLE READ and above if the snapshot sees one that is gone. */
+extern void kvs_check_inserted(const KvsStore *store, Datum key);
 
 extern void kvs_check_init(void);
 

@@ -65,7 +65,7 @@ take_stamp(TupleTableSlot *slot, void *arg)
 	stamped->versionstamp = DatumGetInt64(slot->tts_values[0]);
 	stamped->inserted = DatumGetBool(slot->tts_values[1]);
 	if (stamped->inserted)
-		kvs_check_wait(stamped->store->relid, KvsKeyBytes(stamped->key), stamped->key->size);
+		kvs_check_inserted(stamped->store, KvsKeyDatum(stamped->key));
 }
 
 /* After a row was written with "stamp": stamp it again if that turned out too low. */
@@ -134,7 +134,7 @@ put_by_statement(KvsStore *store, const KvsKey *key, const KvsContent *content, 
 	KvsStamp	stamp;
 	Stamped		stamped = {.store = store, .key = key};
 
-	kvs_check_wait(store->relid, KvsKeyBytes(key), key->size);
+	kvs_check_wait(store, KvsKeyDatum(key));
 	stamp = kvs_stamp_take();
 	values[0] = KvsKeyDatum(key);
 	values[4] = Int64GetDatum(stamp.number);
@@ -187,7 +187,7 @@ increment_by_statement(KvsStore *store, const KvsKey *key, Numeric by, const Kvs
 	};
 	bool		nulls[6] = {false, false, false, write->expires_at == DT_NOEND, false, false};
 
-	kvs_check_wait(store->relid, KvsKeyBytes(key), key->size);
+	kvs_check_wait(store, KvsKeyDatum(key));
 	stamp = kvs_stamp_take();
 	values[2] = Int64GetDatum(stamp.number);
 	kvs_statement_run(store, KVS_PLAN_INCREMENT, values, nulls, take_number, &stamped);

@@ -65,7 +65,7 @@ check_stamp(TupleTableSlot *slot, void *arg)
 	bool		inserted = DatumGetBool(slot->tts_values[1]);
 
 	if (inserted)
-		kvs_check_wait(many->store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+		kvs_check_inserted(many->store, slot->tts_values[2]);
 	if (DatumGetInt64(slot->tts_values[0]) != many->stamp.number ||
 		kvs_stamp_is_outdated(many->store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), many->stamp, inserted))
 		many->outdated = true;
@@ -82,14 +82,6 @@ make_array(Datum *values, bool *nulls, int count, Oid type)
 
 	get_typlenbyvalalign(type, &typlen, &typbyval, &typalign);
 	return PointerGetDatum(construct_md_array(values, nulls, 1, &count, &lower, type, typlen, typbyval, typalign));
-}
-
-static void
-wait_for_holder(const KvsStore *store, Datum key)
-{
-	struct varlena *bytes = PG_DETOAST_DATUM_PACKED(key);
-
-	kvs_check_wait(store->relid, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
 }
 
 /* The arguments of KVS_PLAN_PUT_MANY, all but $5. */
@@ -174,7 +166,7 @@ kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count, KvsSta
 	entries += done;
 	count -= done;
 	for (int i = 0; i < count; i++)
-		wait_for_holder(store, entries[i].key);
+		kvs_check_wait(store, entries[i].key);
 	/* also when there are none: the executor checks the caller's rights */
 	make_arrays(entries, count, values);
 	values[4] = Int64GetDatum(stamp.number);
@@ -218,7 +210,7 @@ kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp stamp, bool *ou
 	bool		nulls[KVS_PLAN_ARGS] = {false};
 	uint64		inserted;
 
-	wait_for_holder(store, entry->key);
+	kvs_check_wait(store, entry->key);
 	values[0] = entry->key;
 	values[4] = Int64GetDatum(stamp.number);
 	kvs_statement_set_content(&entry->content, entry->expires_at, values, nulls);

@@ -12,8 +12,8 @@
  *		  uncommitted one				5 as 2
  *
  * Both sides write before they read, with a full barrier between.  So either the checker sees the row, and waits for its transaction, or the
- * inserter sees the bucket in step 4, and waits for the checker's.  Both may happen at once, so the checker lets go of the lock while it waits, and
- * then begins anew.  Once it has seen that there is no row and still holds the lock, an uncommitted row is that of an inserter who waits for it:
+ * inserter sees the bucket in step 4, and waits for the checker's.  Both may happen at once, so the checker lets go of the lock before it waits, for that
+ * transaction or for the lock of a row that is there after all.  Once it has seen that there is no row and still holds the lock, an uncommitted row is that of an inserter who waits for it:
  * to check again it need not wait.  Steps 1 and 2 of the inserter are there for a checker who goes on to insert the key: a row of somebody who
  * waits for him would be in his way, and that is a deadlock.
  *
@@ -233,9 +233,11 @@ hold_absence(KvsStore *store, const KvsKey *key)
 		if (!held)
 			raise_bucket(bucket_of(hash));
 		exists = row_exists(store, key, &pending);
-		if (held || !TransactionIdIsValid(pending))
+		if (held || (!exists && !TransactionIdIsValid(pending)))
 			return !exists;
 		LockRelease(&tag, ExclusiveLock, false);
+		if (exists)
+			return false;
 		XactLockTableWait(pending, NULL, NULL, XLTW_None);
 	}
 }

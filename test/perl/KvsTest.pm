@@ -3,6 +3,9 @@
 # kvs_node(NAME, preload => 1, conf => TEXT): a started server of its own (PostgreSQL::Test::Cluster), with kvstore
 # preloaded unless preload => 0.
 #
+# kvs_storm(NODE, { name => script, ... }, SECONDS): run several scripts of pgbench at random, by 16 clients (KVS_STORM_FACTOR times as long); fails if one of them ends with an error, or
+# if the server's log has a deadlock.  Gives how many transactions of each there were; none of a name fails too.
+#
 # kvs_outcome(NODE, SQL, DATABASE): what a statement gives, or "ERROR" with its SQLSTATE and message in one line.
 package KvsTest;
 
@@ -11,8 +14,13 @@ use warnings;
 
 use Exporter 'import';
 use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
 
-our @EXPORT = qw(kvs_node kvs_outcome);
+our @EXPORT = qw(kvs_node kvs_outcome kvs_storm $kvs_storm_conf);
+
+# Deadlocks are found soon, and the statements themselves are not logged.
+our $kvs_storm_conf = "fsync = off\nlog_statement = none\ndeadlock_timeout = 100ms\n";
 
 sub kvs_node
 {
@@ -34,6 +42,30 @@ sub kvs_outcome
 
 	return $out if $status == 0;
 	return $err =~ /^.*?ERROR:  (\w{5}): (.*)$/m ? "ERROR $1: $2" : $err;
+}
+
+sub kvs_storm
+{
+	my ($node, $scripts, $seconds) = @_;
+	my @names = sort keys %$scripts;
+	my $dir = PostgreSQL::Test::Utils::tempdir;
+	my $start = -s $node->logfile;
+	my (%count, $out, $err);
+
+	append_to_file("$dir/$_", $scripts->{$_}) for @names;
+	# one thread, because pgbench loses counts with several
+	my @command = ('pgbench', '--no-vacuum', '--client=16', '--jobs=1', '--time=' . $seconds * ($ENV{KVS_STORM_FACTOR} // 1), (map { "--file=$dir/$_" } @names), '--port', $node->port, '--host', $node->host,
+		'postgres');
+	my $ok = IPC::Run::run(\@command, '>', \$out, '2>', \$err);
+	ok($ok && $err !~ /abort|ERROR/, 'no client ended with an error') or diag("$out\n$err");
+	my ($deadlock) = slurp_file($node->logfile, $start) =~ /(deadlock detected\n(?:.*\n){1,20})/;
+	is($deadlock, undef, 'no deadlock in the log');
+	%count = $out =~ /^SQL script \d+: \Q$dir\E\/(\w+)\n(?:.*\n)*? - (\d+) transactions/mg;
+	for my $name (@names)
+	{
+		cmp_ok($count{$name} // 0, '>', 0, "$name: " . ($count{$name} // 0) . ' times');
+	}
+	return \%count;
 }
 
 1;

@@ -44,6 +44,11 @@ static const char *const command_names[] = {
 	[KVS_COMMAND_IMPORT] = "import",
 };
 
+/* What this backend reports, or would if nobody else did. */
+static KvsCommand current_command;
+static Oid	current_relid;
+static int64 current_total;
+static int64 started_at;
 static int64 done = 0;
 
 /* Is the command that this backend reports ours?  Another one, such as COPY, that called us goes on reporting. */
@@ -53,17 +58,34 @@ is_reporting(ProgressCommandType command)
 	return MyBEEntry != NULL && MyBEEntry->st_progress_command == command;
 }
 
+static void
+report(void)
+{
+	const int	params[4] = {PARAM_COMMAND, PARAM_DONE, PARAM_TOTAL, PARAM_STARTED_AT};
+	const int64 values[4] = {current_command, done, current_total, started_at};
+
+	if (!is_reporting(PROGRESS_COMMAND_INVALID))
+		return;
+	pgstat_progress_start_command(KVS_PROGRESS_COMMAND, current_relid);
+	pgstat_progress_update_multi_param(4, params, values);
+}
+
 void
 kvs_progress_begin(KvsCommand command, Oid relid, int64 total)
 {
-	const int	params[4] = {PARAM_COMMAND, PARAM_DONE, PARAM_TOTAL, PARAM_STARTED_AT};
-	const int64 values[4] = {command, 0, total, GetCurrentTimestamp()};
-
+	current_command = command;
+	current_relid = relid;
+	current_total = total;
+	started_at = GetCurrentTimestamp();
 	done = 0;
-	if (!is_reporting(PROGRESS_COMMAND_INVALID))
-		return;
-	pgstat_progress_start_command(KVS_PROGRESS_COMMAND, relid);
-	pgstat_progress_update_multi_param(4, params, values);
+	report();
+}
+
+void
+kvs_progress_resume(int64 items_done)
+{
+	done = items_done;
+	report();
 }
 
 void

@@ -20,6 +20,10 @@ typedef enum KvsCommand
 /* "total" is -1 where it is not known.  An ERROR ends it by itself. */
 extern void kvs_progress_begin(KvsCommand command, Oid relid, int64 total);
 extern void kvs_progress_advance(void);
+
+/* Go on after a subtransaction was rolled back, which ends it too. */
+extern void kvs_progress_resume(int64 items_done);
+
 extern void kvs_progress_end(void);
 
 #endif							/* KVS_PROGRESS_H */

@@ -254,8 +254,11 @@ kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, b
 	int64		deleted;
 
 	if (kvs_direct_delete_range(store, low, high, texts_only, now, &deleted) != KVS_DIRECT_DONE)
+	{
+		kvs_progress_resume(deleted);
 		deleted += (int64) kvs_statement_run_in_key_order(store, texts_only ? KVS_PLAN_DELETE_TEXTS : KVS_PLAN_DELETE_RANGE,
 														  values, count_deleted, NULL);
+	}
 
 	/* cheaper than to note each key */
 	if (deleted > 0)

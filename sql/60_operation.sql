@@ -9,29 +9,64 @@ CREATE FUNCTION kvstore.shared_since() RETURNS timestamptz
 COMMENT ON FUNCTION kvstore.shared_since() IS 'since when kvstore has its shared memory; NULL: it is not in shared_preload_libraries';
 
 CREATE FUNCTION kvstore.stat_stores(OUT relid oid, OUT gets bigint, OUT hits bigint, OUT lists bigint,
-    OUT sets bigint, OUT deletes bigint, OUT conflicts bigint) RETURNS SETOF record
+    OUT sets bigint, OUT deletes bigint, OUT conflicts bigint, OUT expired bigint) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_stat_stores';
 COMMENT ON FUNCTION kvstore.stat_stores() IS 'counts of each table; see the view pg_stat_kvstore';
 
 CREATE VIEW pg_stat_kvstore AS
-    SELECT k.store, c.gets, c.hits, c.lists, c.sets, c.deletes, c.conflicts
+    SELECT k.store, c.gets, c.hits, c.lists, c.sets, c.deletes, c.conflicts, c.expired
     FROM kv_stores k
     JOIN kvstore.stat_stores() c ON c.relid = pg_catalog.to_regclass(k.table_name);
 GRANT SELECT ON pg_stat_kvstore TO PUBLIC;
 COMMENT ON VIEW pg_stat_kvstore IS
     'what happened in each store since the server started (needs shared_preload_libraries); other sessions'' counts appear within a second of their last transaction';
 
+-- Sweeping what has expired
+
+CREATE FUNCTION kv_sweep(max_count bigint DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_sweep';
+COMMENT ON FUNCTION kv_sweep(bigint) IS
+    'remove up to max_count expired entries (NULL: all) of the stores on which you have DELETE; returns how many. The worker does this by itself';
+
+CREATE FUNCTION kv_maintain() RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_maintain';
+COMMENT ON FUNCTION kv_maintain() IS
+    'read all stores on which you have DELETE, remove what has expired, move the versionstamps above all that are stored; returns how many entries were removed. For pg_cron, where kvstore is not in shared_preload_libraries, and after a restore';
+
+CREATE FUNCTION kvstore.announce() RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_announce';
+COMMENT ON FUNCTION kvstore.announce() IS 'tell the launcher that this database has kvstore; called by CREATE EXTENSION';
+REVOKE ALL ON FUNCTION kvstore.announce() FROM PUBLIC;
+
+CREATE FUNCTION kvstore.worker_running() RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_worker_running';
+COMMENT ON FUNCTION kvstore.worker_running() IS 'does the launcher run, which starts a worker for each database that has something to do?';
+
+CREATE FUNCTION kvstore.oldest_due() RETURNS timestamptz
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_oldest_due';
+COMMENT ON FUNCTION kvstore.oldest_due() IS 'since when an expired entry of this database may be waiting for its removal; NULL: none is';
+
+CREATE FUNCTION kvstore.expiry_map(OUT relid oid, OUT first_block bigint, OUT due timestamptz) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1000 AS 'MODULE_PATHNAME', 'kvstore_expiry_map';
+COMMENT ON FUNCTION kvstore.expiry_map() IS
+    'where expired entries may be from when on: groups of blocks of a table, or (first_block NULL) the table as a whole';
+
+SELECT kvstore.announce();
+
 CREATE FUNCTION kv_health() RETURNS TABLE (status text, reason text, connected boolean, preloaded boolean,
     worker_running boolean, in_recovery boolean, version text, started_at timestamptz, stores bigint, keys_estimate bigint,
     queues bigint, ready bigint, leased bigint, dead bigint, oldest_expired_age_s numeric)
     LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 1 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN s.in_recovery THEN 'read-only' WHEN s.shared_since IS NULL THEN 'degraded' ELSE 'ok' END,
+    SELECT CASE WHEN s.in_recovery THEN 'read-only' WHEN s.shared_since IS NULL OR NOT s.worker_running THEN 'degraded' ELSE 'ok' END,
            CASE WHEN s.in_recovery THEN 'the server is a standby'
-                WHEN s.shared_since IS NULL THEN 'kvstore is not in shared_preload_libraries' END,
-           true, s.shared_since IS NOT NULL, false, s.in_recovery, @extschema@.kv_version(), pg_postmaster_start_time(),
-           k.stores, k.keys_estimate, 0::bigint, 0::bigint, 0::bigint, 0::bigint, NULL::numeric
-    FROM (SELECT pg_is_in_recovery() AS in_recovery, kvstore.shared_since() AS shared_since) s,
+                WHEN s.shared_since IS NULL THEN 'kvstore is not in shared_preload_libraries'
+                WHEN NOT s.worker_running THEN 'the launcher of the workers does not run' END,
+           true, s.shared_since IS NOT NULL, s.worker_running, s.in_recovery, @extschema@.kv_version(), pg_postmaster_start_time(),
+           k.stores, k.keys_estimate, 0::bigint, 0::bigint, 0::bigint, 0::bigint,
+           EXTRACT(epoch FROM clock_timestamp() - kvstore.oldest_due())
+    FROM (SELECT pg_is_in_recovery() AS in_recovery, kvstore.shared_since() AS shared_since,
+                 kvstore.worker_running() AS worker_running) s,
          (SELECT count(*) AS stores, COALESCE(sum(keys_estimate), 0)::bigint AS keys_estimate FROM @extschema@.kv_stores) k
 $$;
 COMMENT ON FUNCTION kv_health() IS 'one row: is all well (status ok, degraded, read-only), and if not, why';

@@ -212,8 +212,9 @@ wrong_shape(Relation rel, const char *detail)
 			 errhint("Undo the change to the table, or move it out of the schema kvstore and call kv_create_store().")));
 }
 
-static void
-check_columns(Relation rel, const KvsColumn *columns, int ncolumns, Oid kvkey_type)
+/* What is wrong with the columns; NULL: nothing. */
+static const char *
+find_wrong_column(Relation rel, const KvsColumn *columns, int ncolumns, Oid kvkey_type)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 
@@ -224,9 +225,10 @@ check_columns(Relation rel, const KvsColumn *columns, int ncolumns, Oid kvkey_ty
 
 		if (att == NULL || att->attisdropped || strcmp(NameStr(att->attname), columns[i].name) != 0 ||
 			att->atttypid != type || (columns[i].not_null && !att->attnotnull) || att->attgenerated != '\0')
-			wrong_shape(rel, psprintf("Column %d must be \"%s\" of type %s%s.", i + 1, columns[i].name,
-									  format_type_be(type), columns[i].not_null ? ", NOT NULL" : ""));
+			return psprintf("Column %d must be \"%s\" of type %s%s.", i + 1, columns[i].name,
+							format_type_be(type), columns[i].not_null ? ", NOT NULL" : "");
 	}
+	return NULL;
 }
 
 /* An index that finds a key exactly and in order, and that ON CONFLICT (key) can rely on. */
@@ -265,26 +267,49 @@ find_key_index(Relation rel, const KvsCatalog *cat)
 	return result;
 }
 
-Oid
-kvs_catalog_check_store_shape(Relation rel)
+/* What is wrong with the shape; NULL: nothing, and *indexid is the key index. */
+static const char *
+find_wrong_shape(Relation rel, Oid *indexid)
 {
 	const KvsCatalog *cat = kvs_catalog_get();
 	Form_pg_class form = rel->rd_rel;
-	Oid			index;
+	const char *detail;
 
 	if (form->relkind != RELKIND_RELATION || form->relispartition)
-		wrong_shape(rel, "It must be an ordinary table.");
+		return "It must be an ordinary table.";
 	if (form->relam != HEAP_TABLE_AM_OID)
-		wrong_shape(rel, "Its access method must be heap.");
+		return "Its access method must be heap.";
 	/* relhassubclass and relhasrules stay when the last one is dropped, until the next ANALYZE or VACUUM */
 	if ((form->relhassubclass && find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL) ||
 		rel->rd_rules != NULL)
-		wrong_shape(rel, "It must have no child tables and no rules.");
-	check_columns(rel, store_columns, lengthof(store_columns), cat->kvkey_type);
-	index = find_key_index(rel, cat);
-	if (!OidIsValid(index))
-		wrong_shape(rel, "Column \"key\" must have a primary key, or a valid unique btree index over it alone.");
+		return "It must have no child tables and no rules.";
+	detail = find_wrong_column(rel, store_columns, lengthof(store_columns), cat->kvkey_type);
+	if (detail != NULL)
+		return detail;
+	*indexid = find_key_index(rel, cat);
+	if (!OidIsValid(*indexid))
+		return "Column \"key\" must have a primary key, or a valid unique btree index over it alone.";
+	return NULL;
+}
+
+Oid
+kvs_catalog_check_store_shape(Relation rel)
+{
+	Oid			index = InvalidOid;
+	const char *detail = find_wrong_shape(rel, &index);
+
+	if (detail != NULL)
+		wrong_shape(rel, detail);
 	return index;
+}
+
+bool
+kvs_catalog_is_store(Relation rel)
+{
+	Oid			index;
+
+	return RelationGetNamespace(rel) == kvs_catalog_get()->data_schema &&
+		strncmp(RelationGetRelationName(rel), "s_", 2) == 0 && find_wrong_shape(rel, &index) == NULL;
 }
 
 /* Is there nothing to see to when a row is overwritten, but our six columns and their one index? */

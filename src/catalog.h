@@ -63,6 +63,9 @@ extern char *kvs_catalog_check_name(const text *name, const char *noun);
 /* Raise 42809 unless the open table has the shape of a store.  Returns the OID of its key index. */
 extern Oid	kvs_catalog_check_store_shape(Relation rel);
 
+/* Is it a store, as seen by the sweeper: in the right schema, of the right name, of the right shape? */
+extern bool kvs_catalog_is_store(Relation rel);
+
 /* The table of a name, InvalidOid if there is none. */
 extern Oid	kvs_catalog_find_table(const char *prefix, const char *name);
 

@@ -13,7 +13,9 @@
 #include "access/tableam.h"
 #include "catalog/pg_class.h"
 #include "utils/acl.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
 #error "kvstore needs PostgreSQL 15 or newer"
@@ -78,6 +80,29 @@ typedef bool KvsCompatUpdateIndexes;
 #define kvs_compat_local_backend_entry(i)	pgstat_get_local_beentry_by_index(i)
 #else
 #define kvs_compat_local_backend_entry(i)	pgstat_fetch_stat_local_beentry(i)
+#endif
+
+/* 17 runs maintenance with a safe search_path, and has a function for that; it ends with the GUC nest level */
+#if PG_VERSION_NUM >= 170000
+#define kvs_compat_restrict_search_path() RestrictSearchPath()
+#else
+#define kvs_compat_restrict_search_path() \
+	((void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, \
+							  GUC_ACTION_SAVE, true, 0, false))
+#endif
+
+/* 15.4 and later mark a database whose DROP was interrupted; nobody can connect to it */
+#ifdef DATCONNLIMIT_INVALID_DB
+#define kvs_compat_database_is_invalid(form) ((form)->datconnlimit == DATCONNLIMIT_INVALID_DB)
+#else
+#define kvs_compat_database_is_invalid(form) (false)
+#endif
+
+/* 17 gave extensions wait events with names */
+#if PG_VERSION_NUM >= 170000
+#define kvs_compat_wait_event(name) WaitEventExtensionNew(name)
+#else
+#define kvs_compat_wait_event(name) (PG_WAIT_EXTENSION)
 #endif
 
 #endif							/* KVS_COMPAT_H */

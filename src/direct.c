@@ -27,6 +27,7 @@
 
 #include "compat.h"
 #include "direct.h"
+#include "expiry.h"
 #include "find.h"
 
 bool
@@ -78,6 +79,9 @@ replace(KvsFinder *finder, const Datum *values, const bool *nulls)
 								finder->snapshot, InvalidSnapshot, true, &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok && kvs_compat_needs_index_entries(update_indexes))
 		insert_index_entry(finder, new);
+	if (result == TM_Ok && !nulls[KVS_COLUMNS - 1])
+		kvs_expiry_note(RelationGetRelid(finder->rel), ItemPointerGetBlockNumber(&new->tts_tid),
+						DatumGetTimestampTz(values[KVS_COLUMNS - 1]));
 	ExecDropSingleTupleTableSlot(new);
 	return result;
 }

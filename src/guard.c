@@ -27,6 +27,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "expiry.h"
 #include "guard.h"
 #include "key.h"
 #include "number.h"
@@ -43,7 +44,8 @@ enum
 	COLUMN_VALUE,
 	COLUMN_BYTES,
 	COLUMN_KIND,
-	COLUMN_VERSIONSTAMP
+	COLUMN_VERSIONSTAMP,
+	COLUMN_EXPIRES_AT
 };
 
 /* Anybody may put the trigger on a table of his own, and move a store out of the schema: that is none of ours. */
@@ -113,6 +115,17 @@ note_deletion(Relation rel, HeapTuple tuple)
 	kvs_stamp_note_deletion(RelationGetRelid(rel), KvsKeyBytes(&key), key.size);
 }
 
+/* The row is not yet anywhere: the expiry map learns only that the table has it. */
+static void
+note_expiry(Relation rel, HeapTuple tuple)
+{
+	bool		isnull;
+	Datum		expires_at = heap_getattr(tuple, COLUMN_EXPIRES_AT, RelationGetDescr(rel), &isnull);
+
+	if (!isnull)
+		kvs_expiry_note(RelationGetRelid(rel), InvalidBlockNumber, DatumGetTimestampTz(expires_at));
+}
+
 /*
  * The row with the versionstamp it is to have.  One that is brought along leaves as many numbers above it as below, so that nobody uses up
  * what all stores of the database share.
@@ -161,6 +174,7 @@ guard_row(TriggerData *data)
 	}
 	check_key(RelationGetDescr(rel), new);
 	check_content(RelationGetDescr(rel), new);
+	note_expiry(rel, new);
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 		return stamp_row(rel, new, NULL);
 

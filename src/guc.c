@@ -4,13 +4,19 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "miscadmin.h"
 #include "utils/guc.h"
 
 #include "guc.h"
+#include "testing.h"
 
 int			kvs_guc_max_value_size = KVS_DEFAULT_VALUE_SIZE;
 int			kvs_guc_row_map_size = 16 * 1024;
+int			kvs_guc_expiry_slots = KVS_DEFAULT_EXPIRY_SLOTS;
+int			kvs_guc_sweep_batch = KVS_DEFAULT_SWEEP_BATCH;
+int			kvs_guc_log_sweep = KVS_DEFAULT_LOG_SWEEP;
 
 void
 kvs_guc_init(void)
@@ -25,6 +31,7 @@ kvs_guc_init(void)
 
 	/* What sizes shared memory exists only where there is some. */
 	if (process_shared_preload_libraries_in_progress)
+	{
 		DefineCustomIntVariable("kvstore.row_map_size",
 								"Memory in which the places of rows are remembered, 8 bytes for each.",
 								"Zero turns it off.",
@@ -33,5 +40,31 @@ kvs_guc_init(void)
 								PGC_POSTMASTER, GUC_UNIT_KB,
 								NULL, NULL, NULL);
 
+		DefineCustomIntVariable("kvstore.expiry_slots",
+								"Slots of the map of where expired entries may be.",
+								"One for each 64 kB of tables whose entries expire.",
+								&kvs_guc_expiry_slots,
+								KVS_DEFAULT_EXPIRY_SLOTS, KVS_MIN_EXPIRY_SLOTS, KVS_MAX_EXPIRY_SLOTS,
+								PGC_POSTMASTER, 0,
+								NULL, NULL, NULL);
+	}
+
+	DefineCustomIntVariable("kvstore.sweep_batch",
+							"Expired entries that are removed in one transaction.",
+							NULL,
+							&kvs_guc_sweep_batch,
+							KVS_DEFAULT_SWEEP_BATCH, KVS_MIN_SWEEP_BATCH, KVS_MAX_SWEEP_BATCH,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("kvstore.log_sweep",
+							"Logs a sweep that removed at least so many expired entries.",
+							"-1 logs none.",
+							&kvs_guc_log_sweep,
+							KVS_DEFAULT_LOG_SWEEP, -1, INT_MAX,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	kvs_testing_init();
 	MarkGUCPrefixReserved("kvstore");
 }

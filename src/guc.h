@@ -14,6 +14,25 @@ extern int	kvs_guc_max_value_size;
 /* Memory of the row map, in kilobytes. */
 extern int	kvs_guc_row_map_size;
 
+#define KVS_MIN_EXPIRY_SLOTS		256
+#define KVS_DEFAULT_EXPIRY_SLOTS	65536
+#define KVS_MAX_EXPIRY_SLOTS		(64 * 1024 * 1024)
+
+/* Slots of the expiry map: one for each 64 kB of tables whose entries expire. */
+extern int	kvs_guc_expiry_slots;
+
+#define KVS_MIN_SWEEP_BATCH			1
+#define KVS_DEFAULT_SWEEP_BATCH		1000
+#define KVS_MAX_SWEEP_BATCH			1000000
+
+/* Rows that the worker removes in one transaction. */
+extern int	kvs_guc_sweep_batch;
+
+#define KVS_DEFAULT_LOG_SWEEP		1000
+
+/* A sweep that removed at least so many rows is logged; -1: none is. */
+extern int	kvs_guc_log_sweep;
+
 extern void kvs_guc_init(void);
 
 #endif							/* KVS_GUC_H */

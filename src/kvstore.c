@@ -8,8 +8,10 @@
 
 #include "catalog.h"
 #include "check.h"
+#include "expiry.h"
 #include "guard.h"
 #include "guc.h"
+#include "launcher.h"
 #include "shmem.h"
 #include "stamp.h"
 #include "stats.h"
@@ -28,4 +30,6 @@ _PG_init(void)
 	kvs_stamp_init();
 	kvs_check_init();
 	kvs_stats_init();
+	kvs_expiry_init();
+	kvs_launcher_init();
 }

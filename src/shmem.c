@@ -15,6 +15,8 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
+#include "expiry.h"
+#include "launcher.h"
 #include "rowmap.h"
 #include "shmem.h"
 #include "stats.h"
@@ -34,6 +36,8 @@ shmem_request(void)
 	RequestNamedLWLockTranche("kvstore", 1);
 	kvs_stats_request_shmem();
 	kvs_rowmap_request_shmem();
+	kvs_expiry_request_shmem();
+	kvs_launcher_request_shmem();
 }
 
 /*
@@ -75,6 +79,8 @@ shmem_startup(void)
 	}
 	kvs_stats_startup_shmem();
 	kvs_rowmap_startup_shmem();
+	kvs_expiry_startup_shmem();
+	kvs_launcher_startup_shmem();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -137,6 +137,9 @@ kvs_stamp_raise(int64 stamp)
 {
 	Oid			sequence = kvs_catalog_get()->sequence;
 
+	/* Numbers only grow, so a look without the lock may settle it. */
+	if (last_stamp() > stamp)
+		return;
 	LockRelationOid(sequence, ShareUpdateExclusiveLock);
 	if (last_stamp() <= stamp)
 	{

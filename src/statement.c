@@ -19,6 +19,7 @@
 #include "utils/memutils.h"
 
 #include "catalog.h"
+#include "expiry.h"
 #include "guard.h"
 #include "scan.h"
 #include "statement.h"
@@ -36,6 +37,7 @@ typedef struct Statement
 	const char *sql;			/* %1$s: the store's name, %2$s: the schema of the functions */
 	int			nargs;
 	Oid			types[KVS_PLAN_ARGS];
+	bool		gives_place;	/* RETURNING_PLACE ends its RETURNING */
 } Statement;
 
 #define EQ		"OPERATOR(pg_catalog.=)"
@@ -55,40 +57,43 @@ typedef struct Statement
 #define RETURNING_STAMP \
 	" RETURNING t.versionstamp, t.xmax " EQ " '0'::pg_catalog.xid"
 
+/* for the expiry map: where the row is now, and when it expires */
+#define RETURNING_PLACE "t.ctid, t.expires_at"
+
 #define PUT_ARGS		KEY, JSONBOID, BYTEAOID, CHAROID, INT8OID, TIMESTAMPTZOID
 
 static const Statement statements[KVS_PLAN_END] = {
 	[KVS_PLAN_PUT] = {
 		INSERT_ROW "VALUES ($1, $2, $3, $4, $5, $6)" OVERWRITE_ROW
-		"expires_at = EXCLUDED.expires_at" RETURNING_STAMP,
-		6, {PUT_ARGS}
+		"expires_at = EXCLUDED.expires_at" RETURNING_STAMP ", " RETURNING_PLACE,
+		6, {PUT_ARGS}, true
 	},
 	[KVS_PLAN_PUT_KEEP] = {
 		INSERT_ROW "VALUES ($1, $2, $3, $4, $5, $6)" OVERWRITE_ROW
-		"expires_at = CASE WHEN " LIVE("$7") " THEN t.expires_at ELSE EXCLUDED.expires_at END" RETURNING_STAMP,
-		7, {PUT_ARGS, TIMESTAMPTZOID}
+		"expires_at = CASE WHEN " LIVE("$7") " THEN t.expires_at ELSE EXCLUDED.expires_at END" RETURNING_STAMP ", " RETURNING_PLACE,
+		7, {PUT_ARGS, TIMESTAMPTZOID}, true
 	},
 	[KVS_PLAN_PUT_ABSENT] = {
 		INSERT_ROW "VALUES ($1, $2, $3, $4, $5, $6)" OVERWRITE_ROW
-		"expires_at = EXCLUDED.expires_at WHERE NOT " LIVE("$7") RETURNING_STAMP,
-		7, {PUT_ARGS, TIMESTAMPTZOID}
+		"expires_at = EXCLUDED.expires_at WHERE NOT " LIVE("$7") RETURNING_STAMP ", " RETURNING_PLACE,
+		7, {PUT_ARGS, TIMESTAMPTZOID}, true
 	},
 	[KVS_PLAN_PUT_VERSION] = {
 		"UPDATE kvstore.s_%1$s AS t SET value = $2, bytes = $3, kind = $4, versionstamp = $5, "
 		"expires_at = CASE WHEN $9 THEN t.expires_at ELSE $6 END "
-		"WHERE " THIS_KEY " AND " LIVE("$7") " AND t.versionstamp " EQ " $8 RETURNING t.versionstamp, false",
-		9, {PUT_ARGS, TIMESTAMPTZOID, INT8OID, BOOLOID}
+		"WHERE " THIS_KEY " AND " LIVE("$7") " AND t.versionstamp " EQ " $8 RETURNING t.versionstamp, false, " RETURNING_PLACE,
+		9, {PUT_ARGS, TIMESTAMPTZOID, INT8OID, BOOLOID}, true
 	},
 	[KVS_PLAN_PUT_MANY] = {
 		INSERT_ROW "SELECT n.key, n.value, n.bytes, n.kind, $5, n.expires_at FROM "
 		"ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), "
 		"pg_catalog.unnest($6)) AS n (key, value, bytes, kind, expires_at)"
-		OVERWRITE_ROW "expires_at = EXCLUDED.expires_at" RETURNING_STAMP ", t.key",
-		6, {KEY_ARRAY, JSONBARRAYOID, BYTEAARRAYOID, CHARARRAYOID, INT8OID, TIMESTAMPTZARRAYOID}
+		OVERWRITE_ROW "expires_at = EXCLUDED.expires_at" RETURNING_STAMP ", t.key, " RETURNING_PLACE,
+		6, {KEY_ARRAY, JSONBARRAYOID, BYTEAARRAYOID, CHARARRAYOID, INT8OID, TIMESTAMPTZARRAYOID}, true
 	},
 	[KVS_PLAN_RESTAMP_MANY] = {
-		"UPDATE kvstore.s_%1$s AS t SET versionstamp = $2 WHERE t.key OPERATOR(%2$s.=) ANY ($1)",
-		2, {KEY_ARRAY, INT8OID}
+		"UPDATE kvstore.s_%1$s AS t SET versionstamp = $2 WHERE t.key OPERATOR(%2$s.=) ANY ($1) RETURNING " RETURNING_PLACE,
+		2, {KEY_ARRAY, INT8OID}, true
 	},
 	[KVS_PLAN_DELETE] = {
 		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2") " RETURNING t.kind, t.value, t.bytes",
@@ -112,26 +117,26 @@ static const Statement statements[KVS_PLAN_END] = {
 		3, {KEY, KEY, TIMESTAMPTZOID}
 	},
 	[KVS_PLAN_EXPIRE] = {
-		"UPDATE kvstore.s_%1$s AS t SET expires_at = $3 WHERE " THIS_KEY " AND " LIVE("$2"),
-		3, {KEY, TIMESTAMPTZOID, TIMESTAMPTZOID}
+		"UPDATE kvstore.s_%1$s AS t SET expires_at = $3 WHERE " THIS_KEY " AND " LIVE("$2") " RETURNING " RETURNING_PLACE,
+		3, {KEY, TIMESTAMPTZOID, TIMESTAMPTZOID}, true
 	},
 	[KVS_PLAN_EXPIRE_VERSION] = {
 		"UPDATE kvstore.s_%1$s AS t SET expires_at = $3 WHERE " THIS_KEY " AND " LIVE("$2")
-		" AND t.versionstamp " EQ " $4",
-		4, {KEY, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID}
+		" AND t.versionstamp " EQ " $4 RETURNING " RETURNING_PLACE,
+		4, {KEY, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID}, true
 	},
 	[KVS_PLAN_INCREMENT] = {
 		INSERT_ROW "VALUES ($1, $2, NULL, 'j', $3, $4) ON CONFLICT (key) DO UPDATE SET "
 		"value = CASE WHEN " LIVE("$5") " THEN kvstore.add(t.value, t.kind, $6) ELSE EXCLUDED.value END, "
 		"bytes = NULL, kind = CASE WHEN " LIVE("$5") " THEN t.kind ELSE EXCLUDED.kind END, "
 		"expires_at = CASE WHEN " LIVE("$5") " THEN t.expires_at ELSE EXCLUDED.expires_at END, "
-		HIGHER_STAMP RETURNING_STAMP ", t.value",
-		6, {KEY, JSONBOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, NUMERICOID}
+		HIGHER_STAMP RETURNING_STAMP ", t.value, " RETURNING_PLACE,
+		6, {KEY, JSONBOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, NUMERICOID}, true
 	},
 	[KVS_PLAN_CLAIM] = {
 		INSERT_ROW "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key) DO UPDATE SET versionstamp = t.versionstamp "
-		"WHERE false" RETURNING_STAMP ", t.key",
-		6, {PUT_ARGS}
+		"WHERE false" RETURNING_STAMP ", t.key, " RETURNING_PLACE,
+		6, {PUT_ARGS}, true
 	},
 	[KVS_PLAN_LOCK_SHARED] = {
 		"SELECT t.kind, t.value, t.bytes, t.versionstamp, t.expires_at FROM kvstore.s_%1$s AS t "
@@ -187,9 +192,21 @@ get_plan(KvsStore *store, int which)
 typedef struct Sink
 {
 	DestReceiver receiver;		/* must be first */
+	Oid			noted_relid;	/* the table if the rows end with RETURNING_PLACE */
 	KvsOnRow	on_row;
 	void	   *arg;
 } Sink;
+
+/* Tell the expiry map where a row is that expires. */
+static void
+note_expiry(Oid relid, TupleTableSlot *slot)
+{
+	int			last = slot->tts_nvalid - 1;
+
+	if (!slot->tts_isnull[last])
+		kvs_expiry_note(relid, ItemPointerGetBlockNumber((ItemPointer) DatumGetPointer(slot->tts_values[last - 1])),
+						DatumGetTimestampTz(slot->tts_values[last]));
+}
 
 static bool
 sink_receive(TupleTableSlot *slot, DestReceiver *self)
@@ -197,6 +214,8 @@ sink_receive(TupleTableSlot *slot, DestReceiver *self)
 	Sink	   *sink = (Sink *) self;
 
 	slot_getallattrs(slot);
+	if (OidIsValid(sink->noted_relid))
+		note_expiry(sink->noted_relid, slot);
 	sink->on_row(slot, sink->arg);
 	return true;
 }
@@ -251,6 +270,7 @@ kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *values, const boo
 	sink.receiver.rShutdown = sink_nothing;
 	sink.receiver.rDestroy = sink_nothing;
 	sink.receiver.mydest = DestNone;
+	sink.noted_relid = statement->gives_place ? store->relid : InvalidOid;
 	sink.on_row = on_row ? on_row : ignore_row;
 	sink.arg = arg;
 

@@ -15,10 +15,11 @@ typedef enum KvsCounter
 	KVS_COUNT_LISTS,			/* kv_list and kv_count */
 	KVS_COUNT_SETS,				/* entries written */
 	KVS_COUNT_DELETES,			/* entries deleted */
-	KVS_COUNT_CONFLICTS			/* writes refused by if_version or a check */
+	KVS_COUNT_CONFLICTS,		/* writes refused by if_version or a check */
+	KVS_COUNT_EXPIRED			/* expired entries removed by a sweep */
 } KvsCounter;
 
-#define KVS_COUNTERS	(KVS_COUNT_CONFLICTS + 1)
+#define KVS_COUNTERS	(KVS_COUNT_EXPIRED + 1)
 
 /* Stores that can be counted apart, all databases; what comes later is not counted. */
 #define KVS_STATS_MAX_STORES	4096

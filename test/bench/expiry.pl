@@ -1,0 +1,248 @@
+#!/usr/bin/env perl
+# What expiry costs, and how soon expired entries are gone.
+#
+# Usage: expiry.pl [instructions] [alone] [together] [idle] [large]    (default: all of them)
+# With PGHOST, PGPORT, PGUSER of a server that has kvstore preloaded and nothing else to do, on this machine, and pgbench and psql in the PATH;
+# "instructions" needs perf and the right to use it, "large" 2 GB and some minutes.  Each figure is a line with its limit; exit status 1: one is not met.
+use strict;
+use warnings;
+
+use File::Temp qw(tempdir);
+use IPC::Open2;
+use Time::HiRes qw(time usleep);
+
+my %wanted = map { $_ => 1 } @ARGV ? @ARGV : qw(instructions alone together idle large);
+my $dir = tempdir(CLEANUP => 1);
+my $database = 'bench_expiry';
+my $failed = 0;
+
+sub sql
+{
+	my ($sql, $db) = @_;
+
+	open my $psql, '-|', 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $db // $database, '-c', $sql or die "psql: $!\n";
+	local $/;
+	my $out = <$psql> // '';
+	close $psql or die "psql failed: $sql\n";
+	$out =~ s{\s+\z}{};
+	return $out;
+}
+
+sub figure
+{
+	my ($name, $value, $unit, $limit) = @_;
+	my $met = $value <= $limit;
+
+	printf "%-70s %10.2f %-12s at most %s%s\n", $name, $value, $unit, $limit, $met ? '' : '   NOT MET';
+	$failed = 1 unless $met;
+	return;
+}
+
+sub info { printf "%-70s %s\n", @_; return; }
+
+sub write_file
+{
+	my ($name, $text) = @_;
+
+	open my $file, '>', "$dir/$name" or die "$name: $!\n";
+	print $file $text;
+	close $file or die "$name: $!\n";
+	return "$dir/$name";
+}
+
+# Entries "key1" to "keyN" of a store, written in transactions of 100,000.
+sub load_entries
+{
+	my ($store, $count, $expires_at) = @_;
+
+	sql("SELECT kv_create_store('$store')");
+	sql("ALTER TABLE kvstore.s_$store SET (autovacuum_enabled = off)");
+	for (my $from = 1; $from <= $count; $from += 100_000)
+	{
+		sql("SELECT kv_set('key' || g, to_jsonb(g), expires_at => $expires_at, store => '$store') IS NULL AND false FROM generate_series($from, $from + 99999) g OFFSET 99999");
+	}
+	return;
+}
+
+# ---- Instructions of kv_set() with a TTL and without ----
+
+# Instructions of one backend for a number of calls, in user space.
+sub count_instructions
+{
+	my ($options, $calls) = @_;
+	my $pid_file = "$dir/pid";
+	my ($from, $to);
+	my $pid = open2($from, $to, 'psql', '-XAtq', '-d', $database);
+
+	# existing keys, so that each call overwrites; the first calls make plans and caches
+	my $run = "DO \$\$ BEGIN FOR i IN 1..%d LOOP PERFORM kv_set('k' || (i %% 100), '{\"a\": 1}'$options, store => 'instructions'); END LOOP; END \$\$;\n";
+	print $to "SELECT pg_backend_pid();\n";
+	my $backend = <$from>;
+	chomp $backend;
+	printf $to $run, 1000;
+	print $to "SELECT 'warm';\n";
+	<$from>;
+	my $perf = fork // die;
+	if ($perf == 0)
+	{
+		open STDERR, '>', "$dir/perf" or die;
+		exec 'perf', 'stat', '-x', ',', '-e', 'instructions:u', '-p', $backend or die;
+	}
+	usleep(500_000);
+	printf $to $run, $calls;
+	print $to "SELECT 'done';\n";
+	<$from>;
+	kill 'INT', $perf;
+	waitpid $perf, 0;
+	close $to;
+	waitpid $pid, 0;
+	open my $file, '<', "$dir/perf" or die;
+	my ($count) = map { /^(\d+),.*instructions/ ? $1 : () } <$file>;
+	return defined $count ? $count / $calls : undef;
+}
+
+if ($wanted{instructions} || $wanted{alone} || $wanted{together} || $wanted{idle} || $wanted{large})
+{
+	sql("DROP DATABASE IF EXISTS $database", 'postgres');
+	sql("CREATE DATABASE $database TEMPLATE template0 ENCODING 'UTF8'", 'postgres');
+	sql('CREATE EXTENSION kvstore');
+}
+
+if ($wanted{instructions})
+{
+	sql("SELECT kv_create_store('instructions')");
+	sql("SELECT kv_set('k' || g, '1', store => 'instructions') FROM generate_series(0, 99) g");
+	my (@without, @with);
+	for (1 .. 3)
+	{
+		push @without, count_instructions('', 20_000);
+		push @with, count_instructions(", ttl => '1 hour'", 20_000);
+	}
+	if (defined $without[0])
+	{
+		my ($without) = sort { $a <=> $b } @without;
+		my ($with) = sort { $a <=> $b } @with;
+
+		info('kv_set() without a ttl', sprintf '%.0f instructions', $without);
+		info('kv_set() with a ttl', sprintf '%.0f instructions', $with);
+		figure('kv_set() with a ttl: more instructions than without', 100 * ($with / $without - 1), '%', 5);
+	}
+	else
+	{
+		info('kv_set() with a ttl: instructions', 'not measured, perf does not count here');
+	}
+}
+
+# ---- An entry that expires alone ----
+
+if ($wanted{alone})
+{
+	sql("SELECT kv_create_store('alone')");
+	sleep 2;
+	my @late;
+	for my $n (1 .. 20)
+	{
+		push @late, sql(<<"SQL") =~ /([\d.]+)\z/;
+SELECT FROM kv_set('a', '1', ttl => interval '0.3 s' + random() * interval '1 s', store => 'alone');
+DO \$\$ DECLARE due timestamptz := (SELECT expires_at FROM kvstore.s_alone); BEGIN
+	PERFORM set_config('bench.due', due::text, false);
+	COMMIT;
+	WHILE EXISTS (SELECT FROM kvstore.s_alone) LOOP COMMIT; PERFORM pg_sleep(0.002); COMMIT; END LOOP;
+END \$\$;
+SELECT extract(epoch FROM clock_timestamp() - current_setting('bench.due')::timestamptz);
+SQL
+		# sometimes the worker is still there, sometimes it is not
+		sleep 6 if $n % 5 == 0;
+	}
+	@late = sort { $a <=> $b } @late;
+	info('an entry that expires alone: gone after its time, median of 20', sprintf '%.3f s', $late[10]);
+	figure('an entry that expires alone: gone after its time, worst of 20', $late[-1], 's', 1);
+}
+
+# ---- 1,000,000 entries that expire together ----
+
+if ($wanted{together})
+{
+	sql("SELECT kv_create_store('foreground')");
+	sql("SELECT kv_set('key' || g, to_jsonb(g), store => 'foreground') IS NULL FROM generate_series(1, 100000) g OFFSET 99999");
+	my $start = time;
+	load_entries('together', 1_000_000, "'tomorrow'");
+	info('1,000,000 entries: written in', sprintf '%.1f s', time - $start);
+	sql('CHECKPOINT');
+	# let them all expire in 25 s: an UPDATE by the owner would make new versions, so that is how they are written
+	my $get = write_file('get.sql', "\\set id random(1, 100000)\nSELECT kv_get('key' || :id, 'foreground');\n");
+	sql("SELECT kv_drop_store('together')");
+	my $expires = int(time) + 70;
+	load_entries('together', 1_000_000, "to_timestamp($expires)");
+	sleep 1 while time < $expires - 12;
+	my $pgbench = open2(my $out, undef, "pgbench -n -M prepared -c 4 -j 2 -T 45 -P 1 -f $get $database 2>&1");
+	my $began = time;
+	my $gone;
+	my $quiet = sql("SELECT count(*) FROM kvstore.s_together");
+	sleep 1 while time < $expires;
+	while (time < $expires + 60)
+	{
+		# everything is gone when no slot of the table is due any more
+		if (sql("SELECT count(*) FROM kvstore.expiry_map() WHERE relid = 'kvstore.s_together'::regclass") == 0)
+		{
+			$gone = time;
+			last;
+		}
+		usleep(100_000);
+	}
+	my (@before, @during);
+	while (<$out>)
+	{
+		next unless /^progress: ([\d.]+) s, ([\d.]+) tps/;
+		my $second = $began + $1;
+		push @before, $2 if $1 > 2 && $second < $expires - 0.5;
+		push @during, $2 if $second - 1 > $expires && $second < ($gone // 0);
+	}
+	waitpid $pgbench, 0;
+	my $left = sql("SELECT count(*) FROM kvstore.s_together");
+	my $mean = sub { my $sum = 0; $sum += $_ for @_; return @_ ? $sum / @_ : 0; };
+	figure('1,000,000 entries that expire together: left after', $left, 'entries', 0);
+	figure('1,000,000 entries that expire together: gone within', ($gone // 1e9) - $expires, 's', 20);
+	info('gets of four clients before', sprintf '%.0f a second', $mean->(@before));
+	info('gets of four clients during the sweep', sprintf '%.0f a second', $mean->(@during));
+	figure('gets: what they lose', 100 * (1 - $mean->(@during) / ($mean->(@before) || 1)), '%', 33.3);
+}
+
+# ---- An idle server ----
+
+if ($wanted{idle})
+{
+	# passes over new databases come at growing intervals: look in between
+	sleep 6;
+	my $launcher = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'kvstore launcher'");
+	my $switches = sub { open my $f, '<', "/proc/$launcher/status" or die "$!\n"; local $/; return <$f> =~ /^voluntary_ctxt_switches:\s*(\d+)/m ? $1 : 0; };
+	my ($before, $workers, $seconds) = ($switches->(), 0, 30);
+	sleep $seconds;
+	figure('an idle server: wake-ups of the launcher', ($switches->() - $before) / $seconds * 10, 'in 10 s', 1);
+}
+
+# ---- 10,000,000 entries, of which 100 expire each second ----
+
+if ($wanted{large})
+{
+	my $start = time;
+	load_entries('large', 10_000_000, "now() + interval '10 s' + random() * interval '100000 s'");
+	info('10,000,000 entries: written in', sprintf '%.0f s', time - $start);
+	info('10,000,000 entries: blocks', sql("SELECT pg_relation_size('kvstore.s_large') / 8192"));
+	# what had expired during the load goes first
+	sleep 10;
+	my $read = "SELECT heap_blks_hit + heap_blks_read FROM pg_statio_all_tables WHERE relid = 'kvstore.s_large'::regclass";
+	my $swept = "SELECT expired FROM pg_stat_kvstore WHERE store = 'large'";
+	my ($blocks, $rows, $seconds) = (sql($read), sql($swept), 60);
+	$start = time;
+	sleep $seconds;
+	$seconds = time - $start;
+	$rows = sql($swept) - $rows;
+	$blocks = sql($read) - $blocks;
+	info('10,000,000 entries: swept each second', sprintf '%.1f', $rows / $seconds);
+	figure('10,000,000 entries: blocks that the sweeper reads each second', $blocks / $seconds, 'blocks', 2000);
+	figure('10,000,000 entries: dead for more than 2 s', sql("SELECT count(*) FROM kvstore.s_large WHERE expires_at < clock_timestamp() - interval '2 s'"), 'entries', 0);
+}
+
+sql("DROP DATABASE $database", 'postgres');
+exit $failed;

@@ -16,6 +16,9 @@
 /* Heap blocks of a group.  An entry that expires alone costs the sweeper so many block reads, so it is small. */
 #define KVS_EXPIRY_GROUP	8
 
+/* Tables in the map, all databases; what comes later is swept by full passes. */
+#define KVS_EXPIRY_TABLES	4096
+
 /* A due row that somebody has locked, and a table that somebody has locked, is looked at again after so many milliseconds. */
 #define KVS_EXPIRY_RETRY	500
 

@@ -97,24 +97,24 @@ static const Statement statements[KVS_PLAN_END] = {
 	},
 	[KVS_PLAN_DELETE] = {
 		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2") " RETURNING t.kind, t.value, t.bytes",
-		2, {KEY, TIMESTAMPTZOID}
+		2, {KEY, TIMESTAMPTZOID}, false
 	},
 	[KVS_PLAN_DELETE_VERSION] = {
 		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2")
 		" AND t.versionstamp " EQ " $3 RETURNING t.kind, t.value, t.bytes",
-		3, {KEY, TIMESTAMPTZOID, INT8OID}
+		3, {KEY, TIMESTAMPTZOID, INT8OID}, false
 	},
 	[KVS_PLAN_DELETE_MANY] = {
 		"DELETE FROM kvstore.s_%1$s AS t WHERE t.key OPERATOR(%2$s.=) ANY ($1) AND " LIVE("$2") " RETURNING t.key",
-		2, {KEY_ARRAY, TIMESTAMPTZOID}
+		2, {KEY_ARRAY, TIMESTAMPTZOID}, false
 	},
 	[KVS_PLAN_DELETE_RANGE] = {
 		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_RANGE " AND " LIVE("$3") " RETURNING NULL",
-		3, {KEY, KEY, TIMESTAMPTZOID}
+		3, {KEY, KEY, TIMESTAMPTZOID}, false
 	},
 	[KVS_PLAN_DELETE_TEXTS] = {
 		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_RANGE " AND " LIVE("$3") " AND kvstore.is_text(t.key) RETURNING NULL",
-		3, {KEY, KEY, TIMESTAMPTZOID}
+		3, {KEY, KEY, TIMESTAMPTZOID}, false
 	},
 	[KVS_PLAN_EXPIRE] = {
 		"UPDATE kvstore.s_%1$s AS t SET expires_at = $3 WHERE " THIS_KEY " AND " LIVE("$2") " RETURNING " RETURNING_PLACE,
@@ -141,20 +141,20 @@ static const Statement statements[KVS_PLAN_END] = {
 	[KVS_PLAN_LOCK_SHARED] = {
 		"SELECT t.kind, t.value, t.bytes, t.versionstamp, t.expires_at FROM kvstore.s_%1$s AS t "
 		"WHERE " THIS_KEY " FOR SHARE",
-		1, {KEY}
+		1, {KEY}, false
 	},
 	[KVS_PLAN_LOCK] = {
 		"SELECT t.kind, t.value, t.bytes, t.versionstamp, t.expires_at FROM kvstore.s_%1$s AS t "
 		"WHERE " THIS_KEY " FOR NO KEY UPDATE",
-		1, {KEY}
+		1, {KEY}, false
 	},
 	[KVS_PLAN_PLACE] = {
 		INSERT_ROW "VALUES ($1, 'null', NULL, 'j', 1, NULL) ON CONFLICT (key) DO NOTHING",
-		1, {KEY}
+		1, {KEY}, false
 	},
 	[KVS_PLAN_REMOVE] = {
 		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY,
-		1, {KEY}
+		1, {KEY}, false
 	},
 };
 

@@ -386,7 +386,7 @@ kvs_sweep_step(const KvsExpiryWork *work, int64 limit, KvsSweepResult *result)
 	Identity	identity;
 	Sweep		sweep;
 
-	result->removed = 0;
+	result->removed = result->pass_removed = 0;
 	result->pass_blocks = 0;
 	if (rel == NULL)
 	{
@@ -400,8 +400,10 @@ kvs_sweep_step(const KvsExpiryWork *work, int64 limit, KvsSweepResult *result)
 		SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0);
 	kvs_expiry_check_file(work->table, rel->rd_rel->relfilenode);
 	sweep_groups(&sweep, work);
+	result->removed = sweep.removed;
 	if (work->whole && sweep.limit > 0)
 		result->pass_blocks = continue_pass(&sweep, work->table);
+	result->pass_removed = sweep.removed - result->removed;
 	end_sweep(&sweep);
 	become_oneself(&identity);
 	raise_stamp(&sweep);

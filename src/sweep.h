@@ -24,6 +24,7 @@ typedef struct KvsSweepResult
 	KvsSweepOutcome outcome;
 	int64		removed;
 	int			pass_blocks;	/* read by a pass over the whole table */
+	int64		pass_removed;	/* what that found, of "removed" */
 } KvsSweepResult;
 
 /*

@@ -3,9 +3,9 @@
  *		The worker of one database: sweeps what is due, and leaves when there is nothing to do.
  *
  * It takes from the expiry map a table that has something due, sweeps a bit of it in a short transaction, and asks again.  A table whose owner's trigger
- * fails, or that somebody has locked, is put aside and does not stop the others.  Every KVS_FULL pass interval, and first of all, all
- * stores are due in full: that is the safety net for what the map cannot know, such as a restored dump.  A pass over a table that finds nothing
- * reads PASS_RATE blocks a second at most.
+ * fails, or that somebody has locked, is put aside and does not stop the others.  First of all, and then at intervals that grow from a minute to a
+ * day, all stores are due in full: that is the safety net for what the map cannot know, such as a restored dump.  A pass over a table that finds
+ * nothing reads PASS_RATE blocks a second at most.
  *
  * Two things make it leave: nothing is due for LINGER, or somebody wants the database for himself.  DROP DATABASE and CREATE DATABASE ... TEMPLATE
  * hold a lock on the database, and wait only 5 s for those who are connected; so before each step we try that lock.  A launcher that has no
@@ -187,16 +187,31 @@ sweep_unmapped(Oid relid)
 	} while (result.removed >= kvs_guc_sweep_batch && !database_is_wanted());
 }
 
-/* Each store is due in full.  What is in the map and no store any more is due as well: the sweep will find out. */
+/* The map forgets what is no store any more; else its slots would wait until they are due. */
+static void
+forget_others(const List *stores)
+{
+	Oid		   *relids = palloc(sizeof(Oid) * KVS_EXPIRY_TABLES);
+	int			count = kvs_expiry_list_tables(relids, KVS_EXPIRY_TABLES);
+
+	for (int i = 0; i < count; i++)
+		if (!list_member_oid(stores, relids[i]))
+			kvs_sweep_forget_table(relids[i]);
+}
+
+/* Each store is due in full. */
 static void
 begin_full_pass(void)
 {
 	MemoryContext old;
+	List	   *stores;
 	List	   *unmapped = NIL;
 	ListCell   *lc;
 
 	begin_transaction("looking for stores");
-	foreach(lc, kvs_sweep_list_stores())
+	stores = kvs_sweep_list_stores();
+	forget_others(stores);
+	foreach(lc, stores)
 	{
 		KvsExpiryTable *table = kvs_expiry_get_table(lfirst_oid(lc));
 
@@ -272,6 +287,7 @@ do_step(void)
 	PG_CATCH();
 	{
 		recover(work.relid);
+		memset(&result, 0, sizeof(result));
 	}
 	PG_END_TRY();
 
@@ -286,7 +302,7 @@ do_step(void)
 								 (long long) result.removed, work.relid, took)));
 	if (result.removed >= kvs_guc_sweep_batch)
 		wait_for(Min(took, NAP_MAX));
-	else if (result.pass_blocks > 0 && result.removed == 0)
+	else if (result.pass_blocks > 0 && result.pass_removed == 0)
 		pass_after = TimestampTzPlusMilliseconds(start, 1000 * result.pass_blocks / PASS_RATE);
 	return true;
 }

@@ -1,0 +1,409 @@
+/*
+ * expirydue.c
+ *		The expiry map, read: what is due where, and when to look again.  The design is in expiry.c.
+ *
+ * The map's lock is held in share mode while it is read, so that no entry comes or goes; the slots change all the while.
+ */
+#include "postgres.h"
+
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "expiry.h"
+#include "expirymap.h"
+
+/* First and longest delay between full passes over a database, in milliseconds; it doubles in between. */
+#define FIRST_FULL_DELAY	(60 * 1000)
+#define LAST_FULL_DELAY		(24 * 60 * 60 * 1000)
+
+/* First and longest time that a failing table is put aside, in milliseconds; it doubles in between. */
+#define FIRST_BACKOFF		1000
+#define LAST_BACKOFF		(60 * 1000)
+
+/* An ERROR of a worker is logged at most so often, in milliseconds. */
+#define LOG_INTERVAL		(60 * 1000)
+
+/* ---- Sweepers ---- */
+
+void
+kvs_expiry_check_file(KvsExpiryTable *table, Oid filenumber)
+{
+	if (pg_atomic_read_u32(&table->filenumber) == filenumber)
+		return;
+	kvs_expiry_lower_slot(&table->whole, DT_NOBEGIN);
+	pg_atomic_write_u32(&table->pass_block, InvalidBlockNumber);
+	pg_memory_barrier();
+	pg_atomic_write_u32(&table->filenumber, filenumber);
+}
+
+BlockNumber
+kvs_expiry_pass_block(KvsExpiryTable *table)
+{
+	return pg_atomic_read_u32(&table->pass_block);
+}
+
+void
+kvs_expiry_begin_pass(KvsExpiryTable *table)
+{
+	pg_atomic_write_u32(&table->pass_block, 0);
+	pg_atomic_exchange_u64(&table->whole, (uint64) DT_NOEND);
+}
+
+/* All of the table is due, or a pass over it is under way. */
+static bool
+is_due_in_full(KvsExpiryTable *table, TimestampTz now)
+{
+	return pg_atomic_read_u32(&table->pass_block) != InvalidBlockNumber || kvs_expiry_read_slot(&table->whole) <= now;
+}
+
+/* Mark the tables of this database that have something due; the map's lock is held. */
+static void
+mark_due_tables(TimestampTz now, bool passes, bool *due)
+{
+	for (int i = 0; i < KVS_EXPIRY_TABLES; i++)
+		due[i] = passes && kvs_expiry_map->tables[i].database == MyDatabaseId && is_due_in_full(&kvs_expiry_map->tables[i], now);
+	for (int i = 0; i < kvs_expiry_map->nextents; i++)
+	{
+		KvsExpiryExtent *extent = &kvs_expiry_map->extents[i];
+
+		if (extent->table == NULL || extent->table->database != MyDatabaseId)
+			continue;
+		for (int n = 0; n < KVS_EXTENT_GROUPS && !due[extent->table - kvs_expiry_map->tables]; n++)
+			due[extent->table - kvs_expiry_map->tables] = kvs_expiry_read_slot(&extent->slots[n]) <= now;
+	}
+}
+
+/* Fill in what is due in a table; the map's lock is held. */
+static void
+collect_work(KvsExpiryTable *table, TimestampTz now, bool passes, KvsExpiryWork *work)
+{
+	work->relid = table->relid;
+	work->table = table;
+	work->whole = passes && is_due_in_full(table, now);
+	work->ngroups = 0;
+	for (int i = 0; i < kvs_expiry_map->nextents; i++)
+	{
+		KvsExpiryExtent *extent = &kvs_expiry_map->extents[i];
+
+		if (extent->table != table)
+			continue;
+		for (int n = 0; n < KVS_EXTENT_GROUPS && work->ngroups < KVS_EXPIRY_WORK_GROUPS; n++)
+		{
+			if (kvs_expiry_read_slot(&extent->slots[n]) > now)
+				continue;
+			work->groups[work->ngroups].slot = &extent->slots[n];
+			work->groups[work->ngroups].block = extent->number * KVS_EXTENT_BLOCKS + n * KVS_EXPIRY_GROUP;
+			work->ngroups++;
+		}
+	}
+}
+
+bool
+kvs_expiry_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *work)
+{
+	static int	last_table = 0;
+
+	KvsExpiryTable *found = NULL;
+	bool		due[KVS_EXPIRY_TABLES];
+
+	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
+	if (OidIsValid(relid))
+		found = kvs_expiry_find_table(relid);
+	else
+	{
+		mark_due_tables(now, passes, due);
+		for (int i = 1; i <= KVS_EXPIRY_TABLES && found == NULL; i++)
+		{
+			int			n = (last_table + i) % KVS_EXPIRY_TABLES;
+
+			if (!due[n] || (TimestampTz) pg_atomic_read_u64(&kvs_expiry_map->tables[n].aside_until) > now)
+				continue;
+			found = &kvs_expiry_map->tables[n];
+			last_table = n;
+		}
+	}
+	if (found != NULL)
+		collect_work(found, now, passes, work);
+	LWLockRelease(kvs_expiry_map->lock);
+	return found != NULL && (work->whole || work->ngroups > 0);
+}
+
+void
+kvs_expiry_put_aside(Oid relid, TimestampTz now, bool failed)
+{
+	KvsExpiryTable *table;
+	int			delay = KVS_EXPIRY_RETRY;
+
+	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
+	table = kvs_expiry_find_table(relid);
+	if (table != NULL)
+	{
+		uint32		failures = failed ? pg_atomic_fetch_add_u32(&table->failures, 1) : 0;
+
+		if (failed)
+			delay = Min(FIRST_BACKOFF << Min(failures, 10), LAST_BACKOFF);
+		pg_atomic_write_u64(&table->aside_until, (uint64) TimestampTzPlusMilliseconds(now, delay));
+	}
+	LWLockRelease(kvs_expiry_map->lock);
+}
+
+void
+kvs_expiry_done_well(KvsExpiryTable *table)
+{
+	pg_atomic_write_u32(&table->failures, 0);
+}
+
+/* ---- Schedule ---- */
+
+int
+kvs_expiry_next_delay(void)
+{
+	int			delay = pg_atomic_read_u32(&kvs_expiry_my_database->full_delay);
+
+	delay = delay == 0 ? FIRST_FULL_DELAY : Min(2 * delay, LAST_FULL_DELAY);
+	pg_atomic_write_u32(&kvs_expiry_my_database->full_delay, delay);
+	return delay;
+}
+
+bool
+kvs_expiry_may_log(TimestampTz now)
+{
+	TimestampTz last = (TimestampTz) pg_atomic_read_u64(&kvs_expiry_my_database->logged_at);
+
+	if (last != DT_NOBEGIN && !TimestampDifferenceExceeds(last, now, LOG_INTERVAL))
+		return false;
+	pg_atomic_write_u64(&kvs_expiry_my_database->logged_at, (uint64) now);
+	return true;
+}
+
+/* The earliest time of all slots of this database; "aside": a table that is put aside is not due before it is back. */
+static TimestampTz
+read_map(bool aside, bool known_only)
+{
+	TimestampTz result = DT_NOEND;
+
+	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
+	for (int i = 0; i < KVS_EXPIRY_TABLES + kvs_expiry_map->nextents; i++)
+	{
+		KvsExpiryExtent *extent = i < KVS_EXPIRY_TABLES ? NULL : &kvs_expiry_map->extents[i - KVS_EXPIRY_TABLES];
+		KvsExpiryTable *table = extent ? extent->table : &kvs_expiry_map->tables[i];
+		TimestampTz earliest = DT_NOEND;
+
+		if (table == NULL || table->database != MyDatabaseId)
+			continue;
+		if (extent == NULL)
+		{
+			earliest = kvs_expiry_read_slot(&table->whole);
+			if (pg_atomic_read_u32(&table->pass_block) != InvalidBlockNumber)
+				earliest = DT_NOBEGIN;
+		}
+		for (int n = 0; extent != NULL && n < KVS_EXTENT_GROUPS; n++)
+			earliest = Min(earliest, kvs_expiry_read_slot(&extent->slots[n]));
+		if (aside && earliest != DT_NOEND)
+			earliest = Max(earliest, (TimestampTz) pg_atomic_read_u64(&table->aside_until));
+		if (!known_only || earliest != DT_NOBEGIN)
+			result = Min(result, earliest);
+	}
+	LWLockRelease(kvs_expiry_map->lock);
+	return result;
+}
+
+TimestampTz
+kvs_expiry_next(void)
+{
+	TimestampTz next;
+
+	pg_atomic_exchange_u64(&kvs_expiry_my_database->next_due, (uint64) DT_NOEND);
+	next = Min(read_map(true, false), kvs_expiry_read_slot(&kvs_expiry_my_database->full));
+	kvs_expiry_lower_slot(&kvs_expiry_my_database->next_due, next);
+	return next;
+}
+
+int
+kvs_expiry_list_databases(KvsExpiryDatabaseDue *list)
+{
+	int			count = 0;
+
+	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
+	for (int i = 0; i < KVS_EXPIRY_DATABASES; i++)
+	{
+		KvsExpiryDatabase *entry = &kvs_expiry_map->databases[i];
+
+		if (!OidIsValid(entry->database))
+			continue;
+		list[count].database = entry->database;
+		list[count].due = kvs_expiry_read_slot(&entry->next_due);
+		count++;
+	}
+	LWLockRelease(kvs_expiry_map->lock);
+	return count;
+}
+
+bool
+kvs_expiry_worker_sleeps(TimestampTz wake_at, TimestampTz next)
+{
+	pg_atomic_write_u64(&kvs_expiry_my_database->wake_at, (uint64) wake_at);
+	pg_memory_barrier();
+	return kvs_expiry_read_slot(&kvs_expiry_my_database->next_due) >= Min(wake_at, next);
+}
+
+void
+kvs_expiry_worker_awake(void)
+{
+	kvs_expiry_my_database->latch = MyLatch;
+	pg_atomic_write_u64(&kvs_expiry_my_database->wake_at, (uint64) DT_NOBEGIN);
+}
+
+void
+kvs_expiry_worker_leaves(bool again)
+{
+	if (kvs_expiry_my_database == NULL)
+		return;
+	kvs_expiry_my_database->latch = NULL;
+	pg_atomic_write_u64(&kvs_expiry_my_database->wake_at, (uint64) DT_NOEND);
+	if (again)
+		kvs_expiry_lower_slot(&kvs_expiry_my_database->next_due, DT_NOBEGIN);
+}
+
+static bool
+has_come_earlier(const KvsExpiryDatabase *entry, TimestampTz due, const KvsExpiryDatabaseDue *seen, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (seen[i].database == entry->database)
+			return due < seen[i].due;
+	return true;
+}
+
+bool
+kvs_expiry_launcher_sleeps(TimestampTz wake_at, const KvsExpiryDatabaseDue *seen, int count)
+{
+	bool		result = true;
+
+	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
+	for (int i = 0; i < KVS_EXPIRY_DATABASES; i++)
+		if (OidIsValid(kvs_expiry_map->databases[i].database) && kvs_expiry_map->databases[i].latch == NULL)
+			pg_atomic_write_u64(&kvs_expiry_map->databases[i].wake_at, (uint64) wake_at);
+	pg_memory_barrier();
+	for (int i = 0; i < KVS_EXPIRY_DATABASES && result; i++)
+	{
+		KvsExpiryDatabase *entry = &kvs_expiry_map->databases[i];
+		TimestampTz due = kvs_expiry_read_slot(&entry->next_due);
+
+		if (OidIsValid(entry->database) && entry->latch == NULL && due < wake_at)
+			result = !has_come_earlier(entry, due, seen, count);
+	}
+	LWLockRelease(kvs_expiry_map->lock);
+	return result;
+}
+
+void
+kvs_expiry_launcher_starts(void)
+{
+	kvs_expiry_map->launcher = MyLatch;
+}
+
+/* ---- SQL ---- */
+
+/* kvstore.announce(): at commit, the launcher is told that this database has the extension. */
+PG_FUNCTION_INFO_V1(kvstore_announce);
+Datum
+kvstore_announce(PG_FUNCTION_ARGS)
+{
+	if (kvs_expiry_get_database() != NULL)
+	{
+		/* What an earlier extension in this database learned about its passes does not count. */
+		pg_atomic_write_u32(&kvs_expiry_my_database->full_delay, 0);
+		kvs_expiry_lower_at_commit(&kvs_expiry_my_database->full, DT_NOBEGIN);
+	}
+	PG_RETURN_BOOL(kvs_expiry_my_database != NULL);
+}
+
+/* kvstore.oldest_due() returns timestamptz: since when something may be due in this database, NULL: nothing is, or there is no map */
+PG_FUNCTION_INFO_V1(kvstore_oldest_due);
+Datum
+kvstore_oldest_due(PG_FUNCTION_ARGS)
+{
+	TimestampTz oldest = kvs_expiry_map ? read_map(false, true) : DT_NOEND;
+
+	if (oldest > GetCurrentTimestamp())
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(oldest);
+}
+
+typedef struct MapRow
+{
+	Oid			relid;
+	int64		block;			/* -1: the whole table */
+	TimestampTz due;
+} MapRow;
+
+/* All slots of this database that are not "never".  "rows" has room for every slot of the map. */
+static int
+copy_map(MapRow *rows)
+{
+	int			count = 0;
+
+	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
+	for (int i = 0; i < KVS_EXPIRY_TABLES; i++)
+	{
+		KvsExpiryTable *table = &kvs_expiry_map->tables[i];
+
+		if (table->database != MyDatabaseId)
+			continue;
+		rows[count].relid = table->relid;
+		rows[count].block = -1;
+		rows[count].due = kvs_expiry_read_slot(&table->whole);
+		if (pg_atomic_read_u32(&table->pass_block) != InvalidBlockNumber)
+			rows[count].due = DT_NOBEGIN;
+		count += rows[count].due != DT_NOEND;
+	}
+	for (int i = 0; i < kvs_expiry_map->nextents; i++)
+	{
+		KvsExpiryExtent *extent = &kvs_expiry_map->extents[i];
+
+		if (extent->table == NULL || extent->table->database != MyDatabaseId)
+			continue;
+		for (int n = 0; n < KVS_EXTENT_GROUPS; n++)
+		{
+			rows[count].relid = extent->table->relid;
+			rows[count].block = (int64) extent->number * KVS_EXTENT_BLOCKS + n * KVS_EXPIRY_GROUP;
+			rows[count].due = kvs_expiry_read_slot(&extent->slots[n]);
+			count += rows[count].due != DT_NOEND;
+		}
+	}
+	LWLockRelease(kvs_expiry_map->lock);
+	return count;
+}
+
+/* kvstore.expiry_map(): the slots of this database that are not "never": table, first block (NULL: the whole table), due. */
+PG_FUNCTION_INFO_V1(kvstore_expiry_map);
+Datum
+kvstore_expiry_map(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MapRow	   *rows;
+	int			count;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (kvs_expiry_map == NULL)
+		return (Datum) 0;
+	rows = MemoryContextAllocHuge(CurrentMemoryContext,
+								  sizeof(MapRow) * (KVS_EXPIRY_TABLES + (Size) kvs_expiry_map->nextents * KVS_EXTENT_GROUPS + 1));
+	count = copy_map(rows);
+	for (int i = 0; i < count; i++)
+	{
+		Datum		values[3] = {
+			ObjectIdGetDatum(rows[i].relid), Int64GetDatum(rows[i].block), TimestampTzGetDatum(rows[i].due)
+		};
+		bool		nulls[3] = {false, rows[i].block < 0, false};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	pfree(rows);
+	return (Datum) 0;
+}

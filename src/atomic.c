@@ -172,21 +172,39 @@ fold_key(Atomic *atomic, const AtomicKey *key, KvsEntry *entry)
 	return state.present;
 }
 
-/* Does an entry come out of these operations if there was none? */
+/* Does an entry come out of these operations, if they succeed? */
 static bool
-becomes_present(Atomic *atomic, AtomicKey *key, KvsEntry *entry)
+becomes_present(const Atomic *atomic, const AtomicKey *key)
 {
-	memset(&key->state, 0, sizeof(key->state));
-	return fold_key(atomic, key, entry);
+	bool		present = false;
+
+	for (int i = 0; i < key->count; i++)
+		if (atomic->operations[key->first + i].type != KVS_OPERATION_CHECK)
+			present = atomic->operations[key->first + i].type != KVS_OPERATION_DELETE;
+	return present;
+}
+
+/* Arithmetic can fail, and on what there is it fails otherwise than on nothing. */
+static bool
+has_arithmetic(const Atomic *atomic, const AtomicKey *key)
+{
+	for (int i = 0; i < key->count; i++)
+		if (atomic->operations[key->first + i].type == KVS_OPERATION_ARITHMETIC)
+			return true;
+	return false;
 }
 
 /* ---- Locking ---- */
 
-/* Insert the row that the key becomes.  False if there is a row after all, which we have locked then. */
+/* Insert the row that the key becomes, there being none.  False if there is a row after all, which we have locked then. */
 static bool
-claim(Atomic *atomic, AtomicKey *key, const KvsEntry *entry)
+claim(Atomic *atomic, AtomicKey *key)
 {
-	key->claimed = kvs_store_claim(atomic->store, entry, atomic_stamp(atomic), &atomic->outdated);
+	KvsEntry	entry = {0};
+
+	memset(&key->state, 0, sizeof(key->state));
+	fold_key(atomic, key, &entry);
+	key->claimed = kvs_store_claim(atomic->store, &entry, atomic_stamp(atomic), &atomic->outdated);
 	return key->claimed;
 }
 
@@ -208,18 +226,17 @@ expects_absence(const Atomic *atomic, const AtomicKey *key)
 static void
 lock_written_key(Atomic *atomic, AtomicKey *key)
 {
-	KvsEntry	entry = {0};
-	bool		creates = expects_absence(atomic, key) && becomes_present(atomic, key, &entry);
+	bool		creates = expects_absence(atomic, key) && becomes_present(atomic, key);
 
 	/* "Set if absent": most likely it is, and then to insert it is all. */
-	if (key->checked && creates && claim(atomic, key, &entry))
+	if (key->checked && creates && !has_arithmetic(atomic, key) && claim(atomic, key))
 		return;
 	while (!(key->exists = kvs_store_lock(atomic->store, &key->key, true, atomic->now, &key->state)))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (creates)
 		{
-			if (claim(atomic, key, &entry))
+			if (claim(atomic, key))
 				return;
 		}
 		else if (key->checked && expects_absence(atomic, key))
@@ -236,14 +253,12 @@ lock_written_key(Atomic *atomic, AtomicKey *key)
 static void
 take_key(Atomic *atomic, AtomicKey *key, bool later_locks)
 {
-	KvsEntry	entry = {0};
-
 	if (!key->written)
 		kvs_check_hold(atomic->store, &key->key, atomic->now, &key->state);
 	else if (key->needs_state)
 		lock_written_key(atomic, key);
-	else if (later_locks && becomes_present(atomic, key, &entry))
-		claim(atomic, key, &entry);
+	else if (later_locks)
+		claim(atomic, key);		/* only set */
 
 	for (int i = 0; i < key->count; i++)
 	{

@@ -619,7 +619,7 @@ sub connect_psql
 	disconnect_psql();
 	my $connection = $node->connstr('postgres');
 	local $ENV{PGCLIENTENCODING} = 'UTF8';
-	$pid = open2($out, $in, "exec psql -X -A -t -q -P null=NULL -d \"$connection\" 2> /dev/null");
+	$pid = open2($out, $in, "exec psql -X -A -t -q -P null=NULL -v v=0 -d \"$connection\" 2> /dev/null");
 }
 
 sub disconnect_psql

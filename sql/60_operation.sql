@@ -31,7 +31,7 @@ COMMENT ON FUNCTION kv_sweep(bigint) IS
 CREATE FUNCTION kv_maintain() RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_maintain';
 COMMENT ON FUNCTION kv_maintain() IS
-    'read all stores on which you have DELETE, remove what has expired, move the versionstamps above all that are stored; returns how many entries were removed. For pg_cron, where kvstore is not in shared_preload_libraries, and after a restore';
+    'remove what has expired from all stores on which you have DELETE, and move the versionstamps above all stored ones; for pg_cron without preload, and after a restore; returns how many were removed';
 
 CREATE FUNCTION kvstore.announce() RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_announce';

@@ -47,6 +47,7 @@
 
 #include "check.h"
 #include "compat.h"
+#include "direct.h"
 #include "shmem.h"
 
 /* Our place among advisory locks, where PostgreSQL uses 1 and 2; seen as objsubid in pg_locks. */
@@ -75,9 +76,9 @@ set_lock_tag(LOCKTAG *tag, uint64 hash)
 	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, KVS_LOCK_CLASS);
 }
 
-/* Does the snapshot see a row of this key? */
+/* Does the snapshot see a row of this key?  *live: and has it not expired? */
 static bool
-find_row(Relation rel, Relation index, Datum key, Snapshot snapshot)
+find_row(Relation rel, Relation index, Datum key, Snapshot snapshot, bool *live)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	IndexScanDesc scan = kvs_compat_index_beginscan(rel, index, snapshot, 1);
@@ -87,6 +88,9 @@ find_row(Relation rel, Relation index, Datum key, Snapshot snapshot)
 	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, F_BYTEAEQ, key);
 	index_rescan(scan, &scan_key, 1, NULL, 0);
 	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	if (found)
+		slot_getsomeattrs(slot, KVS_COLUMNS);
+	*live = found && kvs_direct_is_live(slot, GetCurrentTimestamp());
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	return found;
@@ -128,11 +132,11 @@ kvs_check_inserted(const KvsStore *store, Datum key)
 
 	/*
 	 * ON CONFLICT tells of rows that came since the snapshot, but not of one that went: that deletion would be overwritten unseen.  The snapshot
-	 * of the statement does not see what the statement itself inserts.
+	 * of the statement does not see what the statement itself inserts.  An expired row was swept: nobody misses it.
 	 */
 	rel = table_open(store->relid, AccessShareLock);
 	index = index_open(store->indexid, AccessShareLock);
-	was_there = find_row(rel, index, key, GetActiveSnapshot());
+	find_row(rel, index, key, GetActiveSnapshot(), &was_there);
 	index_close(index, NoLock);
 	table_close(rel, NoLock);
 	if (was_there)
@@ -172,10 +176,11 @@ row_exists(KvsStore *store, const KvsKey *key, TransactionId *pending)
 	Relation	index = index_open(store->indexid, AccessShareLock);
 	SnapshotData dirty;
 	bool		found;
+	bool		live;
 
 	*pending = InvalidTransactionId;
 	InitDirtySnapshot(dirty);
-	found = find_row(rel, index, KvsKeyDatum(key), &dirty);
+	found = find_row(rel, index, KvsKeyDatum(key), &dirty, &live);
 	if (found)
 		*pending = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
 	else
@@ -185,7 +190,7 @@ row_exists(KvsStore *store, const KvsKey *key, TransactionId *pending)
 		 * index.  Whoever did that has committed, so a snapshot taken now sees it.
 		 */
 		PushActiveSnapshot(GetLatestSnapshot());
-		found = find_row(rel, index, KvsKeyDatum(key), GetActiveSnapshot());
+		found = find_row(rel, index, KvsKeyDatum(key), GetActiveSnapshot(), &live);
 		PopActiveSnapshot();
 	}
 	index_close(index, NoLock);

@@ -50,6 +50,7 @@ last_stamp(void)
 	Relation	rel = relation_open(kvs_catalog_get()->sequence, AccessShareLock);
 	Buffer		buffer = ReadBuffer(rel, 0);
 	HeapTupleData tuple;
+	Form_pg_sequence_data sequence;
 	Page		page;
 	ItemId		item;
 	int64		result;
@@ -58,7 +59,8 @@ last_stamp(void)
 	page = BufferGetPage(buffer);
 	item = PageGetItemId(page, FirstOffsetNumber);
 	tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-	result = ((Form_pg_sequence_data) GETSTRUCT(&tuple))->last_value;
+	sequence = (Form_pg_sequence_data) GETSTRUCT(&tuple);
+	result = sequence->is_called ? sequence->last_value : sequence->last_value - 1;
 	UnlockReleaseBuffer(buffer);
 	relation_close(rel, AccessShareLock);
 	return result;
@@ -138,10 +140,10 @@ kvs_stamp_raise(int64 stamp)
 	Oid			sequence = kvs_catalog_get()->sequence;
 
 	/* Numbers only grow, so a look without the lock may settle it. */
-	if (last_stamp() > stamp)
+	if (last_stamp() >= stamp)
 		return;
 	LockRelationOid(sequence, ShareUpdateExclusiveLock);
-	if (last_stamp() <= stamp)
+	if (last_stamp() < stamp)
 	{
 		if (stamp > PG_INT64_MAX - KVS_STAMP_JUMP)
 			ereport(ERROR,

@@ -43,6 +43,8 @@ INSERT INTO promised VALUES
     ('kv_atomic', $$operations jsonb, store text = 'default'$$, 'TABLE(ok boolean, versionstamp bigint, failed_checks bigint[])', 'write'),
     ('kv_import', $$data jsonb, store text = 'default'$$, 'bigint', 'write'),
     ('kv_export', $$prefix KEY, store text = 'default'$$, 'jsonb', 'read'),
+    ('kv_sweep', 'max_count bigint = NULL', 'bigint', 'write'),
+    ('kv_maintain', '', 'bigint', 'write'),
     ('kv_version', '', 'text', 'read'),
     ('kv_health', '', 'TABLE(status text, reason text, connected boolean, preloaded boolean, worker_running boolean, in_recovery boolean, version text, started_at timestamptz, stores bigint, keys_estimate bigint, '
         'queues bigint, ready bigint, leased bigint, dead bigint, oldest_expired_age_s numeric)', 'look'),

@@ -150,7 +150,7 @@ run_isolation()
 	mapfile -t noload < <(for name in "${all[@]}"; do
 		! grep -q '^# kvs: also without preload' "$KVS_ROOT/test/specs/$name.spec" || say "$name"
 	done)
-	run_pg_regress isolation still isolation/pg_isolation_regress isolation_regression results "${all[@]}"
+	run_pg_regress isolation preload isolation/pg_isolation_regress isolation_regression results "${all[@]}"
 	run_pg_regress isolation-noload noload isolation/pg_isolation_regress isolation_regression results/noload "${noload[@]}"
 }
 
@@ -230,11 +230,8 @@ say "kvstore on $("$KVS_BIN/postgres" --version), built and installed into a pri
 
 if wanted_suite regress || wanted_suite isolation || wanted_suite pgtap; then
 	start=$EPOCHREALTIME
-	kvs_server_start preload "shared_preload_libraries = 'kvstore'" "fsync = off"
-	if wanted_suite isolation; then
-		# Specs look at expired rows too: here no worker takes them away in the meantime.
-		kvs_server_start still "shared_preload_libraries = 'kvstore'" "fsync = off" "max_worker_processes = 0"
-	fi
+	# Tests look at expired rows too: here no worker takes them away in the meantime.  It has TAP tests of its own.
+	kvs_server_start preload "shared_preload_libraries = 'kvstore'" "fsync = off" "max_worker_processes = 0"
 	if wanted_suite regress || wanted_suite isolation; then
 		kvs_server_start noload "fsync = off"
 	fi

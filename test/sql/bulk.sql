@@ -121,6 +121,17 @@ SELECT key FROM pg_temp.entries();
 SELECT kv_delete_prefix(kv_key('a:1', 1), 'bulk'), kv_delete_prefix(kv_key(1), 'bulk'), kv_delete_prefix(kv_key(2), 'bulk'), kv_delete_prefix('[{"utf8": "YQBi"}]'::kvkey, 'bulk');
 SELECT key FROM pg_temp.entries();
 
+-- The same with an index of the owner's on the table.
+CREATE INDEX bulk_kind ON kvstore.s_bulk (kind);
+SELECT pg_temp.fill() IS NOT NULL AS filled;
+SELECT kv_delete_prefix('a:', 'bulk'), kv_delete_prefix('ab', 'bulk'), kv_delete_prefix(kv_key('a:1'), 'bulk'), kv_delete_many(ARRAY['b', 'a', 'none', 'a:3'], 'bulk');
+SELECT key FROM pg_temp.entries();
+SELECT pg_temp.fill() IS NOT NULL AS filled;
+SELECT kv_set_many(ARRAY['b', 'a', 'new'], ARRAY['0', '0', '0']::jsonb[], store => 'bulk') > 0 AS set;
+SELECT key, value FROM pg_temp.entries() WHERE behind = 0;
+SELECT kv_clear('bulk');
+DROP INDEX kvstore.bulk_kind;
+
 --
 -- kv_clear
 --

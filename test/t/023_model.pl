@@ -728,13 +728,16 @@ sub run_model
 	$problem = undef;
 	my %models = (
 		"m_$name" => { entries => {}, highest => {}, default => 0 },
-		"t_$name" => { entries => {}, highest => {}, default => 9 });
+		"t_$name" => { entries => {}, highest => {}, default => 9 },
+		# with an index of the owner's, so that everything goes by the executor and nothing the short way
+		"i_$name" => { entries => {}, highest => {}, default => 0 });
 	my $file = PostgreSQL::Test::Utils::tempdir . '/batch.sql';
 	my $batches = max(1, int($count / BATCH));
 	my %restart_at = map { int($batches * ($_ + 1) / (@restarts + 1)) => $restarts[$_] } 0 .. $#restarts;
 	my ($expired, $short_batches) = (0, 0);
 
-	$node->safe_psql('postgres', "SELECT kv_create_store('m_$name'); SELECT kv_create_store('t_$name', default_ttl => '9 hours')");
+	$node->safe_psql('postgres', "SELECT kv_create_store('m_$name'); SELECT kv_create_store('t_$name', default_ttl => '9 hours');
+		SELECT kv_create_store('i_$name'); CREATE INDEX ON kvstore.s_i_$name (kind)");
 	connect_psql();
 	for my $number (1 .. $batches)
 	{

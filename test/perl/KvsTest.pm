@@ -3,8 +3,9 @@
 # kvs_node(NAME, preload => 1, conf => TEXT): a started server of its own (PostgreSQL::Test::Cluster), with kvstore
 # preloaded unless preload => 0.
 #
-# kvs_storm(NODE, { name => script, ... }, SECONDS): run several scripts of pgbench at random, by 16 clients (KVS_STORM_FACTOR times as long); fails if one of them ends with an error, or
-# if the server's log has a deadlock.  Gives how many transactions of each there were; none of a name fails too.
+# kvs_storm(NODE, { name => script, ... }, SECONDS): run several scripts of pgbench at random, by 16 clients (KVS_STORM_FACTOR times as long);
+# fails if one of them ends with an error, or if the server's log has a deadlock.  Gives how many transactions of each there were; none of a name
+# fails too.
 #
 # kvs_outcome(NODE, SQL, DATABASE): what a statement gives, or "ERROR" with its SQLSTATE and message in one line.
 package KvsTest;
@@ -54,8 +55,8 @@ sub kvs_storm
 
 	append_to_file("$dir/$_", $scripts->{$_}) for @names;
 	# one thread, because pgbench loses counts with several
-	my @command = ('pgbench', '--no-vacuum', '--client=16', '--jobs=1', '--time=' . $seconds * ($ENV{KVS_STORM_FACTOR} // 1), (map { "--file=$dir/$_" } @names), '--port', $node->port, '--host', $node->host,
-		'postgres');
+	my @command = ('pgbench', '--no-vacuum', '--client=16', '--jobs=1', '--time=' . $seconds * ($ENV{KVS_STORM_FACTOR} // 1),
+		(map { "--file=$dir/$_" } @names), '--port', $node->port, '--host', $node->host, 'postgres');
 	my $ok = IPC::Run::run(\@command, '>', \$out, '2>', \$err);
 	ok($ok && $err !~ /abort|ERROR/, 'no client ended with an error') or diag("$out\n$err");
 	my ($deadlock) = slurp_file($node->logfile, $start) =~ /(deadlock detected\n(?:.*\n){1,20})/;

@@ -216,7 +216,7 @@ wanted=("$@")
 [ $# -gt 0 ] || read -r -a wanted <<< "${BENCH:-}"
 [ ${#wanted[@]} -gt 0 ] || mapfile -t wanted < <(all_benches)
 for name in "${wanted[@]}"; do
-	[ -f "$BENCH_DIR/$name.sh" ] || die "there is no bench \"$name\"; scripts/bench.sh list lists them"
+	[ -f "$BENCH_DIR/$name.sh" ] || die "there is no bench \"$name\"; scripts/bench.sh "list" lists them"
 done
 
 kvs_install_missing bench

@@ -30,6 +30,13 @@ for entries in 10000 1000000 ${KVS_BENCH_LARGE:-10000000}; do
 done
 figure "list: rate at $largest entries by that at 10,000" "$(divide "${LIST_RATE[$largest]}" "${LIST_RATE[10000]}")" at-least 0.8
 
+# Memory: what a backend holds while it lists everything, against the result that stays in a temporary file.
+memory=$(sql "SET work_mem = '4MB'; SELECT sum(length(key)) FROM kv_list('', store => 'groups'); SELECT pg_read_file('/proc/self/status')" |
+	sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p; s/^RssShmem:[^0-9]*\([0-9]*\).*/\1/p' | paste -sd' ' | awk '{ printf "%.0f", ($1 - $2) / 1024 }')
+start=$(sql "SELECT kv_get('none'); SELECT pg_read_file('/proc/self/status')" |
+	sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p; s/^RssShmem:[^0-9]*\([0-9]*\).*/\1/p' | paste -sd' ' | awk '{ printf "%.0f", ($1 - $2) / 1024 }')
+figure "list of $(sql "SELECT kv_count('', 'groups')") entries: MB above a session's start, work_mem 4 MB" "$((memory - start))" at-most 14
+
 # Twenty paths below every tenth string of a store of 1,000,000: the text form steps over them.
 list_data 1000000
 compare 1 kv_list floor
@@ -40,10 +47,3 @@ sql "VACUUM (FREEZE, ANALYZE) kvstore.s_groups"
 side kv_list "SELECT key, value FROM kv_list((1000000 + :id::bigint % 10000)::text || ':', page_size => 100, store => 'groups')"
 compare 1 kv_list floor
 figure "list: rate with families of path keys between by that without" "$(divide "${MEDIAN[kv_list]}" "$without")" at-least 0.8
-
-# Memory: what a backend holds while it lists everything, against the result that stays in a temporary file.
-memory=$(sql "SET work_mem = '4MB'; SELECT sum(length(key)) FROM kv_list('', store => 'groups'); SELECT pg_read_file('/proc/self/status')" |
-	sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p; s/^RssShmem:[^0-9]*\([0-9]*\).*/\1/p' | paste -sd' ' | awk '{ printf "%.0f", ($1 - $2) / 1024 }')
-start=$(sql "SELECT kv_get('none'); SELECT pg_read_file('/proc/self/status')" |
-	sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p; s/^RssShmem:[^0-9]*\([0-9]*\).*/\1/p' | paste -sd' ' | awk '{ printf "%.0f", ($1 - $2) / 1024 }')
-figure "list of $(sql "SELECT kv_count('', 'groups')") entries: MB above a session's start, work_mem 4 MB" "$((memory - start))" at-most 14

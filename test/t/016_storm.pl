@@ -18,7 +18,8 @@ my $transactions = 500;
 sub storm
 {
 	my ($how, %args) = @_;
-	my $node = kvs_node($args{name}, preload => $args{preload}, conf => "synchronous_commit = off\nautovacuum_naptime = 1s\nautovacuum_vacuum_threshold = 10\nautovacuum_vacuum_scale_factor = 0\n");
+	# No worker, for what has expired is to stay in the table.
+	my $node = kvs_node($args{name}, preload => $args{preload}, conf => "max_worker_processes = 0\nsynchronous_commit = off\nautovacuum_naptime = 1s\nautovacuum_vacuum_threshold = 10\nautovacuum_vacuum_scale_factor = 0\n");
 
 	$node->safe_psql('postgres', q{
 		CREATE EXTENSION kvstore;

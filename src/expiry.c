@@ -132,9 +132,8 @@ add_to_list(LoweringList *list, KvsExpirySlot *slot, TimestampTz when)
 	list->count++;
 }
 
-/* After slots were lowered: lower next due, and wake who sleeps too long. */
-static void
-tell_schedule(TimestampTz earliest)
+void
+kvs_expiry_lower_next_due(TimestampTz earliest)
 {
 	Latch	   *latch;
 
@@ -153,7 +152,7 @@ void
 kvs_expiry_lower(KvsExpirySlot *slot, TimestampTz when)
 {
 	kvs_expiry_lower_slot(slot, when);
-	tell_schedule(when);
+	kvs_expiry_lower_next_due(when);
 }
 
 /* Lower all slots of a list.  Runs in transaction callbacks. */
@@ -169,7 +168,7 @@ lower_list(LoweringList *list)
 		kvs_expiry_lower_slot(list->items[i].slot, list->items[i].when);
 		earliest = Min(earliest, list->items[i].when);
 	}
-	tell_schedule(earliest);
+	kvs_expiry_lower_next_due(earliest);
 }
 
 /* ---- Writers ---- */
@@ -188,7 +187,7 @@ kvs_expiry_note_row(Oid relid, BlockNumber block, TimestampTz when)
 	kvs_expiry_made_slot = NULL;
 	slot = kvs_expiry_get_slot(relid, block);
 	if (slot == NULL && kvs_expiry_my_database != NULL)
-		slot = &kvs_expiry_my_database->full;
+		slot = &kvs_expiry_my_database->unmapped;
 	if (unlikely(kvs_expiry_made_slot != NULL))
 		add_to_list(&notes, kvs_expiry_made_slot, DT_NOBEGIN);
 	if (slot != NULL)

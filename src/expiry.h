@@ -129,14 +129,31 @@ extern KvsExpirySlot *kvs_expiry_database(void);
 /* The same, but NULL if the map does not know the database yet. */
 extern KvsExpirySlot *kvs_expiry_find_database(void);
 
+/* The slot of this database for the stores that the map has no room for.  NULL if there is no room for the database. */
+extern KvsExpirySlot *kvs_expiry_unmapped(void);
+
+/*
+ * The worker takes up what one of these slots stands for: it is set to "never", and due again should the worker die before it says that it is done.
+ * One at a time.
+ */
+extern void kvs_expiry_take(KvsExpirySlot *slot);
+extern void kvs_expiry_done(void);
+
 /* The delay until the next full pass over this database, in milliseconds: longer each time. */
 extern int	kvs_expiry_next_delay(void);
 
 /* May an ERROR of this database's worker be logged?  Once a minute. */
 extern bool kvs_expiry_may_log(TimestampTz now);
 
-/* Earliest time at which this database may have something due, read anew from the map; DT_NOEND if never. */
+/* Earliest time at which the map has something due in this database; DT_NOEND if never. */
 extern TimestampTz kvs_expiry_next(void);
+
+/*
+ * Next due of this database, what the launcher goes by: a lower bound of all that a worker has to do there, expiry or other.  The worker clears it, reads
+ * when something is due, and lowers it; whoever comes meanwhile lowers it, too.  Lowering wakes who sleeps too long; a transaction callback may do it.
+ */
+extern void kvs_expiry_clear_next_due(void);
+extern void kvs_expiry_lower_next_due(TimestampTz when);
 
 /* The databases that are in the map, with the earliest time at which each may have something due; returns how many. */
 typedef struct KvsExpiryDatabaseDue

@@ -216,12 +216,32 @@ read_map(bool aside, bool known_only)
 TimestampTz
 kvs_expiry_next(void)
 {
-	TimestampTz next;
+	TimestampTz next = read_map(true, false);
 
+	next = Min(next, kvs_expiry_read_slot(&kvs_expiry_my_database->full));
+	return Min(next, kvs_expiry_read_slot(&kvs_expiry_my_database->unmapped));
+}
+
+void
+kvs_expiry_clear_next_due(void)
+{
 	pg_atomic_exchange_u64(&kvs_expiry_my_database->next_due, (uint64) DT_NOEND);
-	next = Min(read_map(true, false), kvs_expiry_read_slot(&kvs_expiry_my_database->full));
-	kvs_expiry_lower_slot(&kvs_expiry_my_database->next_due, next);
-	return next;
+}
+
+/* What the worker has taken up and is not done with. */
+static KvsExpirySlot *taken = NULL;
+
+void
+kvs_expiry_take(KvsExpirySlot *slot)
+{
+	taken = slot;
+	pg_atomic_exchange_u64(slot, (uint64) DT_NOEND);
+}
+
+void
+kvs_expiry_done(void)
+{
+	taken = NULL;
 }
 
 int
@@ -264,6 +284,8 @@ kvs_expiry_worker_leaves(bool again)
 {
 	if (kvs_expiry_my_database == NULL)
 		return;
+	if (taken != NULL)
+		kvs_expiry_lower_slot(taken, DT_NOBEGIN);
 	kvs_expiry_my_database->latch = NULL;
 	pg_atomic_write_u64(&kvs_expiry_my_database->wake_at, (uint64) DT_NOEND);
 	if (again)

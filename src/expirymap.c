@@ -90,6 +90,7 @@ find_database(bool make)
 	{
 		pg_atomic_write_u64(&free_entry->next_due, (uint64) DT_NOEND);
 		pg_atomic_write_u64(&free_entry->full, (uint64) DT_NOBEGIN);
+		pg_atomic_write_u64(&free_entry->unmapped, (uint64) DT_NOEND);
 		pg_atomic_write_u64(&free_entry->wake_at, (uint64) DT_NOEND);
 		pg_atomic_write_u64(&free_entry->logged_at, (uint64) DT_NOBEGIN);
 		pg_atomic_write_u32(&free_entry->full_delay, 0);
@@ -114,6 +115,12 @@ KvsExpirySlot *
 kvs_expiry_database(void)
 {
 	return kvs_expiry_get_database() ? &kvs_expiry_my_database->full : NULL;
+}
+
+KvsExpirySlot *
+kvs_expiry_unmapped(void)
+{
+	return kvs_expiry_get_database() ? &kvs_expiry_my_database->unmapped : NULL;
 }
 
 KvsExpirySlot *
@@ -345,6 +352,7 @@ init_map(void)
 	{
 		pg_atomic_init_u64(&kvs_expiry_map->databases[i].next_due, 0);
 		pg_atomic_init_u64(&kvs_expiry_map->databases[i].full, 0);
+		pg_atomic_init_u64(&kvs_expiry_map->databases[i].unmapped, 0);
 		pg_atomic_init_u64(&kvs_expiry_map->databases[i].wake_at, 0);
 		pg_atomic_init_u64(&kvs_expiry_map->databases[i].logged_at, 0);
 		pg_atomic_init_u32(&kvs_expiry_map->databases[i].full_delay, 0);

@@ -47,6 +47,7 @@ typedef struct KvsExpiryDatabase
 	/* Atomics. */
 	KvsExpirySlot next_due;		/* lower bound of everything below */
 	KvsExpirySlot full;			/* when all its stores are due in full */
+	KvsExpirySlot unmapped;		/* when something is due in a store that the map has no room for */
 	pg_atomic_uint64 wake_at;	/* a commit that is due before sets the latch of who sleeps */
 	pg_atomic_uint64 logged_at;
 	pg_atomic_uint32 full_delay;	/* milliseconds, the last one */

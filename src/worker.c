@@ -1,24 +1,20 @@
 /*
  * worker.c
- *		The worker of one database: sweeps what is due, and leaves when there is nothing to do.
+ *		The worker of one database: does what is due, and leaves when there is nothing to do.
  *
- * It takes from the expiry map a table that has something due, sweeps a bit of it in a short transaction, and asks again.  A table whose owner's trigger
- * fails, or that somebody has locked, is put aside and does not stop the others.  First of all, and then at intervals that grow from a minute to a
- * day, all stores are due in full: that is the safety net for what the map cannot know, such as a restored dump.  A pass over a table that finds
- * nothing reads PASS_RATE blocks a second at most.
+ * What there is to do are tasks, in a list; each in turn does a bit in short transactions, until none has anything due.  Then the worker sleeps until
+ * the first of them has, or until next due is lowered (expiry.c).
  *
  * Two things make it leave: nothing is due for LINGER, or somebody wants the database for himself.  DROP DATABASE and CREATE DATABASE ... TEMPLATE
  * hold a lock on the database, and wait only 5 s for those who are connected; so before each step we try that lock.  A launcher that has no
  * room for another database asks us to leave, too.
  *
- * Removing is idempotent, so nobody waits for its WAL: synchronous_commit is off here.  A step that removed a full batch is followed by a nap as long as
- * it took, up to NAP_MAX, which leaves a core half to the others.
+ * What tasks do is idempotent, so nobody waits for its WAL: synchronous_commit is off here.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "catalog/pg_database.h"
-#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -28,39 +24,24 @@
 #include "storage/lock.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "compat.h"
 #include "expiry.h"
-#include "guc.h"
 #include "launcher.h"
 #include "sweep.h"
 #include "worker.h"
 
 /* All in milliseconds. */
-#define SWEEP_PAUSE		250		/* at least between two looks at the map: what is due meanwhile is one transaction */
+#define PAUSE			250		/* at least between two looks at what is due: what comes meanwhile is done together */
 #define LINGER			5000	/* leave when nothing is due for so long */
 #define POLL			1000	/* see at least so often whether somebody wants the database */
-#define NAP_MAX			20
 #define SHARE			1000	/* leave after so long when other databases wait for a worker */
 
-/* Blocks a second that passes read as long as they find nothing. */
-#define PASS_RATE		1000
+static const KvsWorkerTask *const tasks[] = {&kvs_worker_sweep_task};
 
-/* What happened since there was nothing to do. */
-typedef struct Busy
-{
-	TimestampTz since;
-	int64		removed;
-	int			batches;
-} Busy;
-
-static TimestampTz pass_after = DT_NOBEGIN; /* no pass before */
-static Busy busy;
 static MemoryContext step_context;
 static KvsWorkerEnd ending = KVS_WORKER_FAILED;
 
@@ -118,8 +99,15 @@ handle_signals(void)
 	}
 }
 
-static void
-wait_for(long timeout)
+bool
+kvs_worker_is_in_the_way(void)
+{
+	handle_signals();
+	return database_is_wanted();
+}
+
+void
+kvs_worker_wait(long timeout)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
 					 kvs_compat_wait_event("KvstoreWorker"));
@@ -129,8 +117,8 @@ wait_for(long timeout)
 
 /* ---- Transactions ---- */
 
-static void
-begin_transaction(const char *activity)
+void
+kvs_worker_begin(const char *activity)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -138,8 +126,8 @@ begin_transaction(const char *activity)
 	MemoryContextSwitchTo(step_context);
 }
 
-static void
-commit_transaction(void)
+void
+kvs_worker_commit(void)
 {
 	CommitTransactionCommand();
 	MemoryContextReset(step_context);
@@ -147,9 +135,8 @@ commit_transaction(void)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* An ERROR in what we did to a table (InvalidOid: to the database).  It is logged once a minute. */
-static void
-recover(Oid relid)
+void
+kvs_worker_recover(Oid relid)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -157,7 +144,8 @@ recover(Oid relid)
 	MemoryContextSwitchTo(step_context);
 	if (kvs_expiry_may_log(now))
 	{
-		errcontext("kvstore worker, table %u", relid);
+		if (OidIsValid(relid))
+			errcontext("kvstore worker, table %u", relid);
 		EmitErrorReport();
 	}
 	AbortOutOfAnyTransaction();
@@ -169,181 +157,56 @@ recover(Oid relid)
 	RESUME_INTERRUPTS();
 }
 
-/* ---- All stores ---- */
-
-/* A store that the map has no room for: sweep it now, as far as it goes. */
-static void
-sweep_unmapped(Oid relid)
-{
-	KvsSweepResult result;
-
-	do
-	{
-		handle_signals();
-		begin_transaction("sweeping expired entries");
-		kvs_sweep_table(relid, kvs_guc_sweep_batch, &result);
-		commit_transaction();
-		busy.removed += result.removed;
-	} while (result.removed >= kvs_guc_sweep_batch && !database_is_wanted());
-}
-
-/* The map forgets what is no store any more; else its slots would wait until they are due. */
-static void
-forget_others(const List *stores)
-{
-	Oid		   *relids = palloc(sizeof(Oid) * KVS_EXPIRY_TABLES);
-	int			count = kvs_expiry_list_tables(relids, KVS_EXPIRY_TABLES);
-
-	for (int i = 0; i < count; i++)
-		if (!list_member_oid(stores, relids[i]))
-			kvs_sweep_forget_table(relids[i]);
-}
-
-/* Each store is due in full. */
-static void
-begin_full_pass(void)
-{
-	MemoryContext old;
-	List	   *stores;
-	List	   *unmapped = NIL;
-	ListCell   *lc;
-
-	begin_transaction("looking for stores");
-	stores = kvs_sweep_list_stores();
-	forget_others(stores);
-	foreach(lc, stores)
-	{
-		KvsExpiryTable *table = kvs_expiry_get_table(lfirst_oid(lc));
-
-		if (table != NULL)
-			kvs_expiry_lower(kvs_expiry_whole(table), DT_NOBEGIN);
-		else
-		{
-			old = MemoryContextSwitchTo(TopMemoryContext);
-			unmapped = lappend_oid(unmapped, lfirst_oid(lc));
-			MemoryContextSwitchTo(old);
-		}
-	}
-	commit_transaction();
-
-	foreach(lc, unmapped)
-		sweep_unmapped(lfirst_oid(lc));
-	list_free(unmapped);
-}
-
-/* If the database is due in full, begin with that. */
-static void
-check_full_pass(void)
-{
-	KvsExpirySlot *slot = kvs_expiry_database();
-	TimestampTz now = GetCurrentTimestamp();
-
-	if ((TimestampTz) pg_atomic_read_u64(slot) > now)
-		return;
-	pg_atomic_exchange_u64(slot, (uint64) DT_NOEND);
-	PG_TRY();
-	{
-		begin_full_pass();
-		kvs_expiry_lower(slot, TimestampTzPlusMilliseconds(now, kvs_expiry_next_delay()));
-	}
-	PG_CATCH();
-	{
-		recover(InvalidOid);
-		kvs_expiry_lower(slot, TimestampTzPlusMilliseconds(now, LINGER));
-	}
-	PG_END_TRY();
-}
-
-/* ---- One step ---- */
-
-static void
-run_step(const KvsExpiryWork *work, KvsSweepResult *result)
-{
-	begin_transaction("sweeping expired entries");
-	kvs_sweep_step(work, kvs_guc_sweep_batch, result);
-	commit_transaction();
-	if (result->outcome == KVS_SWEEP_LOCKED)
-		kvs_expiry_put_aside(work->relid, GetCurrentTimestamp(), false);
-	else if (result->outcome == KVS_SWEEP_DONE)
-		kvs_expiry_done_well(work->table);
-}
-
-/* Sweep a bit of one table.  False: nothing is due. */
-static bool
-do_step(void)
-{
-	static KvsExpiryWork work;
-
-	TimestampTz start = GetCurrentTimestamp();
-	KvsSweepResult result = {0};
-	long		took;
-
-	if (!kvs_expiry_find_work(InvalidOid, start, start >= pass_after, &work))
-		return false;
-	PG_TRY();
-	{
-		run_step(&work, &result);
-	}
-	PG_CATCH();
-	{
-		recover(work.relid);
-		memset(&result, 0, sizeof(result));
-	}
-	PG_END_TRY();
-
-	if (busy.batches == 0)
-		busy.since = start;
-	busy.batches++;
-	busy.removed += result.removed;
-	took = TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
-	if (result.removed > 0)
-		ereport(DEBUG1,
-				(errmsg_internal("kvstore: removed %lld expired entries of table %u in %ld ms",
-								 (long long) result.removed, work.relid, took)));
-	if (result.removed >= kvs_guc_sweep_batch)
-		wait_for(Min(took, NAP_MAX));
-	else if (result.pass_blocks > 0 && result.pass_removed == 0)
-		pass_after = TimestampTzPlusMilliseconds(start, 1000 * result.pass_blocks / PASS_RATE);
-	return true;
-}
-
-/* Nothing is due any more: tell what that took. */
-static void
-end_busy(void)
-{
-	if (busy.batches > 0 && busy.removed > 0 && kvs_guc_log_sweep >= 0 && busy.removed >= kvs_guc_log_sweep)
-	{
-		begin_transaction("logging");
-		ereport(LOG,
-				(errmsg("kvstore: removed %lld expired entries of database \"%s\" in %ld ms, %d transactions",
-						(long long) busy.removed, get_database_name(MyDatabaseId),
-						TimestampDifferenceMilliseconds(busy.since, GetCurrentTimestamp()), busy.batches)));
-		commit_transaction();
-	}
-	memset(&busy, 0, sizeof(busy));
-}
-
 /* ---- The loop ---- */
+
+/* Each task does a bit.  False: none has anything due. */
+static bool
+do_steps(void)
+{
+	bool		result = false;
+
+	for (size_t i = 0; i < lengthof(tasks); i++)
+		result |= tasks[i]->step();
+	return result;
+}
+
+static void
+rest(void)
+{
+	for (size_t i = 0; i < lengthof(tasks); i++)
+		tasks[i]->rest();
+}
+
+/* When something is due next.  What comes while the tasks are asked lowers next due after it was cleared. */
+static TimestampTz
+read_next_due(void)
+{
+	TimestampTz next = DT_NOEND;
+
+	kvs_expiry_clear_next_due();
+	for (size_t i = 0; i < lengthof(tasks); i++)
+		next = Min(next, tasks[i]->next());
+	kvs_expiry_lower_next_due(next);
+	return next;
+}
 
 /* Sleep until something is due; false: that is too far away to stay. */
 static bool
 sleep_until_due(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz earliest = TimestampTzPlusMilliseconds(now, SWEEP_PAUSE);
+	TimestampTz earliest = TimestampTzPlusMilliseconds(now, PAUSE);
 	TimestampTz next;
 	TimestampTz wake_at;
 
 	do
 	{
-		next = kvs_expiry_next();
+		next = read_next_due();
 		if (next > TimestampTzPlusMilliseconds(now, LINGER))
 			return false;
 		wake_at = Min(Max(next, earliest), TimestampTzPlusMilliseconds(now, POLL));
-		if (next <= now && pass_after > now)
-			wake_at = Min(pass_after, earliest);
 	} while (!kvs_expiry_worker_sleeps(wake_at, next));
-	wait_for(Max(TimestampDifferenceMilliseconds(now, wake_at), 1));
+	kvs_worker_wait(Max(TimestampDifferenceMilliseconds(now, wake_at), 1));
 	kvs_expiry_worker_awake();
 	return true;
 }
@@ -352,19 +215,20 @@ sleep_until_due(void)
 static bool
 is_installed(void)
 {
-	Oid			relids[64];
+	Oid		   *relids;
 	int			count;
 	bool		installed;
 
-	begin_transaction("looking for the extension");
+	kvs_worker_begin("looking for the extension");
 	installed = kvs_catalog_is_installed();
 	if (!installed)
 	{
-		count = kvs_expiry_list_tables(relids, lengthof(relids));
+		relids = palloc(sizeof(Oid) * KVS_EXPIRY_TABLES);
+		count = kvs_expiry_list_tables(relids, KVS_EXPIRY_TABLES);
 		for (int i = 0; i < count; i++)
 			kvs_sweep_forget_table(relids[i]);
 	}
-	commit_transaction();
+	kvs_worker_commit();
 	return installed;
 }
 
@@ -385,7 +249,7 @@ check_installed(void)
 		kvs_expiry_lower(slot, DT_NOBEGIN);
 		return true;
 	}
-	kvs_expiry_next();
+	read_next_due();
 	return false;
 }
 
@@ -408,19 +272,18 @@ run_worker(void)
 			end = KVS_WORKER_WANTED;
 			break;
 		}
-		check_full_pass();
-		idle = !do_step();
+		idle = !do_steps();
 		if (kvs_launcher_wants_room() &&
 			(idle || TimestampDifferenceExceeds(start, GetCurrentTimestamp(), SHARE)))
 			break;
 		if (!idle)
 			continue;
-		end_busy();
+		rest();
 		if (!sleep_until_due())
 			break;
 	}
-	end_busy();
-	kvs_expiry_next();
+	rest();
+	read_next_due();
 	return end;
 }
 

@@ -1,11 +1,45 @@
 /*
  * worker.h
- *		The worker of one database.
+ *		The worker of one database, and what it offers to its tasks.
  */
 #ifndef KVS_WORKER_H
 #define KVS_WORKER_H
 
 #include "postgres.h"
+
+#include "utils/timestamp.h"
+
+/*
+ * A kind of work.  Its functions are called outside a transaction, and make short ones of their own, and catch what they may well raise: an
+ * ERROR that gets here ends the worker.
+ */
+typedef struct KvsWorkerTask
+{
+	/* Do a bit of what is due; false: nothing is. */
+	bool		(*step) (void);
+
+	/* When to call step() next; DT_NOEND: never, unless next due is lowered (expiry.h). */
+	TimestampTz (*next) (void);
+
+	/* No task has anything due any more. */
+	void		(*rest) (void);
+} KvsWorkerTask;
+
+/* workersweep.c */
+extern const KvsWorkerTask kvs_worker_sweep_task;
+
+/* A short transaction, with a memory context that lasts as long. */
+extern void kvs_worker_begin(const char *activity);
+extern void kvs_worker_commit(void);
+
+/* In PG_CATCH: end the transaction.  The ERROR in what was done to a table (InvalidOid: to the database) is logged once a minute. */
+extern void kvs_worker_recover(Oid relid);
+
+/* Sleep, so many milliseconds at most. */
+extern void kvs_worker_wait(long timeout);
+
+/* Leave soon: the server stops, or somebody wants the database for himself. */
+extern bool kvs_worker_is_in_the_way(void);
 
 /* Entry point of the process; the launcher starts it. */
 extern PGDLLEXPORT void kvs_worker_main(Datum main_arg);

@@ -1,0 +1,311 @@
+/*
+ * sweepblocks.c
+ *		Removing the expired rows of some blocks of a table.
+ *
+ * A group of blocks is read with a snapshot taken after its slot was reset (expiry.c), and each row that is expired in it is deleted through the
+ * table access method, without waiting.  That is also the check that it is still expired: a row version does not change, the
+ * snapshot keeps it from being pruned and its place from being used again, and the deletion succeeds only if this very version is still the latest
+ * and nobody has it locked.  Renewed meanwhile: nothing happens, and the renewal has noted itself.  Locked: the group is due again
+ * after KVS_EXPIRY_RETRY.  No index is touched, and no code of a user runs.
+ *
+ * A table with triggers on DELETE other than our guard (a foreign key that references it has some) gets real DELETE statements, each on a row that was locked
+ * before.  Everything happens as the table's owner in a security-restricted operation with a safe search_path, also by hand:
+ * a superuser who calls kv_maintain() must not run what somebody put on his own table.  A trigger that keeps the row is asked again after
+ * STUBBORN_RETRY.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "expiry.h"
+#include "guard.h"
+#include "stamp.h"
+#include "stats.h"
+#include "sweepblocks.h"
+#include "testing.h"
+
+/* When to ask a trigger again that kept an expired row, in milliseconds. */
+#define STUBBORN_RETRY		(60 * 1000)
+
+/* Columns of a store. */
+enum
+{
+	COLUMN_KEY = 1,
+	COLUMN_VERSIONSTAMP = 5,
+	COLUMN_EXPIRES_AT = 6
+};
+
+/* ---- A table, and acting as its owner ---- */
+
+/* Has the table triggers on DELETE other than our guard? */
+static bool
+has_other_triggers(Relation rel)
+{
+	TriggerDesc *triggers = rel->trigdesc;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		Trigger    *trigger = &triggers->triggers[i];
+
+		if (TRIGGER_FOR_DELETE(trigger->tgtype) && trigger->tgenabled != TRIGGER_DISABLED &&
+			strcmp(trigger->tgname, KVS_GUARD_TRIGGER) != 0)
+			return true;
+	}
+	return false;
+}
+
+Relation
+kvs_sweep_open(Oid relid, KvsSweepOutcome *outcome)
+{
+	Relation	rel;
+
+	*outcome = KVS_SWEEP_LOCKED;
+	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+		return NULL;
+	rel = try_relation_open(relid, NoLock);
+	if (rel != NULL && kvs_catalog_is_store(rel))
+	{
+		*outcome = KVS_SWEEP_DONE;
+		return rel;
+	}
+	if (rel != NULL)
+		relation_close(rel, NoLock);
+	UnlockRelationOid(relid, RowExclusiveLock);
+	*outcome = KVS_SWEEP_GONE;
+	return NULL;
+}
+
+/* An ERROR restores the identity and the setting together with the transaction's state. */
+static void
+become_owner(KvsSweep *sweep)
+{
+	GetUserIdAndSecContext(&sweep->caller, &sweep->caller_context);
+	SetUserIdAndSecContext(sweep->rel->rd_rel->relowner,
+						   sweep->caller_context | SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	sweep->caller_guc_level = NewGUCNestLevel();
+	kvs_compat_restrict_search_path();
+}
+
+void
+kvs_sweep_begin(KvsSweep *sweep, Relation rel, TimestampTz now, int64 limit)
+{
+	memset(sweep, 0, sizeof(KvsSweep));
+	sweep->rel = rel;
+	sweep->now = now;
+	sweep->limit = limit;
+	sweep->by_statement = has_other_triggers(rel);
+	become_owner(sweep);
+	sweep->slot = table_slot_create(rel, NULL);
+	if (sweep->by_statement)
+		SPI_connect();
+}
+
+void
+kvs_sweep_end(KvsSweep *sweep)
+{
+	if (sweep->by_statement)
+		SPI_finish();
+	ExecDropSingleTupleTableSlot(sweep->slot);
+	if (sweep->removed > 0)
+		kvs_stats_add(kvs_stats_local(RelationGetRelid(sweep->rel)), KVS_COUNT_EXPIRED, sweep->removed);
+	AtEOXact_GUC(false, sweep->caller_guc_level);
+	SetUserIdAndSecContext(sweep->caller, sweep->caller_context);
+	if (sweep->highest > 0)
+		kvs_stamp_raise(sweep->highest);
+	relation_close(sweep->rel, NoLock);
+}
+
+/* ---- Removing a row ---- */
+
+/* Delete a row that we have locked, so that the triggers of its table run.  False: one of them kept it. */
+static bool
+delete_by_statement(KvsSweep *sweep, ItemPointer tid)
+{
+	Oid			type = TIDOID;
+	Datum		value = PointerGetDatum(tid);
+	volatile int result = 0;
+
+	if (sweep->plan == NULL)
+	{
+		char	   *sql = psprintf("DELETE FROM %s AS t WHERE t.ctid OPERATOR(pg_catalog.=) $1",
+								   quote_qualified_identifier(get_namespace_name(RelationGetNamespace(sweep->rel)),
+															  RelationGetRelationName(sweep->rel)));
+
+		sweep->plan = SPI_prepare(sql, 1, &type);
+		if (sweep->plan == NULL)
+			elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	}
+	kvs_guard_let_pass(RelationGetRelid(sweep->rel));
+	PG_TRY();
+	{
+		result = SPI_execute_plan(sweep->plan, &value, NULL, false, 0);
+	}
+	PG_FINALLY();
+	{
+		kvs_guard_end();
+	}
+	PG_END_TRY();
+	if (result < 0)
+		elog(ERROR, "could not sweep \"%s\": %s", RelationGetRelationName(sweep->rel), SPI_result_code_string(result));
+	return SPI_processed > 0;
+}
+
+static void
+note_deletion(KvsSweep *sweep)
+{
+	bool		isnull;
+	Datum		datum = slot_getattr(sweep->slot, COLUMN_KEY, &isnull);
+	struct varlena *key = PG_DETOAST_DATUM_PACKED(datum);
+
+	kvs_stamp_note_deletion(RelationGetRelid(sweep->rel), VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	if (PointerGetDatum(key) != datum)
+		pfree(key);
+}
+
+/* Remove the row in the slot, which has expired.  Returns when to look at it again, DT_NOEND if it is gone or was renewed. */
+static TimestampTz
+remove_row(KvsSweep *sweep)
+{
+	ItemPointerData tid = sweep->slot->tts_tid;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	kvs_testing_stop("found");
+	if (sweep->by_statement)
+	{
+		TupleTableSlot *locked = table_slot_create(sweep->rel, NULL);
+
+		result = table_tuple_lock(sweep->rel, &tid, sweep->snapshot, locked, GetCurrentCommandId(true),
+								  LockTupleExclusive, LockWaitSkip, 0, &failure);
+		ExecDropSingleTupleTableSlot(locked);
+		if (result == TM_Ok && !delete_by_statement(sweep, &tid))
+			return TimestampTzPlusMilliseconds(sweep->now, STUBBORN_RETRY);
+	}
+	else
+		result = table_tuple_delete(sweep->rel, &tid, GetCurrentCommandId(true), sweep->snapshot, InvalidSnapshot,
+									false, &failure, false);
+
+	if (result == TM_BeingModified || result == TM_WouldBlock)
+		return TimestampTzPlusMilliseconds(sweep->now, KVS_EXPIRY_RETRY);
+	if (result != TM_Ok)
+		return DT_NOEND;
+	note_deletion(sweep);
+	sweep->removed++;
+	sweep->limit--;
+	return DT_NOEND;
+}
+
+/* ---- Sweeping blocks ---- */
+
+/*
+ * Remove what has expired in a group of blocks.  Returns the earliest time at which one of its rows is due then: at once, if the limit
+ * is reached.  The slots that cover the group must have been reset before.
+ */
+static TimestampTz
+sweep_group(KvsSweep *sweep, BlockNumber block)
+{
+	TimestampTz left = DT_NOEND;
+	ItemPointerData low;
+	ItemPointerData high;
+	TableScanDesc scan;
+
+	kvs_testing_stop("reset");
+	sweep->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	PushActiveSnapshot(sweep->snapshot);
+	kvs_testing_stop("snapshot");
+	ItemPointerSet(&low, block, FirstOffsetNumber);
+	ItemPointerSet(&high, block + KVS_EXPIRY_GROUP - 1, MaxOffsetNumber);
+	scan = table_beginscan_tidrange(sweep->rel, sweep->snapshot, &low, &high);
+	while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, sweep->slot))
+	{
+		bool		isnull;
+		TimestampTz when;
+
+		CHECK_FOR_INTERRUPTS();
+		when = DatumGetTimestampTz(slot_getattr(sweep->slot, COLUMN_EXPIRES_AT, &isnull));
+		sweep->highest = Max(sweep->highest, DatumGetInt64(sweep->slot->tts_values[COLUMN_VERSIONSTAMP - 1]));
+		if (isnull)
+			continue;
+		if (when <= sweep->now && sweep->limit > 0)
+			when = remove_row(sweep);
+		left = Min(left, when);
+		if (left <= sweep->now)
+			break;
+	}
+	table_endscan(scan);
+	PopActiveSnapshot();
+	UnregisterSnapshot(sweep->snapshot);
+	kvs_testing_stop("scanned");
+	return left;
+}
+
+void
+kvs_sweep_groups(KvsSweep *sweep, const KvsExpiryWork *work)
+{
+	for (int i = 0; i < work->ngroups && sweep->limit > 0; i++)
+	{
+		KvsExpirySlot *slot = work->groups[i].slot;
+
+		kvs_expiry_reset(slot);
+		kvs_expiry_lower(slot, sweep_group(sweep, work->groups[i].block));
+	}
+}
+
+bool
+kvs_sweep_group_of_pass(KvsSweep *sweep, BlockNumber block)
+{
+	TimestampTz left = sweep_group(sweep, block);
+	KvsExpirySlot *slot;
+
+	if (left <= sweep->now)
+		return false;
+	if (left == DT_NOEND || !kvs_expiry_is_there())
+		return true;
+	slot = kvs_expiry_get_slot(RelationGetRelid(sweep->rel), block);
+	if (slot == NULL)
+		slot = kvs_expiry_unmapped();
+	if (slot != NULL)
+		kvs_expiry_lower(slot, left);
+	return true;
+}
+
+void
+kvs_sweep_whole(KvsSweep *sweep)
+{
+	static Oid	last_relid = InvalidOid;
+	static BlockNumber last_block = 0;
+
+	BlockNumber nblocks = RelationGetNumberOfBlocks(sweep->rel);
+	BlockNumber start = RelationGetRelid(sweep->rel) == last_relid && last_block < nblocks ? last_block : 0;
+
+	last_relid = RelationGetRelid(sweep->rel);
+	last_block = 0;
+	for (BlockNumber done = 0; done < nblocks; done += KVS_EXPIRY_GROUP)
+	{
+		BlockNumber ngroups = (nblocks + KVS_EXPIRY_GROUP - 1) / KVS_EXPIRY_GROUP;
+		BlockNumber block = (start + done) / KVS_EXPIRY_GROUP % ngroups * KVS_EXPIRY_GROUP;
+
+		if (!kvs_sweep_group_of_pass(sweep, block))
+		{
+			last_block = block;
+			return;
+		}
+	}
+}

@@ -1,0 +1,250 @@
+/*
+ * workersweep.c
+ *		The worker's task of removing expired rows.
+ *
+ * A step takes from the expiry map a table that has something due, and sweeps a bit of it in a short transaction.  A table whose owner's trigger
+ * fails, or that somebody has locked, is put aside and does not stop the others.  First of all, and then at intervals that grow from a minute to a
+ * day, all stores are due in full: that is the safety net for what the map cannot know, such as a restored dump.  A pass over a table that finds
+ * nothing reads PASS_RATE blocks a second at most.  Stores that the map has no room for have one due time together, and are read whole when it comes.
+ *
+ * A step that removed a full batch is followed by a nap as long as it took, up to NAP_MAX, which leaves a core half to the others.
+ */
+#include "postgres.h"
+
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "expiry.h"
+#include "guc.h"
+#include "sweep.h"
+#include "worker.h"
+
+/* In milliseconds. */
+#define NAP_MAX			20
+#define FULL_RETRY		5000	/* when looking for stores failed */
+
+/* Blocks a second that passes read as long as they find nothing. */
+#define PASS_RATE		1000
+
+/* What happened since there was nothing to do. */
+typedef struct Busy
+{
+	TimestampTz since;
+	int64		removed;
+	int			batches;
+} Busy;
+
+static TimestampTz pass_after = DT_NOBEGIN; /* no pass before */
+static Busy busy;
+
+static void
+count_batch(TimestampTz start, Oid relid, int64 removed)
+{
+	if (busy.batches == 0)
+		busy.since = start;
+	busy.batches++;
+	busy.removed += removed;
+	if (removed > 0)
+		ereport(DEBUG1,
+				(errmsg_internal("kvstore: removed %lld expired entries of table %u in %ld ms",
+								 (long long) removed, relid,
+								 TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()))));
+}
+
+/* ---- All stores ---- */
+
+/* The stores, or those that the map has no room for; for the caller to free. */
+static List *
+list_stores(bool unmapped)
+{
+	List	   *stores;
+	List	   *result = NIL;
+	MemoryContext old;
+	ListCell   *lc;
+
+	kvs_worker_begin("looking for stores");
+	stores = kvs_sweep_list_stores();
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	foreach(lc, stores)
+		if (!unmapped || kvs_expiry_get_table(lfirst_oid(lc)) == NULL)
+			result = lappend_oid(result, lfirst_oid(lc));
+	MemoryContextSwitchTo(old);
+	kvs_worker_commit();
+	return result;
+}
+
+/* The map forgets what is no store any more; else its slots would wait until they are due. */
+static void
+forget_others(const List *stores)
+{
+	Oid		   *relids = palloc(sizeof(Oid) * KVS_EXPIRY_TABLES);
+	int			count = kvs_expiry_list_tables(relids, KVS_EXPIRY_TABLES);
+
+	for (int i = 0; i < count; i++)
+		if (!list_member_oid(stores, relids[i]))
+			kvs_sweep_forget_table(relids[i]);
+}
+
+/* Each store is due in full. */
+static void
+begin_full_pass(void)
+{
+	List	   *stores = list_stores(false);
+	ListCell   *lc;
+
+	kvs_worker_begin("looking for stores");
+	forget_others(stores);
+	foreach(lc, stores)
+	{
+		KvsExpiryTable *table = kvs_expiry_get_table(lfirst_oid(lc));
+
+		kvs_expiry_lower(table ? kvs_expiry_whole(table) : kvs_expiry_unmapped(), DT_NOBEGIN);
+	}
+	kvs_worker_commit();
+	list_free(stores);
+}
+
+static void
+check_full_pass(void)
+{
+	KvsExpirySlot *slot = kvs_expiry_database();
+	TimestampTz now = GetCurrentTimestamp();
+
+	if ((TimestampTz) pg_atomic_read_u64(slot) > now)
+		return;
+	kvs_expiry_take(slot);
+	PG_TRY();
+	{
+		begin_full_pass();
+		kvs_expiry_lower(slot, TimestampTzPlusMilliseconds(now, kvs_expiry_next_delay()));
+	}
+	PG_CATCH();
+	{
+		kvs_worker_recover(InvalidOid);
+		kvs_expiry_lower(slot, TimestampTzPlusMilliseconds(now, FULL_RETRY));
+	}
+	PG_END_TRY();
+	kvs_expiry_done();
+}
+
+/* Sweep a batch of a store that the map has no room for; what is left there is noted in the slot of them all.  Returns how many were removed. */
+static int64
+sweep_unmapped(Oid relid)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	KvsSweepResult result;
+
+	PG_TRY();
+	{
+		kvs_worker_begin("sweeping expired entries");
+		kvs_sweep_table(relid, kvs_guc_sweep_batch, &result);
+		kvs_worker_commit();
+		if (result.outcome == KVS_SWEEP_LOCKED)
+			kvs_expiry_lower(kvs_expiry_unmapped(), TimestampTzPlusMilliseconds(now, KVS_EXPIRY_RETRY));
+	}
+	PG_CATCH();
+	{
+		kvs_worker_recover(relid);
+		kvs_expiry_lower(kvs_expiry_unmapped(), TimestampTzPlusMilliseconds(now, FULL_RETRY));
+		result.removed = 0;
+	}
+	PG_END_TRY();
+	count_batch(now, relid, result.removed);
+	return result.removed;
+}
+
+static void
+check_unmapped(void)
+{
+	KvsExpirySlot *slot = kvs_expiry_unmapped();
+	List	   *stores;
+	ListCell   *lc;
+
+	if ((TimestampTz) pg_atomic_read_u64(slot) > GetCurrentTimestamp())
+		return;
+	kvs_expiry_take(slot);
+	stores = list_stores(true);
+	foreach(lc, stores)
+	{
+		while (!kvs_worker_is_in_the_way() && sweep_unmapped(lfirst_oid(lc)) >= kvs_guc_sweep_batch)
+			;
+	}
+	if (kvs_worker_is_in_the_way())
+		kvs_expiry_lower(slot, DT_NOBEGIN);
+	list_free(stores);
+	kvs_expiry_done();
+}
+
+/* ---- One step ---- */
+
+static void
+sweep_bit(const KvsExpiryWork *work, KvsSweepResult *result)
+{
+	PG_TRY();
+	{
+		kvs_worker_begin("sweeping expired entries");
+		kvs_sweep_step(work, kvs_guc_sweep_batch, result);
+		kvs_worker_commit();
+		if (result->outcome == KVS_SWEEP_LOCKED)
+			kvs_expiry_put_aside(work->relid, GetCurrentTimestamp(), false);
+		else if (result->outcome == KVS_SWEEP_DONE)
+			kvs_expiry_done_well(work->table);
+	}
+	PG_CATCH();
+	{
+		kvs_worker_recover(work->relid);
+		memset(result, 0, sizeof(KvsSweepResult));
+	}
+	PG_END_TRY();
+}
+
+static bool
+sweep_step(void)
+{
+	static KvsExpiryWork work;
+
+	TimestampTz start;
+	KvsSweepResult result = {0};
+
+	check_full_pass();
+	check_unmapped();
+	start = GetCurrentTimestamp();
+	if (!kvs_expiry_find_work(InvalidOid, start, start >= pass_after, &work))
+		return false;
+	sweep_bit(&work, &result);
+	count_batch(start, work.relid, result.removed);
+	if (result.removed >= kvs_guc_sweep_batch)
+		kvs_worker_wait(Min(TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()), NAP_MAX));
+	else if (result.pass_blocks > 0 && result.pass_removed == 0)
+		pass_after = TimestampTzPlusMilliseconds(start, 1000 * result.pass_blocks / PASS_RATE);
+	return true;
+}
+
+/* A pass that may not go on yet is not due. */
+static TimestampTz
+sweep_next(void)
+{
+	TimestampTz next = kvs_expiry_next();
+
+	return next <= GetCurrentTimestamp() ? Max(next, pass_after) : next;
+}
+
+/* Tell what it took until nothing was due any more. */
+static void
+sweep_rest(void)
+{
+	if (busy.removed > 0 && kvs_guc_log_sweep >= 0 && busy.removed >= kvs_guc_log_sweep)
+	{
+		kvs_worker_begin("logging");
+		ereport(LOG,
+				(errmsg("kvstore: removed %lld expired entries of database \"%s\" in %ld ms, %d transactions",
+						(long long) busy.removed, get_database_name(MyDatabaseId),
+						TimestampDifferenceMilliseconds(busy.since, GetCurrentTimestamp()), busy.batches)));
+		kvs_worker_commit();
+	}
+	memset(&busy, 0, sizeof(busy));
+}
+
+const KvsWorkerTask kvs_worker_sweep_task = {sweep_step, sweep_next, sweep_rest};

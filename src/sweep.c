@@ -32,19 +32,22 @@ List *
 kvs_sweep_list_stores(void)
 {
 	Relation	rel = table_open(RelationRelationId, AccessShareLock);
-	ScanKeyData key;
+	ScanKeyData keys[3];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	List	   *result = NIL;
 
-	ScanKeyInit(&key, Anum_pg_class_relnamespace, BTEqualStrategyNumber, F_OIDEQ,
+	/* Names from "s_" up to its successor, read from the index, which is sorted. */
+	ScanKeyInit(&keys[0], Anum_pg_class_relname, BTGreaterEqualStrategyNumber, F_NAMEGE, CStringGetDatum("s_"));
+	ScanKeyInit(&keys[1], Anum_pg_class_relname, BTLessStrategyNumber, F_NAMELT, CStringGetDatum("s`"));
+	ScanKeyInit(&keys[2], Anum_pg_class_relnamespace, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(kvs_catalog_get()->data_schema));
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	scan = systable_beginscan(rel, ClassNameNspIndexId, true, NULL, lengthof(keys), keys);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_class form = (Form_pg_class) GETSTRUCT(tuple);
 
-		if (form->relkind == RELKIND_RELATION && strncmp(NameStr(form->relname), "s_", 2) == 0)
+		if (form->relkind == RELKIND_RELATION)
 			result = lappend_oid(result, form->oid);
 	}
 	systable_endscan(scan);

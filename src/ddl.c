@@ -29,6 +29,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "entry.h"
+#include "expiry.h"
 #include "guard.h"
 #include "guc.h"
 
@@ -251,12 +252,14 @@ Datum
 kvstore_drop_store(PG_FUNCTION_ARGS)
 {
 	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store");
+	Oid			relid;
 
 	PreventCommandIfReadOnly("kv_drop_store()");
 	if (!OidIsValid(find_own_table(name)))
 		PG_RETURN_BOOL(false);
 	LockDatabaseObject(NamespaceRelationId, kvs_catalog_get()->data_schema, 0, ShareUpdateExclusiveLock);
-	if (!OidIsValid(find_own_table(name)))
+	relid = find_own_table(name);
+	if (!OidIsValid(relid))
 		PG_RETURN_BOOL(false);
 
 	SPI_connect();
@@ -264,6 +267,8 @@ kvstore_drop_store(PG_FUNCTION_ARGS)
 		run_utility(psprintf("DROP VIEW kvstore.v_%s", name));
 	run_utility(psprintf("DROP TABLE kvstore.s_%s", name));
 	SPI_finish();
+	/* The worker looks what is due there, sees that the table is gone, and gives its slots back. */
+	kvs_expiry_note(relid, InvalidBlockNumber, DT_NOBEGIN);
 	delete_settings(name);
 	PG_RETURN_BOOL(true);
 }

@@ -107,7 +107,7 @@ continue_pass(KvsSweep *sweep, KvsExpiryTable *table)
 	while (block < nblocks && block - start < PASS_BLOCKS && kvs_sweep_group_of_pass(sweep, block))
 		block += KVS_EXPIRY_GROUP;
 	kvs_expiry_advance_pass(table, block >= nblocks ? InvalidBlockNumber : block);
-	return block - start;
+	return Min(block, nblocks) - start;
 }
 
 void

@@ -25,8 +25,9 @@
 #define NAP_MAX			20
 #define FULL_RETRY		5000	/* when looking for stores failed */
 
-/* Blocks a second that passes read as long as they find nothing. */
+/* Blocks a second that passes read as long as they find nothing; so many milliseconds' worth of them at once. */
 #define PASS_RATE		1000
+#define PASS_AT_ONCE	250
 
 /* What happened since there was nothing to do. */
 typedef struct Busy
@@ -36,7 +37,7 @@ typedef struct Busy
 	int			batches;
 } Busy;
 
-static TimestampTz pass_after = DT_NOBEGIN; /* no pass before */
+static TimestampTz pass_after = 0;	/* no pass before */
 static Busy busy;
 
 static void
@@ -217,8 +218,8 @@ sweep_step(void)
 	count_batch(start, work.relid, result.removed);
 	if (result.removed >= kvs_guc_sweep_batch)
 		kvs_worker_wait(Min(TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()), NAP_MAX));
-	else if (result.pass_blocks > 0 && result.pass_removed == 0)
-		pass_after = TimestampTzPlusMilliseconds(start, 1000 * result.pass_blocks / PASS_RATE);
+	else if (result.pass_removed == 0)
+		pass_after = Max(pass_after, TimestampTzPlusMilliseconds(start, -PASS_AT_ONCE)) + result.pass_blocks * (USECS_PER_SEC / PASS_RATE);
 	return true;
 }
 

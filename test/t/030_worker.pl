@@ -16,13 +16,13 @@ my $node = kvs_node('worker', conf => "kvstore.log_sweep = 10\nlog_min_messages 
 
 sub sql { return $node->safe_psql($_[1] // 'postgres', $_[0]); }
 
-# Until a query gives "t"; returns the seconds that took, undef after 30.
+# Until a query gives "t"; returns the seconds that took, undef after 45, which is before the first full pass.
 sub wait_for
 {
 	my ($query, $db) = @_;
 	my $start = time;
 
-	while (time - $start < 30)
+	while (time - $start < 45)
 	{
 		return time - $start if sql($query, $db) eq 't';
 		usleep(20_000);
@@ -47,16 +47,15 @@ my $worker_pid = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'kvstore
 is(sql("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'kvstore launcher'"), '1', 'the launcher runs');
 is(sql("SELECT datname FROM pg_stat_activity WHERE backend_type = 'kvstore launcher'"), '', 'it is connected to no database');
 sql("CREATE EXTENSION kvstore; SELECT kv_create_store(); SELECT kv_set('a', '1', ttl => '0.3 s')");
-sleep 1;
-is(sql("SELECT count(*) FROM kvstore.s_default"), '0', 'an entry is gone soon after its time');
+gone_within('an entry is gone soon after its time', 30, 's_default');
 is(sql("SELECT worker_running, oldest_expired_age_s IS NULL FROM kv_health()"), 't|t', 'kv_health() says so');
-is(sql("SELECT expired FROM pg_stat_kvstore"), '1', 'the sweep is counted') if wait_for("SELECT expired = 1 FROM pg_stat_kvstore");
-like(slurp_file($node->logfile), qr/DEBUG:  kvstore: removed 1 expired entries of table/, 'a batch is logged at DEBUG1');
+ok(defined wait_for("SELECT expired = 1 FROM pg_stat_kvstore"), 'the sweep is counted');
+ok($node->wait_for_log(qr/DEBUG:  kvstore: removed 1 expired entries of table/), 'a batch is logged at DEBUG1');
 unlike(slurp_file($node->logfile), qr/LOG:  kvstore: removed/, 'a small sweep is not logged');
 sql("SELECT kv_set_many(array_agg(g::text), array_agg(to_jsonb(g)), ttl => '0.1 s') FROM generate_series(1, 20) g");
 ok(defined wait_for("SELECT count(*) = 0 FROM kvstore.s_default"), 'entries written together are gone');
 ok(defined wait_for("SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'kvstore worker'"), 'the worker leaves when nothing is due');
-like(slurp_file($node->logfile), qr/LOG:  kvstore: removed 20 expired entries of database "postgres"/, 'a larger sweep is logged');
+ok($node->wait_for_log(qr/LOG:  kvstore: removed 20 expired entries of database "postgres"/), 'a larger sweep is logged');
 
 # ---- Settings ----
 
@@ -74,14 +73,14 @@ wait_for("SELECT EXISTS ($worker_pid)");
 my $pid = sql($worker_pid);
 sql("SELECT pg_terminate_backend($pid)");
 ok(defined wait_for("SELECT EXISTS ($worker_pid AND pid <> $pid)"), 'a worker that was terminated comes again');
-gone_within('and goes on', 10, 's_default');
+gone_within('and goes on', 30, 's_default');
 
 my $launcher = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'kvstore launcher'");
 sql("SELECT pg_terminate_backend($launcher)");
 ok(defined wait_for("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'kvstore launcher' AND pid <> $launcher)"),
 	'so does the launcher');
 sql("SELECT kv_set('a', '1', ttl => '0.1 s')");
-gone_within('and goes on', 10, 's_default');
+gone_within('and goes on', 30, 's_default');
 
 sql(q{
 	CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;
@@ -90,7 +89,7 @@ sql(q{
 my $from = log_position();
 sql("SELECT kv_set('a', '1', ttl => '0.1 s', store => 'bad')");
 sql("SELECT kv_set('a', '1', ttl => '0.2 s')");
-gone_within('a store whose trigger fails does not stop the others', 5, 's_default');
+gone_within('a store whose trigger fails does not stop the others', 30, 's_default');
 my $start = time;
 sleep 4;
 my @errors = log_since($from) =~ /ERROR:  refused/g;
@@ -100,7 +99,7 @@ my ($result, $out, $err) = $node->psql('postgres', 'SELECT kv_sweep()');
 is($out, '0', 'by hand it is passed over');
 like($err, qr/WARNING:  could not sweep table \d+: refused/, 'with a warning');
 sql("DROP TRIGGER refuse ON kvstore.s_bad");
-gone_within('when it is mended the worker comes back to it', 20, 's_bad');
+gone_within('when it is mended the worker comes back to it', 30, 's_bad');
 
 # ---- A trigger runs as the table's owner, in a security-restricted operation ----
 
@@ -128,7 +127,7 @@ $node->safe_psql('postgres', q{
 	CREATE CONSTRAINT TRIGGER grab_late AFTER DELETE ON kvstore.s_evil DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION grab();
 	CREATE TRIGGER grab BEFORE DELETE ON kvstore.s_evil FOR EACH ROW EXECUTE FUNCTION grab();
 	SELECT kv_set('a', '1', ttl => '0.1 s', store => 'evil')}, extra_params => [ '-U', 'evil' ]);
-gone_within('a store with triggers is swept', 10, 's_evil');
+gone_within('a store with triggers is swept', 30, 's_evil');
 is(sql("SELECT string_agg(DISTINCT who, ',') FROM seen"), 'evil', 'its triggers run as its owner');
 is(sql("SELECT rolsuper FROM pg_roles WHERE rolname = 'evil'"), 'f', 'who gains nothing');
 is(sql("SELECT count(*) FROM seen"), '2', 'both have run, the deferred one too');
@@ -136,13 +135,19 @@ is(sql("SELECT count(*) FROM seen"), '2', 'both have run, the deferred one too')
 sql("TRUNCATE seen; ALTER TABLE kvstore.s_evil DISABLE TRIGGER grab_late");
 is(sql("BEGIN; SELECT kv_set('b', '1', ttl => '0', store => 'evil') > 0; SELECT kv_maintain(); COMMIT"), "t\n1", 'a superuser sweeps it by hand');
 is(sql("SELECT string_agg(DISTINCT who, ',') FROM seen"), 'evil', 'and runs its triggers as the owner');
+sql("ALTER TABLE kvstore.s_evil ENABLE TRIGGER grab_late");
+($result, $out, $err) = $node->psql('postgres', "BEGIN; SELECT kv_set('c', '1', ttl => '0', store => 'evil') > 0; SELECT kv_maintain(); COMMIT");
+is($out, "t\n0", 'what is deferred would run as the superuser at commit: by hand such a store is passed over');
+like($err, qr/WARNING:  could not sweep table \d+: cannot fire deferred trigger/, 'with a warning');
+gone_within('and left to the worker', 30, 's_evil');
+is(sql("SELECT string_agg(DISTINCT who, ',') FROM seen"), 'evil', 'who runs it as the owner');
 
 # A foreign key is a trigger, too.
 sql(q{
 	CREATE TABLE detail (key kvkey REFERENCES kvstore.s_default ON DELETE CASCADE);
 	SELECT kv_set('a', '1', ttl => '0.5 s');
 	INSERT INTO detail SELECT key FROM kvstore.s_default WHERE kv_key('a') = key});
-gone_within('a store that is referenced is swept', 10, 's_default');
+gone_within('a store that is referenced is swept', 30, 's_default');
 is(sql("SELECT count(*) FROM detail"), '0', 'and the reference is honoured');
 sql("DROP TABLE detail");
 
@@ -155,21 +160,21 @@ sql("CREATE EXTENSION kvstore; DROP TABLE kvstore.s_default; SELECT kv_create_st
 	if sql("SELECT to_regclass('kvstore.s_default') IS NOT NULL") eq 't';
 sql("CREATE EXTENSION kvstore; SELECT kv_create_store(); SELECT kv_set('a', '1', ttl => '0.1 s')")
 	if sql("SELECT count(*) FROM pg_extension WHERE extname = 'kvstore'") eq '0';
-gone_within('after DROP and CREATE EXTENSION entries go', 5, 's_default');
+gone_within('after DROP and CREATE EXTENSION entries go', 30, 's_default');
 ok(defined wait_for("SELECT NOT EXISTS (SELECT FROM kvstore.expiry_map() m WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = m.relid))"),
 	'the map forgets what is gone');
 
 # ---- COPY, VACUUM FULL, an UPDATE by hand; rights ----
 
 sql("COPY kvstore.s_default (key, value, kind, versionstamp, expires_at) FROM PROGRAM 'printf ''[\"c\"]\\t1\\tj\\t999999\\t2001-01-01\\n'''");
-gone_within('what was copied in is gone', 5, 's_default');
-sql("SELECT count(kv_set('v' || g, '1', ttl => '2 s')) FROM generate_series(1, 2000) g");
+gone_within('what was copied in is gone', 30, 's_default');
+sql("SELECT kv_set_many(array_agg('v' || g), array_agg('1'::jsonb), ttl => '5 s') FROM generate_series(1, 2000) g");
 sql("DELETE FROM kvstore.s_default WHERE key < kv_key('v1999')");
 sql("VACUUM FULL kvstore.s_default");
 is(sql("SELECT count(*) > 0 FROM kvstore.s_default"), 't', 'a table is rewritten');
-gone_within('and swept', 4, 's_default');
+gone_within('and swept', 30, 's_default');
 sql("SELECT kv_set('u', '1'); UPDATE kvstore.s_default SET expires_at = now()");
-gone_within('an expiry set by hand counts', 5, 's_default');
+gone_within('an expiry set by hand counts', 30, 's_default');
 sql("CREATE ROLE nobody LOGIN; CREATE ROLE janitor LOGIN; GRANT DELETE ON kvstore.s_default TO janitor");
 for my $role ('nobody', 'janitor')
 {
@@ -181,7 +186,7 @@ for my $role ('nobody', 'janitor')
 
 # ---- An idle server, SIGHUP, shutdown ----
 
-gone_within('quiet', 5, 's_default');
+gone_within('quiet', 30, 's_default');
 $from = log_position();
 sleep 12;
 my @starts = log_since($from) =~ /starting background worker process/g;
@@ -198,7 +203,7 @@ for my $mode ('fast', 'smart')
 	wait_for("SELECT EXISTS ($worker_pid)");
 	$start = time;
 	$node->stop($mode);
-	cmp_ok(time - $start, '<', 3, "shutdown, $mode");
+	cmp_ok(time - $start, '<', 10, "shutdown, $mode");
 	$node->start;
 }
 
@@ -208,7 +213,7 @@ sql("SELECT kv_set('crash', '1', ttl => '3 s')");
 $node->stop('immediate');
 $node->start;
 sleep 3;
-gone_within('after a crash what was written before it goes', 10, 's_default');
+gone_within('after a crash what was written before it goes', 30, 's_default');
 $node->stop;
 
 # ---- Without preload ----

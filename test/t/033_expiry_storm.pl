@@ -1,8 +1,8 @@
 # Storm of expiring entries: for a minute clients set, renew and delete with TTLs of 0.1 to 3 s, with rollbacks and savepoints, while the worker sweeps.
 #
 # 8 clients write keys of their own and know what must live; some others, nearly always asleep, set an entry and then another one in the
-# same group of blocks just when the first expires, which is when the sweeper looks there; then the group is left alone.  What is a point of the sweeper
-# sleeps a little, which widens every window.  Afterwards:
+# same group of blocks just when the first expires, which is when the sweeper looks there, or commit it only after that; then the group is left alone for
+# a while.  At each of its points the sweeper sleeps a little, which widens every window.  Afterwards:
 #   nothing that lives is gone          every client's last word on each of its keys is what the table says
 #   nothing that is dead stays          more than 2 s after its time
 # How often each thing happened is printed, and a zero fails; so the storm goes on until all of it has happened.
@@ -20,7 +20,7 @@ use Time::HiRes qw(time usleep);
 use KvsTest;
 
 my $seconds = 60 * ($ENV{KVS_STORM_FACTOR} // 1);
-my $node = kvs_node('storm', conf => $kvs_storm_conf . "kvstore.test_delay = 500\n");
+my $node = kvs_node('storm', conf => $kvs_storm_conf . "kvstore.test_delay = 1000\n");
 my $dir = PostgreSQL::Test::Utils::tempdir;
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
@@ -99,16 +99,24 @@ SELECT kv_set('pair' || (:a * 2), '1', ttl => '150 ms', store => 'storm');
 \sleep :wait ms
 SELECT kv_set('pair' || (:a * 2 + 1), '1', ttl => '300 ms', store => 'storm');
 SQL
+append_to_file("$dir/late", <<'SQL');
+\set a random(1, 29999)
+SELECT kv_set('pair' || (:a * 2), '1', ttl => '150 ms', store => 'storm');
+BEGIN;
+SELECT kv_set('pair' || (:a * 2 + 1), '1', ttl => '300 ms', store => 'storm');
+\sleep 600 ms
+COMMIT;
+SQL
 
 my ($looks, $worst) = (0, 0);
 
-# Both kinds of clients for so long; all the while, see how long what is dead has been so.
+# All kinds of clients for so long; all the while, see how long what is dead has been so.
 sub storm
 {
 	my ($time) = @_;
 	my @running;
 
-	for my $run ([ 'act', 8 ], [ 'pair', 24 ])
+	for my $run ([ 'act', 8 ], [ 'pair', 12 ], [ 'late', 4 ])
 	{
 		my ($script, $clients) = @$run;
 		my $out = '';
@@ -156,8 +164,8 @@ while (time < $started + 8)
 }
 is($late, 0, 'nothing that is dead stays longer than 2 s');
 is(sql("SELECT count(*) FROM kvstore.s_storm WHERE expires_at IS NOT NULL"), '0', 'nothing is left');
-# On a machine that has other things to do the sweeper may be late, but nothing waits for a pass over the whole table.
-cmp_ok($worst, '<', 15, 'nor did it while the storm went on') or diag("$worst s");
+# On a machine that has other things to do the sweeper may be late; what it has forgotten waits for the next visit of its group.
+cmp_ok($worst, '<', 10, 'nor did it while the storm went on') or diag("$worst s");
 is(sql(<<'SQL'), '0', 'nothing that lives is gone or has another value');
 SELECT count(*) FROM truth t WHERE (t.expires_at IS NULL OR t.expires_at > clock_timestamp()) AND
     kv_get(t.key, 'storm') IS DISTINCT FROM to_jsonb(t.value)

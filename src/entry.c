@@ -184,7 +184,8 @@ kvs_entry_next_key(KvsKeyIterator *iterator, KvsKey *key)
 void
 kvs_entry_begin_rows(FunctionCallInfo fcinfo, KvsForm form, KvsRows *rows)
 {
-	InitMaterializedSRF(fcinfo, 0);
+	/* what the caller expects is what the function is declared to return, and takes no look-up */
+	InitMaterializedSRF(fcinfo, ((ReturnSetInfo *) fcinfo->resultinfo)->expectedDesc ? MAT_SRF_USE_EXPECTED_DESC : 0);
 	rows->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	rows->form = form;
 	rows->scratch = AllocSetContextCreate(CurrentMemoryContext, "kvstore row", ALLOCSET_SMALL_SIZES);
@@ -198,37 +199,52 @@ key_for_user(KvsForm form, const char *key, int key_size)
 	return JsonbPGetDatum(kvs_key_to_jsonb(key, key_size));
 }
 
+/* A text that every row may point to. */
 static Datum
 kind_for_user(char kind)
 {
-	const char *name = kind == KVS_KIND_BYTES ? "bytes" : kind == KVS_KIND_U64 ? "u64" : "json";
+	static union
+	{
+		int32		align;
+		char		bytes[VARHDRSZ + 8];
+	}			names[3];
+	int			which = kind == KVS_KIND_JSON ? 0 : kind == KVS_KIND_BYTES ? 1 : 2;
 
-	return CStringGetTextDatum(name);
+	if (unlikely(names[which].align == 0))
+	{
+		const char *name = which == 0 ? "json" : which == 1 ? "bytes" : "u64";
+
+		SET_VARSIZE(&names[which], VARHDRSZ + strlen(name));
+		memcpy(VARDATA(&names[which]), name, strlen(name));
+	}
+	return PointerGetDatum(&names[which]);
 }
 
 void
-kvs_entry_give_row(KvsRows *rows, const char *key, int key_size, const KvsRow *row, bool keys_only)
+kvs_entry_fill_row(const KvsRow *row, Datum *values, bool *nulls)
+{
+	values[1] = row->value;
+	nulls[1] = !row->has_value;
+	values[2] = row->bytes;
+	nulls[2] = !row->has_bytes;
+	values[3] = kind_for_user(row->kind);
+	nulls[3] = false;
+	values[4] = Int64GetDatum(row->versionstamp);
+	nulls[4] = false;
+	values[5] = TimestampTzGetDatum(row->expires_at);
+	nulls[5] = row->expires_at == DT_NOEND;
+}
+
+void
+kvs_entry_give_row(KvsRows *rows, const char *key, int key_size, const KvsRow *row)
 {
 	MemoryContext old = MemoryContextSwitchTo(rows->scratch);
 	Datum		values[KVS_ENTRY_COLUMNS] = {0};
-	bool		nulls[KVS_ENTRY_COLUMNS];
+	bool		nulls[KVS_ENTRY_COLUMNS] = {false, true, true, true, false, true};
 
-	memset(nulls, true, sizeof(nulls));
-	values[0] = key_for_user(rows->form, key, key_size);
-	nulls[0] = false;
-	values[4] = Int64GetDatum(row ? row->versionstamp : 0);
-	nulls[4] = false;
 	if (row != NULL)
-	{
-		values[1] = row->value;
-		nulls[1] = keys_only || !row->has_value;
-		values[2] = row->bytes;
-		nulls[2] = keys_only || !row->has_bytes;
-		values[3] = kind_for_user(row->kind);
-		nulls[3] = false;
-		values[5] = TimestampTzGetDatum(row->expires_at);
-		nulls[5] = row->expires_at == DT_NOEND;
-	}
+		kvs_entry_fill_row(row, values, nulls);
+	values[0] = key_for_user(rows->form, key, key_size);
 	tuplestore_putvalues(rows->rsinfo->setResult, rows->rsinfo->setDesc, values, nulls);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(rows->scratch);

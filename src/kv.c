@@ -93,7 +93,7 @@ give_entry(KvsScan *scan, KvsRows *rows, const KvsKey *key)
 
 	kvs_stats_add(scan->store->stat, KVS_COUNT_GETS, 1);
 	kvs_stats_add(scan->store->stat, KVS_COUNT_HITS, found ? 1 : 0);
-	kvs_entry_give_row(rows, KvsKeyBytes(key), key->size, found ? &row : NULL, false);
+	kvs_entry_give_row(rows, KvsKeyBytes(key), key->size, found ? &row : NULL);
 }
 
 static Datum

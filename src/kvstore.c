@@ -12,6 +12,7 @@
 #include "guard.h"
 #include "guc.h"
 #include "launcher.h"
+#include "list.h"
 #include "shmem.h"
 #include "stamp.h"
 #include "stats.h"
@@ -32,4 +33,5 @@ _PG_init(void)
 	kvs_stats_init();
 	kvs_expiry_init();
 	kvs_launcher_init();
+	kvs_list_node_init();
 }

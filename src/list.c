@@ -182,26 +182,41 @@ read_page_size(FunctionCallInfo fcinfo, int arg)
 	return page_size;
 }
 
-/* (prefix, start_key, end_key, after, page_size, reverse, keys_only, store) */
+void
+kvs_list_read_args(FunctionCallInfo fcinfo, KvsForm form, KvsList *list)
+{
+	list->keys_only = kvs_entry_bool_arg(fcinfo, 6);
+	list->left = read_page_size(fcinfo, 4);
+	kvs_list_prefix_arg(fcinfo, 0, form, &list->range);
+	read_bounds(fcinfo, form, &list->range);
+}
+
+bool
+kvs_list_fetch(KvsList *list, KvsRow *row)
+{
+	if (list->left <= 0 || !kvs_list_next(&list->scan, &list->range, row))
+		return false;
+	list->left--;
+	if (list->keys_only)
+		row->has_value = row->has_bytes = false;
+	return true;
+}
+
 static Datum
 list(FunctionCallInfo fcinfo, KvsForm form)
 {
 	KvsRows		rows;
-	bool		keys_only = kvs_entry_bool_arg(fcinfo, 6);
-	int64		left = read_page_size(fcinfo, 4);
-	KvsRange	range;
-	KvsScan		scan;
+	KvsList		list;
 	KvsRow		row;
 
 	kvs_entry_begin_rows(fcinfo, form, &rows);
-	kvs_list_prefix_arg(fcinfo, 0, form, &range);
-	read_bounds(fcinfo, form, &range);
-	kvs_scan_begin(&scan, kvs_entry_text_arg(fcinfo, 7), GetCurrentTimestamp());
-	kvs_stats_add(scan.store->stat, KVS_COUNT_LISTS, 1);
-	kvs_list_begin(&scan, &range);
-	while (left-- > 0 && kvs_list_next(&scan, &range, &row))
-		kvs_entry_give_row(&rows, row.key, row.key_size, &row, keys_only);
-	kvs_scan_end(&scan);
+	kvs_list_read_args(fcinfo, form, &list);
+	kvs_scan_begin(&list.scan, kvs_entry_text_arg(fcinfo, KVS_LIST_STORE_ARG), GetCurrentTimestamp());
+	kvs_stats_add(list.scan.store->stat, KVS_COUNT_LISTS, 1);
+	kvs_list_begin(&list.scan, &list.range);
+	while (kvs_list_fetch(&list, &row))
+		kvs_entry_give_row(&rows, row.key, row.key_size, &row);
+	kvs_scan_end(&list.scan);
 	return (Datum) 0;
 }
 

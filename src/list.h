@@ -36,4 +36,32 @@ extern void kvs_list_begin(KvsScan *scan, KvsRange *range);
 /* The next live entry; false at the end. */
 extern bool kvs_list_next(KvsScan *scan, KvsRange *range, KvsRow *row);
 
+/* ---- kv_list() ---- */
+
+/* Arguments: (prefix, start_key, end_key, after, page_size, reverse, keys_only, store) */
+#define KVS_LIST_STORE_ARG	7
+#define KVS_LIST_ARGS		8
+
+typedef struct KvsList
+{
+	KvsRange	range;
+	bool		keys_only;
+	int64		left;			/* of page_size */
+	KvsScan		scan;
+} KvsList;
+
+/* Everything but the store. */
+extern void kvs_list_read_args(FunctionCallInfo fcinfo, KvsForm form, KvsList *list);
+
+/* The next entry to give; false at the end.  The scan must have begun, and the range. */
+extern bool kvs_list_fetch(KvsList *list, KvsRow *row);
+
+/* The SQL-callable symbols, by which the planner knows the function. */
+extern PGDLLEXPORT Datum kvstore_list(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum kvstore_list_path(PG_FUNCTION_ARGS);
+
+/* ---- listnode.c ---- */
+
+extern void kvs_list_node_init(void);
+
 #endif							/* KVS_LIST_H */

@@ -48,6 +48,12 @@ static void use_executor(KvsScan *scan);
 void
 kvs_scan_begin(KvsScan *scan, const text *store_name, TimestampTz now)
 {
+	kvs_scan_begin_with(scan, store_name, now, GetActiveSnapshot());
+}
+
+void
+kvs_scan_begin_with(KvsScan *scan, const text *store_name, TimestampTz now, Snapshot snapshot)
+{
 	scan->store = kvs_catalog_open_store(store_name, AccessShareLock, &scan->rel);
 	scan->now = now;
 	scan->context = CurrentMemoryContext;
@@ -57,7 +63,7 @@ kvs_scan_begin(KvsScan *scan, const text *store_name, TimestampTz now)
 	scan->by_executor = false;
 
 	check_select(scan->rel);
-	kvs_find_begin(&scan->finder, scan->rel, scan->store->indexid, AccessShareLock, GetActiveSnapshot());
+	kvs_find_begin(&scan->finder, scan->rel, scan->store->indexid, AccessShareLock, snapshot);
 	if (unlikely(has_policies(scan)))
 		use_executor(scan);
 }
@@ -225,12 +231,18 @@ kvs_scan_find(KvsScan *scan, const KvsKey *key, KvsRow *row)
 	return next_by_executor(scan, row);
 }
 
+bool
+kvs_scan_is_direct(KvsScan *scan)
+{
+	return !scan->by_executor && kvs_find_open_index(&scan->finder);
+}
+
 void
 kvs_scan_range(KvsScan *scan, const KvsKey *low, const KvsKey *high, bool reverse)
 {
 	KvsFinder  *finder = &scan->finder;
 
-	if (!scan->by_executor && !kvs_find_open_index(finder))
+	if (!scan->by_executor && finder->index == NULL && !kvs_find_open_index(finder))
 		use_executor(scan);
 	if (unlikely(scan->by_executor))
 	{

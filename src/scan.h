@@ -64,6 +64,12 @@ typedef struct KvsScan
  */
 extern void kvs_scan_begin(KvsScan *scan, const text *store_name, TimestampTz now);
 
+/* The same with a given snapshot, which the caller keeps. */
+extern void kvs_scan_begin_with(KvsScan *scan, const text *store_name, TimestampTz now, Snapshot snapshot);
+
+/* Is a range read without SPI?  Only then may other things run between two rows. */
+extern bool kvs_scan_is_direct(KvsScan *scan);
+
 /* The live entry of a key; false if there is none. */
 extern bool kvs_scan_find(KvsScan *scan, const KvsKey *key, KvsRow *row);
 

@@ -3,9 +3,8 @@
  *		From the name of a store to a table that is safe to read.
  *
  * A store is an ordinary table, kvstore.s_<name>, found by its name, so anybody with CREATE on the schema can put another table there, and an
- * owner can alter his.  Reading an int as a varlena pointer is a crash.  So before a table is used its shape is checked, and
- * checked again after every relcache invalidation of it: relkind, access method, no children, no rules, each column's name and type, and the key
- * index.  Nothing is deformed before that.
+ * owner can alter his.  Reading an int as a varlena pointer is a crash.  So before a table is used its shape is checked (shape.c), and
+ * checked again after every relcache invalidation of it.  Nothing is deformed before that.  Queues are in queuecatalog.c.
  *
  * What was found is kept for the session: the OIDs of the extension's own objects in one static struct, and an entry for each store that
  * was used.  Invalidation callbacks only clear flags; the next use looks again.  The callback for a relation comes when its lock is taken at the latest,
@@ -20,16 +19,13 @@
 #include "access/xlog.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_am.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_namespace.h"
-#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
@@ -41,7 +37,7 @@
 
 #include "catalog.h"
 #include "compat.h"
-#include "guard.h"
+#include "shape.h"
 #include "stats.h"
 
 static KvsCatalog catalog;
@@ -151,6 +147,55 @@ kvs_catalog_find_table(const char *prefix, const char *name)
 	return get_relname_relid(psprintf("%s%s", prefix, name), kvs_catalog_get()->data_schema);
 }
 
+Relation
+kvs_catalog_lock_table(const char *prefix, const char *name, LOCKMODE lockmode)
+{
+	for (;;)
+	{
+		Oid			relid = kvs_catalog_find_table(prefix, name);
+		Relation	rel;
+
+		if (!OidIsValid(relid))
+			return NULL;
+		rel = try_relation_open(relid, lockmode);
+
+		/* Dropped or renamed while we waited for the lock: look again. */
+		if (rel != NULL && relid == kvs_catalog_find_table(prefix, name))
+			return rel;
+		if (rel != NULL)
+			relation_close(rel, lockmode);
+	}
+}
+
+List *
+kvs_catalog_list_tables(const char *prefix)
+{
+	Relation	rel = table_open(RelationRelationId, AccessShareLock);
+	char	   *end = pstrdup(prefix);
+	ScanKeyData keys[3];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	List	   *result = NIL;
+
+	/* names from the prefix up to its successor, read from the index, which is sorted */
+	end[strlen(end) - 1]++;
+	ScanKeyInit(&keys[0], Anum_pg_class_relname, BTGreaterEqualStrategyNumber, F_NAMEGE, CStringGetDatum(prefix));
+	ScanKeyInit(&keys[1], Anum_pg_class_relname, BTLessStrategyNumber, F_NAMELT, CStringGetDatum(end));
+	ScanKeyInit(&keys[2], Anum_pg_class_relnamespace, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(kvs_catalog_get()->data_schema));
+	scan = systable_beginscan(rel, ClassNameNspIndexId, true, NULL, lengthof(keys), keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_class form = (Form_pg_class) GETSTRUCT(tuple);
+
+		if (form->relkind == RELKIND_RELATION)
+			result = lappend_oid(result, form->oid);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
 const char *
 kvs_catalog_function_schema(void)
 {
@@ -183,13 +228,6 @@ kvs_catalog_check_name(const text *name, const char *noun)
 
 /* ---- Shape ---- */
 
-typedef struct KvsColumn
-{
-	const char *name;
-	Oid			type;			/* InvalidOid: kvkey */
-	bool		not_null;
-} KvsColumn;
-
 static const KvsColumn store_columns[] = {
 	{"key", InvalidOid, true},
 	{"value", JSONBOID, false},
@@ -199,94 +237,31 @@ static const KvsColumn store_columns[] = {
 	{"expires_at", TIMESTAMPTZOID, false},
 };
 
-static void wrong_shape(Relation rel, const char *detail) pg_attribute_noreturn();
-
-static void
-wrong_shape(Relation rel, const char *detail)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-			 errmsg("table \"%s\" does not have the shape of a store",
-					quote_qualified_identifier("kvstore", RelationGetRelationName(rel))),
-			 errdetail_internal("%s", detail),
-			 errhint("Undo the change to the table, or move it out of the schema kvstore and call kv_create_store().")));
-}
-
-/* What is wrong with the columns; NULL: nothing. */
-static const char *
-find_wrong_column(Relation rel, const KvsColumn *columns, int ncolumns, Oid kvkey_type)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-
-	for (int i = 0; i < ncolumns; i++)
-	{
-		Oid			type = OidIsValid(columns[i].type) ? columns[i].type : kvkey_type;
-		Form_pg_attribute att = i < desc->natts ? TupleDescAttr(desc, i) : NULL;
-
-		if (att == NULL || att->attisdropped || strcmp(NameStr(att->attname), columns[i].name) != 0 ||
-			att->atttypid != type || (columns[i].not_null && !att->attnotnull) || att->attgenerated != '\0')
-			return psprintf("Column %d must be \"%s\" of type %s%s.", i + 1, columns[i].name,
-							format_type_be(type), columns[i].not_null ? ", NOT NULL" : "");
-	}
-	return NULL;
-}
-
 /* An index that finds a key exactly and in order, and that ON CONFLICT (key) can rely on. */
 static bool
-is_key_index(Relation index, const KvsCatalog *cat)
+is_key_index(Relation index, const void *arg)
 {
+	const KvsCatalog *cat = kvs_catalog_get();
 	Form_pg_index form = index->rd_index;
 
-	return index->rd_rel->relam == BTREE_AM_OID &&
-		form->indisunique && form->indimmediate && form->indisvalid && form->indislive && form->indisready &&
+	return kvs_shape_is_unique_index(index) &&
 		form->indnkeyatts == 1 && form->indkey.values[0] == 1 &&
 		index->rd_opfamily[0] == cat->kvkey_family && index->rd_opcintype[0] == cat->kvkey_type &&
 		index->rd_indoption[0] == 0 &&
-		heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
-		heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL);
-}
-
-static Oid
-find_key_index(Relation rel, const KvsCatalog *cat)
-{
-	List	   *indexes = RelationGetIndexList(rel);
-	ListCell   *lc;
-	Oid			result = InvalidOid;
-
-	foreach(lc, indexes)
-	{
-		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
-
-		if (is_key_index(index, cat))
-			result = lfirst_oid(lc);
-		index_close(index, AccessShareLock);
-		if (OidIsValid(result))
-			break;
-	}
-	list_free(indexes);
-	return result;
+		heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 }
 
 /* What is wrong with the shape; NULL: nothing, and *indexid is the key index. */
 static const char *
 find_wrong_shape(Relation rel, Oid *indexid)
 {
-	const KvsCatalog *cat = kvs_catalog_get();
-	Form_pg_class form = rel->rd_rel;
-	const char *detail;
+	const char *detail = kvs_shape_find_wrong_table(rel);
 
-	if (form->relkind != RELKIND_RELATION || form->relispartition)
-		return "It must be an ordinary table.";
-	if (form->relam != HEAP_TABLE_AM_OID)
-		return "Its access method must be heap.";
-	/* relhassubclass and relhasrules stay when the last one is dropped, until the next ANALYZE or VACUUM */
-	if ((form->relhassubclass && find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL) ||
-		rel->rd_rules != NULL)
-		return "It must have no child tables and no rules.";
-	detail = find_wrong_column(rel, store_columns, lengthof(store_columns), cat->kvkey_type);
+	if (detail == NULL)
+		detail = kvs_shape_find_wrong_column(rel, store_columns, lengthof(store_columns), kvs_catalog_get()->kvkey_type);
 	if (detail != NULL)
 		return detail;
-	*indexid = find_key_index(rel, cat);
+	*indexid = kvs_shape_find_index(rel, is_key_index, NULL);
 	if (!OidIsValid(*indexid))
 		return "Column \"key\" must have a primary key, or a valid unique btree index over it alone.";
 	return NULL;
@@ -299,7 +274,7 @@ kvs_catalog_check_store_shape(Relation rel)
 	const char *detail = find_wrong_shape(rel, &index);
 
 	if (detail != NULL)
-		wrong_shape(rel, detail);
+		kvs_shape_report(rel, "store", detail);
 	return index;
 }
 
@@ -310,25 +285,6 @@ kvs_catalog_is_store(Relation rel)
 
 	return RelationGetNamespace(rel) == kvs_catalog_get()->data_schema &&
 		strncmp(RelationGetRelationName(rel), "s_", 2) == 0 && find_wrong_shape(rel, &index) == NULL;
-}
-
-/* Is there nothing to see to when a row is overwritten, but our six columns and their one index? */
-static bool
-is_plain(Relation rel)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-	List	   *indexes = RelationGetIndexList(rel);
-	bool		plain = list_length(indexes) == 1 && desc->natts == lengthof(store_columns) && !rel->rd_rel->relrowsecurity;
-
-	list_free(indexes);
-	for (int i = 0; plain && i < desc->natts; i++)
-		plain = TupleDescAttr(desc, i)->attnotnull == store_columns[i].not_null;
-	if (desc->constr != NULL && (desc->constr->num_check > 0 || desc->constr->has_generated_stored))
-		plain = false;
-	for (int i = 0; plain && rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
-		plain = strcmp(rel->trigdesc->triggers[i].tgname, KVS_GUARD_TRIGGER) == 0 ||
-			TRIGGER_FOR_TRUNCATE(rel->trigdesc->triggers[i].tgtype);
-	return plain;
 }
 
 /* ---- Stores ---- */
@@ -409,27 +365,15 @@ get_store_entry(const char *name)
 static Relation
 load_store(KvsStore *store, LOCKMODE lockmode)
 {
-	Relation	rel = NULL;
+	Relation	rel = kvs_catalog_lock_table("s_", store->name, lockmode);
 
-	for (;;)
-	{
-		Oid			relid = kvs_catalog_find_table("s_", store->name);
-
-		if (!OidIsValid(relid))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("store \"%s\" does not exist", store->name),
-					 strcmp(store->name, "default") == 0 ?
-					 errhint("Create it with SELECT kv_create_store().") :
-					 errhint("Create it with SELECT kv_create_store('%s').", store->name)));
-		rel = try_relation_open(relid, lockmode);
-
-		/* Dropped or renamed while we waited for the lock: look again. */
-		if (rel != NULL && relid == kvs_catalog_find_table("s_", store->name))
-			break;
-		if (rel != NULL)
-			relation_close(rel, lockmode);
-	}
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("store \"%s\" does not exist", store->name),
+				 strcmp(store->name, "default") == 0 ?
+				 errhint("Create it with SELECT kv_create_store().") :
+				 errhint("Create it with SELECT kv_create_store('%s').", store->name)));
 
 	if (RelationGetRelid(rel) != store->relid)
 	{
@@ -443,7 +387,7 @@ load_store(KvsStore *store, LOCKMODE lockmode)
 	PG_TRY();
 	{
 		store->indexid = kvs_catalog_check_store_shape(rel);
-		store->plain = is_plain(rel);
+		store->plain = kvs_shape_is_plain(rel, store_columns, lengthof(store_columns), 1);
 		read_store_settings(store);
 	}
 	PG_CATCH();

@@ -69,6 +69,12 @@ extern bool kvs_catalog_is_store(Relation rel);
 /* The table of a name, InvalidOid if there is none. */
 extern Oid	kvs_catalog_find_table(const char *prefix, const char *name);
 
+/* Find and lock the table of a name; NULL if there is none.  Its shape is not checked. */
+extern Relation kvs_catalog_lock_table(const char *prefix, const char *name, LOCKMODE lockmode);
+
+/* The OIDs of all tables of our schema whose names begin so; their shape is not checked. */
+extern List *kvs_catalog_list_tables(const char *prefix);
+
 /* The schema of the functions, operators and types, quoted where necessary. */
 extern const char *kvs_catalog_function_schema(void);
 

@@ -5,32 +5,23 @@
  * A store is a table of the user's own: it is created with the caller's rights and belongs to him, is dumped with its indexes and
  * grants, and keeps DROP EXTENSION from taking it along without CASCADE.  Only settings that differ from the defaults are rows in the registry
  * kvstore.stores; those are written as its owner, after the caller's own right was checked.
- *
- * Pods that migrate at once must all succeed, so creating takes a lock on the schema first: the second finds what the first has made.
  */
 #include "postgres.h"
 
-#include "access/relation.h"
 #include "access/table.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
-#include "compat.h"
+#include "ddlcommon.h"
 #include "entry.h"
 #include "expiry.h"
-#include "guard.h"
 #include "guc.h"
 
 /* Settings as given to create and alter: SQL NULL is "not given". */
@@ -41,14 +32,6 @@ typedef struct StoreSettings
 	int64		max_value_size; /* 0: none */
 } StoreSettings;
 
-static int
-interval_sign(Interval *interval)
-{
-	Interval	zero = {0};
-
-	return DatumGetInt32(DirectFunctionCall2(interval_cmp, IntervalPGetDatum(interval), IntervalPGetDatum(&zero)));
-}
-
 static StoreSettings
 read_settings(FunctionCallInfo fcinfo, int ttl_arg, int size_arg)
 {
@@ -57,7 +40,7 @@ read_settings(FunctionCallInfo fcinfo, int ttl_arg, int size_arg)
 	if (!PG_ARGISNULL(ttl_arg))
 	{
 		settings.default_ttl = PG_GETARG_INTERVAL_P(ttl_arg);
-		if (interval_sign(settings.default_ttl) < 0)
+		if (kvs_ddl_interval_sign(settings.default_ttl) < 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("default_ttl must not be negative"),
@@ -74,15 +57,6 @@ read_settings(FunctionCallInfo fcinfo, int ttl_arg, int size_arg)
 					 errhint("Use 0 for no limit other than the setting kvstore.max_value_size.")));
 	}
 	return settings;
-}
-
-static void
-run_utility(const char *sql)
-{
-	int			result = SPI_execute(sql, false, 0);
-
-	if (result < 0)
-		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(result));
 }
 
 /* ---- Registry ---- */
@@ -102,7 +76,7 @@ static void
 write_settings(const char *name, StoreSettings *settings)
 {
 	Interval	zero = {0};
-	bool		no_ttl = settings->default_ttl == NULL || interval_sign(settings->default_ttl) == 0;
+	bool		no_ttl = settings->default_ttl == NULL || kvs_ddl_interval_sign(settings->default_ttl) == 0;
 	Oid			types[5] = {TEXTOID, INTERVALOID, INT8OID, BOOLOID, BOOLOID};
 	Datum		values[5] = {
 		CStringGetTextDatum(name), IntervalPGetDatum(no_ttl ? &zero : settings->default_ttl),
@@ -123,26 +97,16 @@ write_settings(const char *name, StoreSettings *settings)
 
 /* ---- Create ---- */
 
-/* The table of a store that is there already; false if there is none.  42P07 unless if_not_exists, 42809 if it is something else. */
+static void
+check_shape(Relation rel)
+{
+	kvs_catalog_check_store_shape(rel);
+}
+
 static bool
 find_existing(const char *name, bool if_not_exists)
 {
-	Oid			relid = kvs_catalog_find_table("s_", name);
-	Relation	rel;
-
-	if (!OidIsValid(relid))
-		return false;
-	if (!if_not_exists)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_TABLE),
-				 errmsg("store \"%s\" already exists", name),
-				 errhint("Call kv_create_store() with if_not_exists => true to accept that.")));
-	rel = try_relation_open(relid, AccessShareLock);
-	if (rel == NULL)
-		return false;			/* dropped while we waited for its lock */
-	kvs_catalog_check_store_shape(rel);
-	relation_close(rel, NoLock);
-	return true;
+	return kvs_ddl_find_existing("s_", name, "store", if_not_exists, check_shape);
 }
 
 /*
@@ -153,23 +117,18 @@ create_table(const char *name, bool unlogged)
 {
 	const char *schema = kvs_catalog_function_schema();
 
-	run_utility(psprintf("CREATE %s TABLE kvstore.s_%s (key %s.kvkey PRIMARY KEY, value pg_catalog.jsonb, bytes pg_catalog.bytea, "
+	kvs_ddl_run_utility(psprintf("CREATE %s TABLE kvstore.s_%s (key %s.kvkey PRIMARY KEY, value pg_catalog.jsonb, bytes pg_catalog.bytea, "
 						 "kind pg_catalog.\"char\" NOT NULL DEFAULT 'j', versionstamp pg_catalog.int8 NOT NULL, expires_at pg_catalog.timestamptz) "
 						 "USING heap WITH (fillfactor = 90)",
 						 unlogged ? "UNLOGGED" : "", name, schema));
-	run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE ON kvstore.s_%s "
-						 "FOR EACH ROW EXECUTE FUNCTION kvstore.guard()", name));
-	run_utility(psprintf("CREATE TRIGGER kvstore_guard_truncate BEFORE TRUNCATE ON kvstore.s_%s "
-						 "FOR EACH STATEMENT EXECUTE FUNCTION kvstore.guard()", name));
-	run_utility(psprintf("ALTER TABLE kvstore.s_%s ENABLE ALWAYS TRIGGER " KVS_GUARD_TRIGGER ", "
-						 "ENABLE ALWAYS TRIGGER kvstore_guard_truncate", name));
-	run_utility(psprintf("CREATE VIEW kvstore.v_%s WITH (security_invoker) AS "
+	kvs_ddl_create_guard("s_", name);
+	kvs_ddl_run_utility(psprintf("CREATE VIEW kvstore.v_%s WITH (security_invoker) AS "
 						 "SELECT key, value, bytes, CASE WHEN kind OPERATOR(pg_catalog.=) 'b' THEN 'bytes' "
 						 "WHEN kind OPERATOR(pg_catalog.=) 'u' THEN 'u64' ELSE 'json' END AS kind, "
 						 "versionstamp, expires_at FROM kvstore.s_%s "
 						 "WHERE expires_at IS NULL OR expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()", name, name));
 	/* with security_invoker the rights on the table decide */
-	run_utility(psprintf("GRANT SELECT ON kvstore.v_%s TO PUBLIC", name));
+	kvs_ddl_run_utility(psprintf("GRANT SELECT ON kvstore.v_%s TO PUBLIC", name));
 }
 
 /* As for GRANT; no possible name needs quotes. */
@@ -188,18 +147,13 @@ kvstore_create_store(PG_FUNCTION_ARGS)
 	bool		unlogged = kvs_entry_bool_arg(fcinfo, 1);
 	StoreSettings settings = read_settings(fcinfo, 2, 3);
 	bool		if_not_exists = kvs_entry_bool_arg(fcinfo, 4);
-	Oid			schema = kvs_catalog_get()->data_schema;
-	AclResult	aclresult;
 
 	PreventCommandIfReadOnly("kv_create_store()");
 
 	/* Look before the lock too: who may not create must not hold up who may. */
 	if (find_existing(name, if_not_exists))
 		PG_RETURN_TEXT_P(table_name(name));
-	aclresult = kvs_compat_schema_aclcheck(schema, GetUserId(), ACL_CREATE);
-	if (aclresult != ACLCHECK_OK)
-		aclcheck_error(aclresult, OBJECT_SCHEMA, "kvstore");
-	LockDatabaseObject(NamespaceRelationId, schema, 0, ShareUpdateExclusiveLock);
+	kvs_ddl_lock_schema_for_create();
 	if (find_existing(name, if_not_exists))
 		PG_RETURN_TEXT_P(table_name(name));
 
@@ -215,17 +169,6 @@ kvstore_create_store(PG_FUNCTION_ARGS)
 
 /* ---- Alter, drop ---- */
 
-/* The caller's own table of this name, InvalidOid if there is none; 42501 if it is somebody else's. */
-static Oid
-find_own_table(const char *name)
-{
-	Oid			relid = kvs_catalog_find_table("s_", name);
-
-	if (OidIsValid(relid) && !kvs_compat_owns_table(relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, psprintf("s_%s", name));
-	return relid;
-}
-
 /* kv_alter_store(store, default_ttl, max_value_size) returns boolean: true; zero removes a setting */
 PG_FUNCTION_INFO_V1(kvstore_alter_store);
 Datum
@@ -236,7 +179,7 @@ kvstore_alter_store(PG_FUNCTION_ARGS)
 	KvsStore   *store;
 
 	PreventCommandIfReadOnly("kv_alter_store()");
-	find_own_table(kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store"));
+	kvs_ddl_find_own_table("s_", kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store"));
 	store = kvs_catalog_open_store(kvs_entry_text_arg(fcinfo, 0), ShareUpdateExclusiveLock, &rel);
 	write_settings(store->name, &settings);
 
@@ -255,17 +198,17 @@ kvstore_drop_store(PG_FUNCTION_ARGS)
 	Oid			relid;
 
 	PreventCommandIfReadOnly("kv_drop_store()");
-	if (!OidIsValid(find_own_table(name)))
+	if (!OidIsValid(kvs_ddl_find_own_table("s_", name)))
 		PG_RETURN_BOOL(false);
-	LockDatabaseObject(NamespaceRelationId, kvs_catalog_get()->data_schema, 0, ShareUpdateExclusiveLock);
-	relid = find_own_table(name);
+	kvs_ddl_lock_schema();
+	relid = kvs_ddl_find_own_table("s_", name);
 	if (!OidIsValid(relid))
 		PG_RETURN_BOOL(false);
 
 	SPI_connect();
 	if (OidIsValid(kvs_catalog_find_table("v_", name)))
-		run_utility(psprintf("DROP VIEW kvstore.v_%s", name));
-	run_utility(psprintf("DROP TABLE kvstore.s_%s", name));
+		kvs_ddl_run_utility(psprintf("DROP VIEW kvstore.v_%s", name));
+	kvs_ddl_run_utility(psprintf("DROP TABLE kvstore.s_%s", name));
 	SPI_finish();
 	/* The worker looks what is due there, sees that the table is gone, and gives its slots back. */
 	kvs_expiry_note(relid, InvalidBlockNumber, DT_NOBEGIN);

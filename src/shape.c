@@ -1,0 +1,120 @@
+/*
+ * shape.c
+ *		What a table must look like before anything of it is read.
+ *
+ * Stores and queues are found by name, and anybody with CREATE on the schema can put another table there.  Here is what their checks have in
+ * common; catalog.c and queuecatalog.c know the columns and indexes.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+
+#include "guard.h"
+#include "shape.h"
+
+void
+kvs_shape_report(Relation rel, const char *noun, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			 errmsg("table \"%s\" does not have the shape of a %s",
+					quote_qualified_identifier("kvstore", RelationGetRelationName(rel)), noun),
+			 errdetail_internal("%s", detail),
+			 errhint("Undo the change to the table, or move it out of the schema kvstore and call kv_create_%s().", noun)));
+}
+
+const char *
+kvs_shape_find_wrong_table(Relation rel)
+{
+	Form_pg_class form = rel->rd_rel;
+
+	if (form->relkind != RELKIND_RELATION || form->relispartition)
+		return "It must be an ordinary table.";
+	if (form->relam != HEAP_TABLE_AM_OID)
+		return "Its access method must be heap.";
+	/* relhassubclass and relhasrules stay when the last one is dropped, until the next ANALYZE or VACUUM */
+	if ((form->relhassubclass && find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL) ||
+		rel->rd_rules != NULL)
+		return "It must have no child tables and no rules.";
+	return NULL;
+}
+
+const char *
+kvs_shape_find_wrong_column(Relation rel, const KvsColumn *columns, int ncolumns, Oid kvkey_type)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	for (int i = 0; i < ncolumns; i++)
+	{
+		Oid			type = OidIsValid(columns[i].type) ? columns[i].type : kvkey_type;
+		Form_pg_attribute att = i < desc->natts ? TupleDescAttr(desc, i) : NULL;
+
+		if (att == NULL || att->attisdropped || strcmp(NameStr(att->attname), columns[i].name) != 0 ||
+			att->atttypid != type || (columns[i].not_null && !att->attnotnull) || att->attgenerated != '\0')
+			return psprintf("Column %d must be \"%s\" of type %s%s.", i + 1, columns[i].name,
+							format_type_be(type), columns[i].not_null ? ", NOT NULL" : "");
+	}
+	return NULL;
+}
+
+bool
+kvs_shape_is_usable_index(Relation index)
+{
+	Form_pg_index form = index->rd_index;
+
+	return index->rd_rel->relam == BTREE_AM_OID && form->indisvalid && form->indislive && form->indisready &&
+		heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL);
+}
+
+bool
+kvs_shape_is_unique_index(Relation index)
+{
+	return index->rd_index->indisunique && index->rd_index->indimmediate && kvs_shape_is_usable_index(index);
+}
+
+Oid
+kvs_shape_find_index(Relation rel, KvsIsIndex is_it, const void *arg)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	ListCell   *lc;
+	Oid			result = InvalidOid;
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		if (is_it(index, arg))
+			result = lfirst_oid(lc);
+		index_close(index, AccessShareLock);
+		if (OidIsValid(result))
+			break;
+	}
+	list_free(indexes);
+	return result;
+}
+
+bool
+kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolumns, int nindexes)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	List	   *indexes = RelationGetIndexList(rel);
+	bool		plain = list_length(indexes) == nindexes && desc->natts == ncolumns && !rel->rd_rel->relrowsecurity;
+
+	list_free(indexes);
+	for (int i = 0; plain && i < desc->natts; i++)
+		plain = TupleDescAttr(desc, i)->attnotnull == columns[i].not_null;
+	if (desc->constr != NULL && (desc->constr->num_check > 0 || desc->constr->has_generated_stored))
+		plain = false;
+	for (int i = 0; plain && rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+		plain = strcmp(rel->trigdesc->triggers[i].tgname, KVS_GUARD_TRIGGER) == 0 ||
+			TRIGGER_FOR_TRUNCATE(rel->trigdesc->triggers[i].tgtype);
+	return plain;
+}

@@ -1,0 +1,41 @@
+/*
+ * shape.h
+ *		What a table must look like before anything of it is read.
+ */
+#ifndef KVS_SHAPE_H
+#define KVS_SHAPE_H
+
+#include "postgres.h"
+
+#include "utils/rel.h"
+
+/* A column that a table must have at its place. */
+typedef struct KvsColumn
+{
+	const char *name;
+	Oid			type;			/* InvalidOid: kvkey */
+	bool		not_null;
+} KvsColumn;
+
+/* What is wrong with the kind of table; NULL: nothing. */
+extern const char *kvs_shape_find_wrong_table(Relation rel);
+
+/* What is wrong with its first columns; NULL: nothing. */
+extern const char *kvs_shape_find_wrong_column(Relation rel, const KvsColumn *columns, int ncolumns, Oid kvkey_type);
+
+/* The first index that "is_it" says yes to, or InvalidOid. */
+typedef bool (*KvsIsIndex) (Relation index, const void *arg);
+
+extern Oid	kvs_shape_find_index(Relation rel, KvsIsIndex is_it, const void *arg);
+
+/* A btree over plain columns that can be used now; the second: and is unique at once. */
+extern bool kvs_shape_is_usable_index(Relation index);
+extern bool kvs_shape_is_unique_index(Relation index);
+
+/* Is there nothing to see to when a row is written, but these columns and so many indexes?  The guard does not count. */
+extern bool kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolumns, int nindexes);
+
+/* Raise 42809; "noun" is store or queue, as in kv_create_<noun>(). */
+extern void kvs_shape_report(Relation rel, const char *noun, const char *detail) pg_attribute_noreturn();
+
+#endif							/* KVS_SHAPE_H */

@@ -14,7 +14,7 @@ $$;
 
 CREATE SCHEMA kvstore;
 GRANT USAGE ON SCHEMA kvstore TO PUBLIC;
-COMMENT ON SCHEMA kvstore IS 'tables of kvstore: stores are s_<name>, shown without expired entries by v_<name>';
+COMMENT ON SCHEMA kvstore IS 'tables of kvstore: stores are s_<name>, shown without expired entries by v_<name>; queues are q_<name>, their dead letters d_<name>';
 
 -- Settings of stores that differ from the defaults.  A table of the right name and shape without a row here is a store with default settings.
 CREATE TABLE kvstore.stores (
@@ -28,10 +28,29 @@ COMMENT ON COLUMN kvstore.stores.store IS 'name of the store';
 COMMENT ON COLUMN kvstore.stores.default_ttl IS 'how long an entry lives that is written without ttl and expires_at; NULL: for ever';
 COMMENT ON COLUMN kvstore.stores.max_value_size IS 'largest value in bytes; NULL: the setting kvstore.max_value_size alone';
 
+-- The same for queues.
+CREATE TABLE kvstore.queues (
+    queue text PRIMARY KEY,
+    lease interval,
+    max_attempts integer,
+    backoff interval[],
+    keep_dead boolean,
+    paused boolean
+);
+GRANT SELECT ON kvstore.queues TO PUBLIC;
+COMMENT ON TABLE kvstore.queues IS 'settings of queues that differ from the defaults, NULL: the default; see the view kv_queues';
+COMMENT ON COLUMN kvstore.queues.queue IS 'name of the queue';
+COMMENT ON COLUMN kvstore.queues.lease IS 'how long a consumer has a message to himself; NULL: 30 s';
+COMMENT ON COLUMN kvstore.queues.max_attempts IS 'deliveries of a message that may fail before it is dead; NULL: 5';
+COMMENT ON COLUMN kvstore.queues.backoff IS 'delays after the first, second and further failed deliveries; NULL: {100ms,1s,5s,30s,60s}';
+COMMENT ON COLUMN kvstore.queues.keep_dead IS 'are dead letters kept?  NULL: yes';
+COMMENT ON COLUMN kvstore.queues.paused IS 'gives the queue no messages at present?  NULL: it does';
+
 CREATE SEQUENCE kvstore.versionstamp;
 COMMENT ON SEQUENCE kvstore.versionstamp IS 'the numbers of all writes of this database; nobody needs a right on it';
 
 SELECT pg_catalog.pg_extension_config_dump('kvstore.stores', '');
+SELECT pg_catalog.pg_extension_config_dump('kvstore.queues', '');
 SELECT pg_catalog.pg_extension_config_dump('kvstore.versionstamp', '');
 
 CREATE FUNCTION kvstore.next_versionstamp() RETURNS bigint
@@ -40,4 +59,4 @@ COMMENT ON FUNCTION kvstore.next_versionstamp() IS 'the next versionstamp, for t
 
 CREATE FUNCTION kvstore.guard() RETURNS trigger
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_guard';
-COMMENT ON FUNCTION kvstore.guard() IS 'trigger on every store: only the owner writes it by plain SQL, and versionstamps stay right';
+COMMENT ON FUNCTION kvstore.guard() IS 'trigger on every store and queue: only the owner writes it by plain SQL, and what kvstore knows of its rows stays right';

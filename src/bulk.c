@@ -58,7 +58,7 @@ read_path_keys(FunctionCallInfo fcinfo, int arg, Datum **keys)
 	if (PG_ARGISNULL(arg))
 		kvs_entry_null_argument("keys");
 	array = PG_GETARG_JSONB_P(arg);
-	kvs_entry_iterate_keys(&iterator, array);
+	kvs_entry_iterate_keys(&iterator, array, "keys");
 	*keys = palloc(sizeof(Datum) * Max(JB_ROOT_COUNT(array), 1));
 	while (kvs_entry_next_key(&iterator, &key))
 		(*keys)[count++] = kvs_key_make_datum(KvsKeyBytes(&key), key.size);

@@ -48,6 +48,13 @@ typedef char KvsCompatBase64Byte;
 	pg_namespace_aclcheck((schema), (role), (mode))
 #endif
 
+/* 17 looks an identity column's sequence up in the open table */
+#if PG_VERSION_NUM >= 170000
+#define kvs_compat_identity_sequence(rel, column) getIdentitySequence((rel), (column), true)
+#else
+#define kvs_compat_identity_sequence(rel, column) getIdentitySequence(RelationGetRelid(rel), (column), true)
+#endif
+
 /* 18 added the instrumentation argument */
 #if PG_VERSION_NUM >= 180000
 #define kvs_compat_index_beginscan(heap, index, snapshot, nkeys) \

@@ -88,8 +88,8 @@ kvs_entry_open_for_write(FunctionCallInfo fcinfo, int store_arg, const char *fun
 }
 
 /* now + interval.  Without days and months that is plain arithmetic, which is worth having on every write. */
-static TimestampTz
-add_interval(TimestampTz now, Interval *interval)
+TimestampTz
+kvs_entry_add_interval(TimestampTz now, Interval *interval)
 {
 	TimestampTz result;
 
@@ -105,7 +105,7 @@ add_interval(TimestampTz now, Interval *interval)
 TimestampTz
 kvs_entry_ttl_arg(FunctionCallInfo fcinfo, int arg, TimestampTz now)
 {
-	TimestampTz result = add_interval(now, PG_GETARG_INTERVAL_P(arg));
+	TimestampTz result = kvs_entry_add_interval(now, PG_GETARG_INTERVAL_P(arg));
 
 	if (result < now)
 		ereport(ERROR,
@@ -137,7 +137,7 @@ kvs_entry_default_expiry(const KvsStore *store, TimestampTz now)
 {
 	if (likely(!store->has_default_ttl))
 		return DT_NOEND;
-	return add_interval(now, unconstify(Interval *, &store->default_ttl));
+	return kvs_entry_add_interval(now, unconstify(Interval *, &store->default_ttl));
 }
 
 void
@@ -152,14 +152,14 @@ kvs_entry_check_kind(char kind, bool want_bytes)
 }
 
 void
-kvs_entry_iterate_keys(KvsKeyIterator *iterator, Jsonb *keys)
+kvs_entry_iterate_keys(KvsKeyIterator *iterator, Jsonb *keys, const char *name)
 {
 	JsonbValue	value;
 
 	if (!JB_ROOT_IS_ARRAY(keys) || JB_ROOT_IS_SCALAR(keys))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("keys must be a JSON array"),
+				 errmsg("%s must be a JSON array", name),
 				 errhint("Each element is a string or an array of parts, as in '[\"a\", [\"users\", 42]]'.")));
 	iterator->jsonb = JsonbIteratorInit(&keys->root);
 	iterator->position = 0;

@@ -44,6 +44,9 @@ extern text *kvs_entry_text_arg(FunctionCallInfo fcinfo, int arg);
 /* A boolean option; SQL NULL means "not given". */
 extern bool kvs_entry_bool_arg(FunctionCallInfo fcinfo, int arg);
 
+/* now + interval; infinite if the interval is. */
+extern TimestampTz kvs_entry_add_interval(TimestampTz now, Interval *interval);
+
 /* When something expires that is written now with this ttl, which is not SQL NULL; 22023 if it is negative. */
 extern TimestampTz kvs_entry_ttl_arg(FunctionCallInfo fcinfo, int arg, TimestampTz now);
 
@@ -70,8 +73,8 @@ typedef struct KvsKeyIterator
 	int			position;		/* 1-based, of the key given last */
 } KvsKeyIterator;
 
-/* 22023 unless it is an array. */
-extern void kvs_entry_iterate_keys(KvsKeyIterator *iterator, Jsonb *keys);
+/* 22023 unless it is an array; "name" is that of the argument. */
+extern void kvs_entry_iterate_keys(KvsKeyIterator *iterator, Jsonb *keys, const char *name);
 
 /* The next key; false at the end.  22023 for an element that is no key. */
 extern bool kvs_entry_next_key(KvsKeyIterator *iterator, KvsKey *key);

@@ -293,7 +293,7 @@ kvstore_get_many_paths(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		kvs_entry_null_argument("keys");
 	kvs_entry_begin_rows(fcinfo, KVS_FORM_PATH, &rows);
-	kvs_entry_iterate_keys(&iterator, PG_GETARG_JSONB_P(0));
+	kvs_entry_iterate_keys(&iterator, PG_GETARG_JSONB_P(0), "keys");
 	kvs_scan_begin(&scan, kvs_entry_text_arg(fcinfo, 1), GetCurrentTimestamp());
 	while (kvs_entry_next_key(&iterator, &key))
 		give_entry(&scan, &rows, &key);

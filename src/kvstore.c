@@ -13,6 +13,7 @@
 #include "guc.h"
 #include "launcher.h"
 #include "list.h"
+#include "queuecatalog.h"
 #include "shmem.h"
 #include "stamp.h"
 #include "stats.h"
@@ -27,6 +28,7 @@ _PG_init(void)
 	kvs_guc_init();
 	kvs_shmem_init();
 	kvs_catalog_init();
+	kvs_queuecatalog_init();
 	kvs_guard_init();
 	kvs_stamp_init();
 	kvs_check_init();

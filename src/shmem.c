@@ -85,6 +85,16 @@ shmem_startup(void)
 }
 
 void
+kvs_shmem_require(const char *function)
+{
+	if (unlikely(kvs_shared == NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s needs kvstore in shared_preload_libraries", function),
+				 errhint("Put shared_preload_libraries = 'kvstore' into postgresql.conf and restart the server.")));
+}
+
+void
 kvs_shmem_init(void)
 {
 	if (!process_shared_preload_libraries_in_progress)

@@ -43,6 +43,9 @@ typedef struct KvsShared
 /* NULL when the library was not preloaded. */
 extern KvsShared *kvs_shared;
 
+/* Raise 55000 unless there is shared memory; "function" as in kv_enqueue(). */
+extern void kvs_shmem_require(const char *function);
+
 extern void kvs_shmem_init(void);
 
 #endif							/* KVS_SHMEM_H */

@@ -1,6 +1,6 @@
 /*
  * statement.c
- *		The statements that write stores, as kept plans, run as the caller.
+ *		The statements that write stores, as kept plans, run as the caller; and how a kept plan is run without the guard.
  *
  * The executor does what is hard: privileges, policies, the user's own indexes, constraints and triggers, ON CONFLICT without lost updates, and
  * errors of serialization.  A plan is made once in a session for each store and statement; it is always the generic one, for a statement over
@@ -174,17 +174,13 @@ get_plan(KvsStore *store, int which)
 	const Statement *statement = &statements[which];
 	Oid			types[KVS_PLAN_ARGS];
 	char	   *sql;
-	SPIPlanPtr	plan = store->plans[which];
 
-	if (likely(plan != NULL))
-		return plan;
+	if (likely(store->plans[which] != NULL))
+		return store->plans[which];
 	for (int i = 0; i < statement->nargs; i++)
 		types[i] = resolve_type(statement->types[i]);
 	sql = psprintf(statement->sql, store->name, kvs_catalog_function_schema());
-	plan = SPI_prepare_cursor(sql, statement->nargs, types, CURSOR_OPT_GENERIC_PLAN);
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-	return store->plans[which] = plan;
+	return store->plans[which] = kvs_statement_prepare(sql, statement->nargs, types);
 }
 
 /* ---- Running one ---- */
@@ -192,21 +188,9 @@ get_plan(KvsStore *store, int which)
 typedef struct Sink
 {
 	DestReceiver receiver;		/* must be first */
-	Oid			noted_relid;	/* the table if the rows end with RETURNING_PLACE */
 	KvsOnRow	on_row;
 	void	   *arg;
 } Sink;
-
-/* Tell the expiry map where a row is that expires. */
-static void
-note_expiry(Oid relid, TupleTableSlot *slot)
-{
-	int			last = slot->tts_nvalid - 1;
-
-	if (!slot->tts_isnull[last])
-		kvs_expiry_note(relid, ItemPointerGetBlockNumber((ItemPointer) DatumGetPointer(slot->tts_values[last - 1])),
-						DatumGetTimestampTz(slot->tts_values[last]));
-}
 
 static bool
 sink_receive(TupleTableSlot *slot, DestReceiver *self)
@@ -214,8 +198,6 @@ sink_receive(TupleTableSlot *slot, DestReceiver *self)
 	Sink	   *sink = (Sink *) self;
 
 	slot_getallattrs(slot);
-	if (OidIsValid(sink->noted_relid))
-		note_expiry(sink->noted_relid, slot);
 	sink->on_row(slot, sink->arg);
 	return true;
 }
@@ -235,34 +217,12 @@ ignore_row(TupleTableSlot *slot, void *arg)
 {
 }
 
-static int
-execute_unguarded(SPIPlanPtr plan, const SPIExecuteOptions *options, Oid relid)
-{
-	volatile int result = 0;
-
-	kvs_guard_let_pass(relid);
-	PG_TRY();
-	{
-		result = SPI_execute_plan_extended(plan, options);
-	}
-	PG_FINALLY();
-	{
-		kvs_guard_end();
-	}
-	PG_END_TRY();
-	return result;
-}
-
 uint64
-kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *values, const bool *nulls,
-				  KvsOnRow on_row, void *arg)
+kvs_statement_execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, KvsOnRow on_row, void *arg)
 {
-	const Statement *statement = &statements[which];
 	SPIExecuteOptions options;
-	ParamListInfo params;
 	Sink		sink;
-	uint64		written;
-	int			result;
+	volatile int result = 0;
 
 	memset(&sink, 0, sizeof(sink));
 	sink.receiver.receiveSlot = sink_receive;
@@ -270,28 +230,84 @@ kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *values, const boo
 	sink.receiver.rShutdown = sink_nothing;
 	sink.receiver.rDestroy = sink_nothing;
 	sink.receiver.mydest = DestNone;
-	sink.noted_relid = statement->gives_place ? store->relid : InvalidOid;
 	sink.on_row = on_row ? on_row : ignore_row;
 	sink.arg = arg;
-
-	SPI_connect();
-	params = makeParamList(statement->nargs);
-	for (int i = 0; i < statement->nargs; i++)
-	{
-		params->params[i].value = values[i];
-		params->params[i].isnull = nulls != NULL && nulls[i];
-		params->params[i].pflags = PARAM_FLAG_CONST;
-		params->params[i].ptype = statement->types[i] == KEY || statement->types[i] == KEY_ARRAY ?
-			resolve_type(statement->types[i]) : statement->types[i];
-	}
 	memset(&options, 0, sizeof(options));
 	options.params = params;
 	options.dest = &sink.receiver;
 
-	result = execute_unguarded(get_plan(store, which), &options, store->relid);
+	kvs_guard_let_pass(relid);
+	PG_TRY();
+	{
+		result = SPI_execute_plan_extended(plan, &options);
+	}
+	PG_FINALLY();
+	{
+		kvs_guard_end();
+	}
+	PG_END_TRY();
 	if (result < 0)
-		elog(ERROR, "could not write store \"%s\": %s", store->name, SPI_result_code_string(result));
-	written = SPI_processed;	/* SPI_finish() clears it */
+		elog(ERROR, "could not write table \"%s\": %s", get_rel_name(relid), SPI_result_code_string(result));
+	return SPI_processed;
+}
+
+SPIPlanPtr
+kvs_statement_prepare(const char *sql, int nargs, Oid *types)
+{
+	SPIPlanPtr	plan = SPI_prepare_cursor(sql, nargs, types, CURSOR_OPT_GENERIC_PLAN);
+
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	return plan;
+}
+
+void
+kvs_statement_set_param(ParamListInfo params, int i, Oid type, Datum value, bool isnull)
+{
+	params->params[i].value = value;
+	params->params[i].isnull = isnull;
+	params->params[i].pflags = PARAM_FLAG_CONST;
+	params->params[i].ptype = type;
+}
+
+/* Rows of a statement that ends with RETURNING_PLACE. */
+typedef struct NotedRows
+{
+	Oid			relid;
+	KvsOnRow	on_row;
+	void	   *arg;
+} NotedRows;
+
+/* Tell the expiry map where a row is that expires. */
+static void
+note_row(TupleTableSlot *slot, void *arg)
+{
+	NotedRows  *noted = (NotedRows *) arg;
+	int			last = slot->tts_nvalid - 1;
+
+	if (!slot->tts_isnull[last])
+		kvs_expiry_note(noted->relid, ItemPointerGetBlockNumber((ItemPointer) DatumGetPointer(slot->tts_values[last - 1])),
+						DatumGetTimestampTz(slot->tts_values[last]));
+	if (noted->on_row != NULL)
+		noted->on_row(slot, noted->arg);
+}
+
+uint64
+kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *values, const bool *nulls,
+				  KvsOnRow on_row, void *arg)
+{
+	const Statement *statement = &statements[which];
+	NotedRows	noted = {store->relid, on_row, arg};
+	ParamListInfo params;
+	uint64		written;
+
+	SPI_connect();
+	params = makeParamList(statement->nargs);
+	for (int i = 0; i < statement->nargs; i++)
+		kvs_statement_set_param(params, i, resolve_type(statement->types[i]), values[i], nulls != NULL && nulls[i]);
+	written = kvs_statement_execute(get_plan(store, which), params, store->relid,
+									statement->gives_place ? note_row : on_row,
+									statement->gives_place ? (void *) &noted : arg);
 	SPI_finish();
 	return written;
 }

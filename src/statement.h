@@ -1,13 +1,15 @@
 /*
  * statement.h
- *		The kept plans that write stores, and how one is run.
+ *		The kept plans that write stores, and how any kept plan is run.
  */
 #ifndef KVS_STATEMENT_H
 #define KVS_STATEMENT_H
 
 #include "postgres.h"
 
+#include "executor/spi.h"
 #include "executor/tuptable.h"
+#include "nodes/params.h"
 
 #include "catalog.h"
 #include "store.h"
@@ -44,7 +46,19 @@ typedef enum KvsPlan
 typedef void (*KvsOnRow) (TupleTableSlot *slot, void *arg);
 
 /*
- * Run a statement as the caller, without the guard trigger.  "nulls" and on_row may be NULL.  Returns how many rows it wrote or locked.
+ * Run a kept plan as the caller, inside SPI_connect(), without the guard trigger of this table.  on_row may be NULL.  Returns how many rows it
+ * wrote, locked or gave.
+ */
+extern uint64 kvs_statement_execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, KvsOnRow on_row, void *arg);
+
+/* Make a plan, the generic one, and keep it, inside SPI_connect(). */
+extern SPIPlanPtr kvs_statement_prepare(const char *sql, int nargs, Oid *types);
+
+/* Set argument $i+1. */
+extern void kvs_statement_set_param(ParamListInfo params, int i, Oid type, Datum value, bool isnull);
+
+/*
+ * Run a statement of a store as the caller, without the guard trigger.  "nulls" and on_row may be NULL.  Returns how many rows it wrote or locked.
  */
 extern uint64 kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *values, const bool *nulls,
 								KvsOnRow on_row, void *arg);

@@ -1,0 +1,124 @@
+/*
+ * queuecatalog.h
+ *		From the name of a queue to a table that is safe to read: look-up, shape check, settings.
+ */
+#ifndef KVS_QUEUECATALOG_H
+#define KVS_QUEUECATALOG_H
+
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "storage/lock.h"
+#include "utils/array.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+/* Columns of a queue, as they are numbered in its slots. */
+typedef enum KvsQueueColumn
+{
+	KVS_QUEUE_COLUMN_ID,
+	KVS_QUEUE_COLUMN_READY_AT,
+	KVS_QUEUE_COLUMN_ENQUEUED_AT,
+	KVS_QUEUE_COLUMN_PRIORITY,
+	KVS_QUEUE_COLUMN_ATTEMPTS,
+	KVS_QUEUE_COLUMN_PAYLOAD,
+	KVS_QUEUE_COLUMN_HEADERS,
+	KVS_QUEUE_COLUMN_MAX_ATTEMPTS,
+	KVS_QUEUE_COLUMN_BACKOFF,
+	KVS_QUEUE_COLUMN_EXPIRES_AT,
+	KVS_QUEUE_COLUMN_DEDUPE_KEY,
+	KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED,
+	KVS_QUEUE_COLUMN_UNDELIVERED_STORE,
+	KVS_QUEUE_COLUMN_LAST_ERROR
+} KvsQueueColumn;
+
+#define KVS_QUEUE_COLUMNS	(KVS_QUEUE_COLUMN_LAST_ERROR + 1)
+
+/* Priorities are 0 to this; a higher one comes first. */
+#define KVS_MAX_PRIORITY	9
+
+/* Most delays of a backoff. */
+#define KVS_BACKOFF_MAX		16
+
+/* Longest lease, in microseconds. */
+#define KVS_MAX_LEASE		(12 * USECS_PER_HOUR)
+
+/* Settings of a queue without a row in the registry; kv_create_queue() has the same defaults. */
+#define KVS_DEFAULT_LEASE			(30 * USECS_PER_SEC)
+#define KVS_DEFAULT_MAX_ATTEMPTS	5
+#define KVS_DEFAULT_BACKOFF			"{100ms,1s,5s,30s,60s}"
+
+/* Kept plans of one queue. */
+typedef enum KvsQueuePlan
+{
+	KVS_QUEUE_PLAN_INSERT,
+	KVS_QUEUE_PLAN_INSERT_UNLESS_PRESENT,
+	KVS_QUEUE_PLAN_END
+} KvsQueuePlan;
+
+#define KVS_QUEUE_PLANS		32
+
+/* A queue as this session knows it; lives until the session ends, "valid" until something about the table changes. */
+typedef struct KvsQueue
+{
+	Oid			relid;			/* hash key; must be first */
+	char		name[NAMEDATALEN];
+	bool		valid;
+	Oid			order_index;	/* over (priority DESC, ready_at, id) */
+	Oid			id_index;		/* unique, over id */
+	Oid			dedupe_index;	/* unique, over dedupe_key where that is not null */
+	Oid			sequence;		/* gives the ids */
+	bool		plain;			/* nothing about the table but its columns and these three indexes: rows may be written by the table access method */
+	Oid			owner;
+	Interval	lease;
+	int			max_attempts;
+	int			nbackoff;		/* 0: failed messages are ready at once */
+	Interval	backoff[KVS_BACKOFF_MAX];
+	bool		keep_dead;
+	bool		paused;
+	SPIPlanPtr	plans[KVS_QUEUE_PLANS];
+	int			slot;			/* -1; this and the next belong to the queue's place in shared memory */
+	uint64		slot_generation;
+	struct KvsStat *stat;		/* pending counts, see stats.h */
+} KvsQueue;
+
+/*
+ * Open a queue's table with the given lock, kept until the transaction ends; close it with table_close(rel, NoLock).
+ * 42P01: no such queue; 42809: the table has not the shape of a queue; 22023: no possible name; 22004: name is NULL;
+ * 0A000: row-level security, or an unlogged queue during recovery.
+ */
+extern KvsQueue *kvs_queue_open(const text *name, LOCKMODE lockmode, Relation *rel);
+
+/* The same by OID, for receipts and the worker; NULL, without an ERROR, if there is no such table or it is no queue that could be opened by name. */
+extern KvsQueue *kvs_queue_open_relid(Oid relid, LOCKMODE lockmode, Relation *rel);
+
+/* Raise 42809 unless the open table has the shape of a queue. */
+extern void kvs_queue_check_shape(Relation rel);
+
+/* Is it a queue: in the right schema, of the right name, of the right shape? */
+extern bool kvs_queue_is(Relation rel);
+
+/* Is the table called as a queue is, in our schema?  Its shape is not looked at. */
+extern bool kvs_queue_is_named(Relation rel);
+
+/* The OIDs of tables that may be queues. */
+extern List *kvs_queue_list(void);
+
+/*
+ * Open the table of a queue's dead letters likewise; 42P01 if there is none, 42809 for another shape.  Its columns are id, original_id,
+ * payload, headers, error, attempts, enqueued_at, failed_at, priority, max_attempts, backoff.
+ */
+extern Relation kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode);
+
+/* The delays of a backoff, checked: at most KVS_BACKOFF_MAX, none NULL or negative (22023).  Returns how many. */
+extern int	kvs_queue_read_backoff(ArrayType *array, Interval *backoff);
+
+/* That of a queue without a setting. */
+extern int	kvs_queue_default_backoff(Interval *backoff);
+
+/* A max_attempts as given; 22023 unless it is 1 or more. */
+extern int32 kvs_queue_check_max_attempts(int64 max_attempts);
+
+extern void kvs_queuecatalog_init(void);
+
+#endif							/* KVS_QUEUECATALOG_H */

@@ -1,0 +1,328 @@
+/*
+ * queueddl.c
+ *		SQL functions that create, alter, pause and drop queues.
+ *
+ * A queue is two tables of the user's own: kvstore.q_<name> with the messages, kvstore.d_<name> with the dead letters.  As with stores (ddl.c)
+ * they are made with the caller's rights, and only settings that differ from the defaults are a row in the registry, kvstore.queues, where NULL
+ * means the default.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "ddlcommon.h"
+#include "entry.h"
+#include "queuecatalog.h"
+
+/* ---- Settings ---- */
+
+/* In the order of the registry's columns, after the name. */
+enum
+{
+	SETTING_LEASE,
+	SETTING_MAX_ATTEMPTS,
+	SETTING_BACKOFF,
+	SETTING_KEEP_DEAD,
+	SETTING_PAUSED,
+	SETTINGS
+};
+
+typedef struct Setting
+{
+	bool		given;
+	bool		is_default;
+	Datum		value;
+} Setting;
+
+static void
+set_setting(Setting *setting, Datum value, bool is_default)
+{
+	setting->given = true;
+	setting->value = value;
+	setting->is_default = is_default;
+}
+
+static void
+read_lease(Interval *lease, Setting *setting)
+{
+	Interval	longest = {.time = KVS_MAX_LEASE};
+	Interval	standard = {.time = KVS_DEFAULT_LEASE};
+	Datum		datum = IntervalPGetDatum(lease);
+
+	if (kvs_ddl_interval_sign(lease) <= 0 ||
+		DatumGetBool(DirectFunctionCall2(interval_gt, datum, IntervalPGetDatum(&longest))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("lease must be more than nothing and at most 12 hours")));
+	set_setting(setting, datum, DatumGetBool(DirectFunctionCall2(interval_eq, datum, IntervalPGetDatum(&standard))));
+}
+
+static void
+read_backoff(ArrayType *array, Setting *setting)
+{
+	Interval	delays[KVS_BACKOFF_MAX];
+	Interval	standard[KVS_BACKOFF_MAX];
+	int			count = kvs_queue_read_backoff(array, delays);
+	bool		same = count == kvs_queue_default_backoff(standard);
+
+	for (int i = 0; same && i < count; i++)
+		same = DatumGetBool(DirectFunctionCall2(interval_eq, IntervalPGetDatum(&delays[i]),
+												IntervalPGetDatum(&standard[i])));
+	set_setting(setting, PointerGetDatum(array), same);
+}
+
+/* Arguments lease, max_attempts and backoff from "first" on; SQL NULL is "not given". */
+static void
+read_settings(FunctionCallInfo fcinfo, int first, int keep_dead_arg, Setting *settings)
+{
+	memset(settings, 0, sizeof(Setting) * SETTINGS);
+	if (!PG_ARGISNULL(first))
+		read_lease(PG_GETARG_INTERVAL_P(first), &settings[SETTING_LEASE]);
+	if (!PG_ARGISNULL(first + 1))
+		set_setting(&settings[SETTING_MAX_ATTEMPTS],
+					Int32GetDatum(kvs_queue_check_max_attempts(PG_GETARG_INT64(first + 1))),
+					PG_GETARG_INT64(first + 1) == KVS_DEFAULT_MAX_ATTEMPTS);
+	if (!PG_ARGISNULL(first + 2))
+		read_backoff(PG_GETARG_ARRAYTYPE_P(first + 2), &settings[SETTING_BACKOFF]);
+	if (!PG_ARGISNULL(keep_dead_arg))
+		set_setting(&settings[SETTING_KEEP_DEAD], PG_GETARG_DATUM(keep_dead_arg), PG_GETARG_BOOL(keep_dead_arg));
+}
+
+static void
+delete_settings(const char *name)
+{
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(name);
+
+	kvs_catalog_run_as_owner("DELETE FROM kvstore.queues WHERE queue OPERATOR(pg_catalog.=) $1",
+							 1, &type, &value, NULL);
+}
+
+/* What is given replaces what is there; a row without any setting goes. */
+static void
+write_settings(const char *name, const Setting *settings)
+{
+	Oid			types[1 + 2 * SETTINGS] = {
+		TEXTOID, INTERVALOID, INT4OID, INTERVALARRAYOID, BOOLOID, BOOLOID, BOOLOID, BOOLOID, BOOLOID, BOOLOID, BOOLOID
+	};
+	Datum		values[1 + 2 * SETTINGS] = {CStringGetTextDatum(name)};
+	char		nulls[1 + 2 * SETTINGS + 1];
+
+	memset(nulls, ' ', sizeof(nulls));
+	nulls[sizeof(nulls) - 1] = '\0';
+	for (int i = 0; i < SETTINGS; i++)
+	{
+		values[1 + i] = settings[i].value;
+		if (!settings[i].given || settings[i].is_default)
+			nulls[1 + i] = 'n';
+		values[1 + SETTINGS + i] = BoolGetDatum(settings[i].given);
+	}
+	kvs_catalog_run_as_owner("INSERT INTO kvstore.queues AS q (queue, lease, max_attempts, backoff, keep_dead, paused) "
+							 "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (queue) DO UPDATE SET "
+							 "lease = CASE WHEN $7 THEN EXCLUDED.lease ELSE q.lease END, "
+							 "max_attempts = CASE WHEN $8 THEN EXCLUDED.max_attempts ELSE q.max_attempts END, "
+							 "backoff = CASE WHEN $9 THEN EXCLUDED.backoff ELSE q.backoff END, "
+							 "keep_dead = CASE WHEN $10 THEN EXCLUDED.keep_dead ELSE q.keep_dead END, "
+							 "paused = CASE WHEN $11 THEN EXCLUDED.paused ELSE q.paused END",
+							 1 + 2 * SETTINGS, types, values, nulls);
+	kvs_catalog_run_as_owner("DELETE FROM kvstore.queues WHERE queue OPERATOR(pg_catalog.=) $1 AND lease IS NULL "
+							 "AND max_attempts IS NULL AND backoff IS NULL AND keep_dead IS NULL AND paused IS NULL",
+							 1, types, values, NULL);
+}
+
+/* ---- Create ---- */
+
+/*
+ * Rows come and go: autovacuum is told by a number of dead rows, not by a share of a table that is sometimes large and nearly always empty.  Truncating the
+ * table's end would lock it each time that the queue runs empty.
+ */
+#define MESSAGE_STORAGE \
+	"autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_insert_threshold = -1, " \
+	"autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 100000, vacuum_truncate = off"
+
+static void
+create_tables(const char *name, bool unlogged)
+{
+	const char *persistence = unlogged ? "UNLOGGED" : "";
+
+	kvs_ddl_run_utility(psprintf("CREATE %s TABLE kvstore.q_%s ("
+								 "id pg_catalog.int8 GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, "
+								 "ready_at pg_catalog.timestamptz NOT NULL, enqueued_at pg_catalog.timestamptz NOT NULL, "
+								 "priority pg_catalog.int2 NOT NULL DEFAULT 0, attempts pg_catalog.int4 NOT NULL DEFAULT 0, "
+								 "payload pg_catalog.jsonb NOT NULL, headers pg_catalog.jsonb, max_attempts pg_catalog.int4, "
+								 "backoff pg_catalog.interval[], expires_at pg_catalog.timestamptz, dedupe_key pg_catalog.text, "
+								 "keys_if_undelivered pg_catalog.jsonb, undelivered_store pg_catalog.text, last_error pg_catalog.text) "
+								 "USING heap WITH (" MESSAGE_STORAGE ")", persistence, name));
+	kvs_ddl_run_utility(psprintf("CREATE INDEX ON kvstore.q_%s (priority DESC, ready_at, id)", name));
+	kvs_ddl_run_utility(psprintf("CREATE UNIQUE INDEX ON kvstore.q_%s (dedupe_key) WHERE dedupe_key IS NOT NULL", name));
+	kvs_ddl_create_guard("q_", name);
+	kvs_ddl_run_utility(psprintf("CREATE %s TABLE kvstore.d_%s ("
+								 "id pg_catalog.int8 GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, original_id pg_catalog.int8 NOT NULL, "
+								 "payload pg_catalog.jsonb NOT NULL, headers pg_catalog.jsonb, error pg_catalog.text, "
+								 "attempts pg_catalog.int4 NOT NULL, enqueued_at pg_catalog.timestamptz NOT NULL, "
+								 "failed_at pg_catalog.timestamptz NOT NULL, priority pg_catalog.int2 NOT NULL DEFAULT 0, "
+								 "max_attempts pg_catalog.int4, backoff pg_catalog.interval[]) USING heap", persistence, name));
+}
+
+static bool
+find_existing(const char *name, bool if_not_exists)
+{
+	if (kvs_ddl_find_existing("q_", name, "queue", if_not_exists, kvs_queue_check_shape))
+		return true;
+	if (OidIsValid(kvs_catalog_find_table("d_", name)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_TABLE),
+				 errmsg("table \"kvstore.d_%s\" already exists", name),
+				 errdetail("It is where the dead letters of the queue would go."),
+				 errhint("Rename it, or drop it with SELECT kv_drop_queue('%s').", name)));
+	return false;
+}
+
+/* As for GRANT; no possible name needs quotes. */
+static text *
+table_name(const char *name)
+{
+	return cstring_to_text(psprintf("kvstore.q_%s", name));
+}
+
+/* kv_create_queue(queue, lease, max_attempts, backoff, unlogged, keep_dead, if_not_exists) returns text */
+PG_FUNCTION_INFO_V1(kvstore_create_queue);
+Datum
+kvstore_create_queue(PG_FUNCTION_ARGS)
+{
+	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "queue");
+	bool		unlogged = kvs_entry_bool_arg(fcinfo, 4);
+	bool		if_not_exists = kvs_entry_bool_arg(fcinfo, 6);
+	Setting		settings[SETTINGS];
+
+	read_settings(fcinfo, 1, 5, settings);
+	PreventCommandIfReadOnly("kv_create_queue()");
+
+	/* Look before the lock too: who may not create must not hold up who may. */
+	if (find_existing(name, if_not_exists))
+		PG_RETURN_TEXT_P(table_name(name));
+	kvs_ddl_lock_schema_for_create();
+	if (find_existing(name, if_not_exists))
+		PG_RETURN_TEXT_P(table_name(name));
+
+	SPI_connect();
+	create_tables(name, unlogged);
+	SPI_finish();
+
+	/* Dropped by hand, a queue leaves its settings behind: they are not the new one's. */
+	delete_settings(name);
+	write_settings(name, settings);
+	PG_RETURN_TEXT_P(table_name(name));
+}
+
+/* ---- Alter, drop ---- */
+
+/* Open the caller's own queue for a change of its settings. */
+static KvsQueue *
+open_own(FunctionCallInfo fcinfo, const char *function, Relation *rel)
+{
+	PreventCommandIfReadOnly(function);
+	kvs_ddl_find_own_table("q_", kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "queue"));
+	return kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), ShareUpdateExclusiveLock, rel);
+}
+
+/* Every session has the settings cached beside the table's shape. */
+static void
+change_settings(KvsQueue *queue, Relation rel, const Setting *settings)
+{
+	write_settings(queue->name, settings);
+	CacheInvalidateRelcache(rel);
+	CommandCounterIncrement();
+}
+
+/* kv_alter_queue(queue, lease, max_attempts, backoff, keep_dead) returns boolean: true */
+PG_FUNCTION_INFO_V1(kvstore_alter_queue);
+Datum
+kvstore_alter_queue(PG_FUNCTION_ARGS)
+{
+	Setting		settings[SETTINGS];
+	Relation	rel;
+	KvsQueue   *queue;
+
+	read_settings(fcinfo, 1, 4, settings);
+	queue = open_own(fcinfo, "kv_alter_queue()", &rel);
+	change_settings(queue, rel, settings);
+	table_close(rel, NoLock);
+	PG_RETURN_BOOL(true);
+}
+
+/* Returns whether that is a change. */
+static bool
+set_paused(FunctionCallInfo fcinfo, const char *function, bool paused)
+{
+	Setting		settings[SETTINGS] = {{0}};
+	Relation	rel;
+	KvsQueue   *queue = open_own(fcinfo, function, &rel);
+	bool		changes = queue->paused != paused;
+
+	set_setting(&settings[SETTING_PAUSED], BoolGetDatum(paused), !paused);
+	if (changes)
+		change_settings(queue, rel, settings);
+	table_close(rel, NoLock);
+	return changes;
+}
+
+/* kv_pause_queue(queue) returns boolean: false if it was paused */
+PG_FUNCTION_INFO_V1(kvstore_pause_queue);
+Datum
+kvstore_pause_queue(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(set_paused(fcinfo, "kv_pause_queue()", true));
+}
+
+/* kv_resume_queue(queue) returns boolean: false if it was not paused */
+PG_FUNCTION_INFO_V1(kvstore_resume_queue);
+Datum
+kvstore_resume_queue(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(set_paused(fcinfo, "kv_resume_queue()", false));
+}
+
+/* Is there anything of this queue?  All of it must be the caller's own. */
+static bool
+find_own_tables(const char *name)
+{
+	Oid			messages = kvs_ddl_find_own_table("q_", name);
+	Oid			dead = kvs_ddl_find_own_table("d_", name);
+
+	return OidIsValid(messages) || OidIsValid(dead);
+}
+
+/* kv_drop_queue(queue) returns boolean: false if there is none */
+PG_FUNCTION_INFO_V1(kvstore_drop_queue);
+Datum
+kvstore_drop_queue(PG_FUNCTION_ARGS)
+{
+	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "queue");
+
+	PreventCommandIfReadOnly("kv_drop_queue()");
+	if (!find_own_tables(name))
+		PG_RETURN_BOOL(false);
+	kvs_ddl_lock_schema();
+	if (!find_own_tables(name))
+		PG_RETURN_BOOL(false);
+
+	SPI_connect();
+	kvs_ddl_run_utility(psprintf("DROP TABLE IF EXISTS kvstore.q_%s", name));
+	kvs_ddl_run_utility(psprintf("DROP TABLE IF EXISTS kvstore.d_%s", name));
+	SPI_finish();
+	delete_settings(name);
+	PG_RETURN_BOOL(true);
+}

@@ -49,3 +49,19 @@ CREATE VIEW kv_queues AS
     WHERE c.relnamespace = 'kvstore'::pg_catalog.regnamespace AND c.relkind = 'r' AND c.relname ~ '^q_';
 GRANT SELECT ON kv_queues TO PUBLIC;
 COMMENT ON VIEW kv_queues IS 'the queues of this database and their settings; messages_estimate is as old as the last VACUUM or ANALYZE';
+
+-- Sending
+
+CREATE FUNCTION kv_enqueue(queue text, payload jsonb, delay interval DEFAULT NULL, ready_at timestamptz DEFAULT NULL, priority bigint DEFAULT 0,
+    headers jsonb DEFAULT NULL, max_attempts bigint DEFAULT NULL, backoff interval[] DEFAULT NULL, ttl interval DEFAULT NULL,
+    dedupe_key text DEFAULT NULL, keys_if_undelivered jsonb DEFAULT NULL, undelivered_store text DEFAULT 'default') RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_enqueue';
+COMMENT ON FUNCTION kv_enqueue(text, jsonb, interval, timestamptz, bigint, jsonb, bigint, interval[], interval, text, jsonb, text) IS
+    'send a message; returns its id, or that of the message that has the dedupe_key already; it is delivered after the commit';
+
+CREATE FUNCTION kv_enqueue_many(queue text, payloads jsonb[], delay interval DEFAULT NULL, ready_at timestamptz DEFAULT NULL, priority bigint DEFAULT 0,
+    headers jsonb DEFAULT NULL, max_attempts bigint DEFAULT NULL, backoff interval[] DEFAULT NULL, ttl interval DEFAULT NULL,
+    dedupe_key text DEFAULT NULL, keys_if_undelivered jsonb DEFAULT NULL, undelivered_store text DEFAULT 'default') RETURNS TABLE(id bigint)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'kvstore_enqueue_many';
+COMMENT ON FUNCTION kv_enqueue_many(text, jsonb[], interval, timestamptz, bigint, jsonb, bigint, interval[], interval, text, jsonb, text) IS
+    'send messages with the same options; returns their ids in the order given';

@@ -1,0 +1,272 @@
+/*
+ * enqueue.c
+ *		SQL functions that send messages: kv_enqueue, kv_enqueue_many.
+ *
+ * They need shared memory: a commit has to tell those who receive that something has come, perhaps below where they are.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "entry.h"
+#include "errors.h"
+#include "guc.h"
+#include "message.h"
+#include "queuecatalog.h"
+#include "shmem.h"
+
+#define DEDUPE_KEY_MAX_SIZE	2048
+
+/* Arguments of both functions. */
+enum
+{
+	ARG_QUEUE,
+	ARG_PAYLOAD,
+	ARG_DELAY,
+	ARG_READY_AT,
+	ARG_PRIORITY,
+	ARG_HEADERS,
+	ARG_MAX_ATTEMPTS,
+	ARG_BACKOFF,
+	ARG_TTL,
+	ARG_DEDUPE_KEY,
+	ARG_KEYS_IF_UNDELIVERED,
+	ARG_UNDELIVERED_STORE
+};
+
+/* ---- Options ---- */
+
+/* An interval from now on; 22023 if it is negative. */
+static TimestampTz
+read_interval(FunctionCallInfo fcinfo, int arg, TimestampTz now, const char *name)
+{
+	TimestampTz result = kvs_entry_add_interval(now, PG_GETARG_INTERVAL_P(arg));
+
+	if (result < now)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be negative", name)));
+	return result;
+}
+
+static TimestampTz
+read_ready_at(FunctionCallInfo fcinfo, TimestampTz now)
+{
+	TimestampTz result = now;
+
+	if (!PG_ARGISNULL(ARG_DELAY) && !PG_ARGISNULL(ARG_READY_AT))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("delay and ready_at must not both be given")));
+	if (!PG_ARGISNULL(ARG_DELAY))
+		result = read_interval(fcinfo, ARG_DELAY, now, "delay");
+	else if (!PG_ARGISNULL(ARG_READY_AT))
+		result = Max(now, PG_GETARG_TIMESTAMPTZ(ARG_READY_AT));
+	if (TIMESTAMP_NOT_FINITE(result))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a message must be ready some time"),
+				 errhint("Give a delay or ready_at that is not infinite.")));
+	return result;
+}
+
+static int16
+read_priority(FunctionCallInfo fcinfo)
+{
+	int64		priority = PG_ARGISNULL(ARG_PRIORITY) ? 0 : PG_GETARG_INT64(ARG_PRIORITY);
+
+	if (priority < 0 || priority > KVS_MAX_PRIORITY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("priority must be between 0 and %d", KVS_MAX_PRIORITY)));
+	return (int16) priority;
+}
+
+static void
+check_size(Datum value, const char *name)
+{
+	Size		size = toast_raw_datum_size(value) - VARHDRSZ;
+
+	if (unlikely((int64) size > kvs_guc_max_value_size))
+		ereport(ERROR,
+				(errcode(KVS_ERRCODE_TOO_LARGE),
+				 errmsg("%s is too large", name),
+				 errdetail("It has %zu bytes; the limit is %d.", size, kvs_guc_max_value_size),
+				 errhint("The limit is the setting kvstore.max_value_size.")));
+}
+
+/* It must fit into an index entry. */
+static void
+check_dedupe_key(const text *key)
+{
+	if (VARSIZE_ANY_EXHDR(key) > DEDUPE_KEY_MAX_SIZE)
+		ereport(ERROR,
+				(errcode(KVS_ERRCODE_TOO_LARGE),
+				 errmsg("dedupe_key is too large"),
+				 errdetail("It has %d bytes; the limit is %d.", (int) VARSIZE_ANY_EXHDR(key), DEDUPE_KEY_MAX_SIZE)));
+}
+
+/* The keys are written when the message is given up; whether the sender may write them is asked now. */
+static void
+read_undelivered(FunctionCallInfo fcinfo, KvsMessage *message)
+{
+	const text *store_name = kvs_entry_text_arg(fcinfo, ARG_UNDELIVERED_STORE);
+	const AclMode rights = ACL_SELECT | ACL_INSERT | ACL_UPDATE;
+	KvsKeyIterator iterator;
+	KvsKey		key;
+	KvsStore   *store;
+	Relation	rel;
+
+	kvs_entry_iterate_keys(&iterator, PG_GETARG_JSONB_P(ARG_KEYS_IF_UNDELIVERED), "keys_if_undelivered");
+	while (kvs_entry_next_key(&iterator, &key))
+		 /* checked, no more */ ;
+	check_size(PG_GETARG_DATUM(ARG_KEYS_IF_UNDELIVERED), "keys_if_undelivered");
+	store = kvs_catalog_open_store(store_name, AccessShareLock, &rel);
+	if (pg_class_aclmask(store->relid, GetUserId(), rights, ACLMASK_ALL) != rights)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(rel));
+	table_close(rel, NoLock);
+	kvs_message_set(message, KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED, PG_GETARG_DATUM(ARG_KEYS_IF_UNDELIVERED));
+	kvs_message_set(message, KVS_QUEUE_COLUMN_UNDELIVERED_STORE, PointerGetDatum(store_name));
+}
+
+/* Everything but the payload. */
+static void
+read_options(FunctionCallInfo fcinfo, KvsMessage *message, TimestampTz now)
+{
+	kvs_message_init(message, now);
+	kvs_message_set(message, KVS_QUEUE_COLUMN_READY_AT, TimestampTzGetDatum(read_ready_at(fcinfo, now)));
+	kvs_message_set(message, KVS_QUEUE_COLUMN_PRIORITY, Int16GetDatum(read_priority(fcinfo)));
+	if (!PG_ARGISNULL(ARG_HEADERS))
+	{
+		check_size(PG_GETARG_DATUM(ARG_HEADERS), "headers");
+		kvs_message_set(message, KVS_QUEUE_COLUMN_HEADERS, PG_GETARG_DATUM(ARG_HEADERS));
+	}
+	if (!PG_ARGISNULL(ARG_MAX_ATTEMPTS))
+		kvs_message_set(message, KVS_QUEUE_COLUMN_MAX_ATTEMPTS,
+						Int32GetDatum(kvs_queue_check_max_attempts(PG_GETARG_INT64(ARG_MAX_ATTEMPTS))));
+	if (!PG_ARGISNULL(ARG_BACKOFF))
+	{
+		ArrayType  *array = PG_GETARG_ARRAYTYPE_P(ARG_BACKOFF);
+		Interval	delays[KVS_BACKOFF_MAX];
+
+		kvs_queue_read_backoff(array, delays);
+		kvs_message_set(message, KVS_QUEUE_COLUMN_BACKOFF, PointerGetDatum(array));
+	}
+	if (!PG_ARGISNULL(ARG_TTL))
+	{
+		TimestampTz expires_at = read_interval(fcinfo, ARG_TTL, now, "ttl");
+
+		if (expires_at != DT_NOEND)
+			kvs_message_set(message, KVS_QUEUE_COLUMN_EXPIRES_AT, TimestampTzGetDatum(expires_at));
+	}
+	if (!PG_ARGISNULL(ARG_DEDUPE_KEY))
+	{
+		check_dedupe_key(PG_GETARG_TEXT_PP(ARG_DEDUPE_KEY));
+		kvs_message_set(message, KVS_QUEUE_COLUMN_DEDUPE_KEY, PG_GETARG_DATUM(ARG_DEDUPE_KEY));
+	}
+	if (!PG_ARGISNULL(ARG_KEYS_IF_UNDELIVERED))
+		read_undelivered(fcinfo, message);
+}
+
+static KvsQueue *
+open_queue(FunctionCallInfo fcinfo, const char *function, Relation *rel)
+{
+	PreventCommandIfReadOnly(function);
+	kvs_shmem_require(function);
+	return kvs_queue_open(kvs_entry_text_arg(fcinfo, ARG_QUEUE), RowExclusiveLock, rel);
+}
+
+/* ---- SQL ---- */
+
+/*
+ * kv_enqueue(queue, payload, delay, ready_at, priority, headers, max_attempts, backoff, ttl, dedupe_key, keys_if_undelivered,
+ * undelivered_store) returns bigint
+ */
+PG_FUNCTION_INFO_V1(kvstore_enqueue);
+Datum
+kvstore_enqueue(PG_FUNCTION_ARGS)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	KvsMessage	message;
+	Relation	rel;
+	KvsQueue   *queue = open_queue(fcinfo, "kv_enqueue()", &rel);
+	Datum		payload;
+	int64		id;
+
+	if (PG_ARGISNULL(ARG_PAYLOAD))
+		kvs_entry_null_argument("payload");
+	payload = PG_GETARG_DATUM(ARG_PAYLOAD);
+	check_size(payload, "payload");
+	read_options(fcinfo, &message, now);
+	if (message.nulls[KVS_QUEUE_COLUMN_DEDUPE_KEY])
+		kvs_message_insert(queue, rel, &message, &payload, 1, &id);
+	else
+		id = kvs_message_insert_unless_present(queue, rel, &message, payload, now);
+	table_close(rel, NoLock);
+	if (unlikely(id == 0))
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(id);
+}
+
+static int
+read_payloads(FunctionCallInfo fcinfo, Datum **payloads)
+{
+	bool	   *nulls;
+	int			count;
+
+	if (PG_ARGISNULL(ARG_PAYLOAD))
+		kvs_entry_null_argument("payloads");
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(ARG_PAYLOAD), JSONBOID, -1, false, TYPALIGN_INT, payloads, &nulls, &count);
+	for (int i = 0; i < count; i++)
+	{
+		if (nulls[i])
+			kvs_entry_null_argument("payload");
+		check_size((*payloads)[i], "payload");
+	}
+	return count;
+}
+
+/* kv_enqueue_many(queue, payloads, ...) returns TABLE (id bigint) */
+PG_FUNCTION_INFO_V1(kvstore_enqueue_many);
+Datum
+kvstore_enqueue_many(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TimestampTz now = GetCurrentTimestamp();
+	KvsMessage	message;
+	Relation	rel;
+	KvsQueue   *queue = open_queue(fcinfo, "kv_enqueue_many()", &rel);
+	Datum	   *payloads;
+	int			count = read_payloads(fcinfo, &payloads);
+	int64	   *ids = palloc(sizeof(int64) * Max(count, 1));
+
+	read_options(fcinfo, &message, now);
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);	/* one column is no row type */
+	if (message.nulls[KVS_QUEUE_COLUMN_DEDUPE_KEY])
+		kvs_message_insert(queue, rel, &message, payloads, count, ids);
+	else if (count == 1)
+		ids[0] = kvs_message_insert_unless_present(queue, rel, &message, payloads[0], now);
+	else if (count > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("dedupe_key is that of one message"),
+				 errhint("Call kv_enqueue() for each message, with a key of its own.")));
+	table_close(rel, NoLock);
+	for (int i = 0; i < count; i++)
+	{
+		Datum		value = Int64GetDatum(ids[i]);
+		bool		isnull = ids[i] == 0;
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &isnull);
+	}
+	return (Datum) 0;
+}

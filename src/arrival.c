@@ -1,13 +1,114 @@
 /*
  * arrival.c
- *		Messages that become deliverable when this transaction commits.
+ *		Messages that this transaction has sent: published when it has committed.
+ *
+ * A range for each queue and priority, not a note for each message: a transaction that sends a million messages one by one has one range.  The list belongs to
+ * this backend; nothing is allocated when it is published.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "utils/memutils.h"
+
 #include "arrival.h"
+#include "testing.h"
+
+static KvsOwnRange *ranges = NULL;
+static int	nranges = 0;
+static int	size = 0;
+
+static KvsOwnRange *
+find_range(Oid relid, int priority, SubTransactionId subid)
+{
+	/* those of older subtransactions come first */
+	for (int i = nranges - 1; i >= 0 && ranges[i].subid == subid; i--)
+		if (ranges[i].queue.relid == relid && ranges[i].priority == priority)
+			return &ranges[i];
+	return NULL;
+}
+
+static KvsOwnRange *
+add_range(void)
+{
+	if (ranges == NULL)
+	{
+		ranges = MemoryContextAlloc(TopMemoryContext, 16 * sizeof(KvsOwnRange));
+		size = 16;
+	}
+	else if (nranges == size)
+	{
+		ranges = repalloc(ranges, 2 * size * sizeof(KvsOwnRange));
+		size *= 2;
+	}
+	return &ranges[nranges++];
+}
+
+static void
+widen(KvsOwnRange *range, KvsPosition low, KvsPosition high, int64 count)
+{
+	if (kvs_position_compare(low, range->low) < 0)
+		range->low = low;
+	if (kvs_position_compare(high, range->high) > 0)
+		range->high = high;
+	range->count += count;
+}
 
 void
 kvs_arrival_note(KvsQueue *queue, int priority, TimestampTz low_ready_at, int64 low_id,
 				 TimestampTz high_ready_at, int64 high_id, int64 count)
 {
+	SubTransactionId subid = GetCurrentSubTransactionId();
+	KvsOwnRange *range = find_range(queue->relid, priority, subid);
+	KvsPosition low = {low_ready_at, low_id};
+	KvsPosition high = {high_ready_at, high_id};
+
+	if (range == NULL)
+	{
+		KvsQueueRef ref = kvs_queueslot_ref(queue);
+
+		range = add_range();
+		*range = (KvsOwnRange) {ref, subid, priority, low, high, count};
+	}
+	else
+		widen(range, low, high, count);
+}
+
+const KvsOwnRange *
+kvs_arrival_own(int number)
+{
+	return number < nranges ? &ranges[number] : NULL;
+}
+
+void
+kvs_arrival_publish(void)
+{
+	for (int i = 0; i < nranges; i++)
+	{
+		const KvsOwnRange *range = &ranges[i];
+		KvsQueueSlot *slot = kvs_queueslot_lock_ref(&range->queue);
+
+		if (slot == NULL)
+			continue;			/* nobody has looked at the queue since its place was given away: the head is at the bottom */
+		kvs_queueslot_arrive(slot, range->priority, range->low, range->high);
+		LWLockRelease(slot->lock);
+	}
+	nranges = 0;
+}
+
+void
+kvs_arrival_forget(void)
+{
+	nranges = 0;
+}
+
+void
+kvs_arrival_end_subtransaction(bool commit, SubTransactionId subid, SubTransactionId parent)
+{
+	for (int i = nranges - 1; i >= 0 && ranges[i].subid == subid; i--)
+	{
+		if (commit)
+			ranges[i].subid = parent;
+		else
+			nranges--;
+	}
 }

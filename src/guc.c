@@ -17,6 +17,9 @@ int			kvs_guc_row_map_size = 16 * 1024;
 int			kvs_guc_expiry_slots = KVS_DEFAULT_EXPIRY_SLOTS;
 int			kvs_guc_sweep_batch = KVS_DEFAULT_SWEEP_BATCH;
 int			kvs_guc_log_sweep = KVS_DEFAULT_LOG_SWEEP;
+int			kvs_guc_max_leases = KVS_DEFAULT_LEASES;
+int			kvs_guc_max_leases_per_queue = 0;
+int			kvs_guc_max_queues = KVS_DEFAULT_QUEUES;
 
 void
 kvs_guc_init(void)
@@ -47,7 +50,31 @@ kvs_guc_init(void)
 								KVS_DEFAULT_EXPIRY_SLOTS, KVS_MIN_EXPIRY_SLOTS, KVS_MAX_EXPIRY_SLOTS,
 								PGC_POSTMASTER, 0,
 								NULL, NULL, NULL);
+
+		DefineCustomIntVariable("kvstore.max_leases",
+								"Leases held at once, all queues.",
+								"A dequeue beyond that fails, and nothing is lost.",
+								&kvs_guc_max_leases,
+								KVS_DEFAULT_LEASES, KVS_MIN_LEASES, KVS_MAX_LEASES,
+								PGC_POSTMASTER, 0,
+								NULL, NULL, NULL);
+
+		DefineCustomIntVariable("kvstore.max_queues",
+								"Queues in use at once, all databases.",
+								NULL,
+								&kvs_guc_max_queues,
+								KVS_DEFAULT_QUEUES, 1, KVS_MAX_QUEUES,
+								PGC_POSTMASTER, 0,
+								NULL, NULL, NULL);
 	}
+
+	DefineCustomIntVariable("kvstore.max_leases_per_queue",
+							"Leases held at once of one queue.",
+							"Zero: as many as kvstore.max_leases allows.",
+							&kvs_guc_max_leases_per_queue,
+							0, 0, KVS_MAX_LEASES,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("kvstore.sweep_batch",
 							"Expired entries that are removed in one transaction.",

@@ -33,6 +33,20 @@ extern int	kvs_guc_sweep_batch;
 /* A sweep that removed at least so many rows is logged; -1: none is. */
 extern int	kvs_guc_log_sweep;
 
+#define KVS_MIN_LEASES			16
+#define KVS_DEFAULT_LEASES		65536
+#define KVS_MAX_LEASES			(16 * 1024 * 1024)
+
+/* Leases at once, all queues; and of one queue, 0: all. */
+extern int	kvs_guc_max_leases;
+extern int	kvs_guc_max_leases_per_queue;
+
+#define KVS_DEFAULT_QUEUES		1024
+#define KVS_MAX_QUEUES			65536
+
+/* Queues in use, all databases. */
+extern int	kvs_guc_max_queues;
+
 extern void kvs_guc_init(void);
 
 #endif							/* KVS_GUC_H */

@@ -14,6 +14,7 @@
 #include "launcher.h"
 #include "list.h"
 #include "queuecatalog.h"
+#include "leasexact.h"
 #include "shmem.h"
 #include "stamp.h"
 #include "stats.h"
@@ -36,4 +37,5 @@ _PG_init(void)
 	kvs_expiry_init();
 	kvs_launcher_init();
 	kvs_list_node_init();
+	kvs_leasexact_init();
 }

@@ -35,8 +35,9 @@
 #include "arrival.h"
 #include "compat.h"
 #include "guard.h"
-#include "lease.h"
+#include "leasexact.h"
 #include "message.h"
+#include "reader.h"
 #include "statement.h"
 
 /* Most rows that are handed to the table at once. */
@@ -326,9 +327,11 @@ kvs_message_insert(KvsQueue *queue, Relation rel, const KvsMessage *message, con
 static bool
 remove_expired(KvsQueue *queue, Relation rel, TupleTableSlot *slot)
 {
+	KvsMessageRef ref = {0};
 	TM_FailureData failure;
 
-	if (!queue->plain || !kvs_lease_try_end(queue, DatumGetInt64(slot->tts_values[KVS_QUEUE_COLUMN_ID])))
+	kvs_reader_describe(queue, slot, &ref);
+	if (!queue->plain || !kvs_leasexact_try_end(queue, &ref))
 		return false;
 	switch (table_tuple_delete(rel, &slot->tts_tid, GetCurrentCommandId(true), InvalidSnapshot, InvalidSnapshot, true,
 							   &failure, false))

@@ -52,9 +52,8 @@ bucket_of(uint64 hash)
 	return &slots[(hash & bucket_mask) * BUCKET_SLOTS];
 }
 
-/* A row of a block that was cut off the table would be an error to read. */
-static bool
-block_exists(Relation rel, BlockNumber block)
+bool
+kvs_rowmap_block_exists(Relation rel, BlockNumber block)
 {
 	BlockNumber known = RelationGetSmgr(rel)->smgr_cached_nblocks[MAIN_FORKNUM];
 
@@ -79,7 +78,7 @@ kvs_rowmap_get(Relation rel, uint64 hash, ItemPointer tid)
 		if (slot >> 48 != hash >> 48 || (uint16) slot == 0)
 			continue;
 		ItemPointerSet(tid, (BlockNumber) (slot >> 16), (OffsetNumber) slot);
-		return block_exists(rel, (BlockNumber) (slot >> 16));
+		return kvs_rowmap_block_exists(rel, (BlockNumber) (slot >> 16));
 	}
 	return false;
 }

@@ -17,6 +17,8 @@
 
 #include "expiry.h"
 #include "launcher.h"
+#include "lease.h"
+#include "queueslot.h"
 #include "rowmap.h"
 #include "shmem.h"
 #include "stats.h"
@@ -38,6 +40,8 @@ shmem_request(void)
 	kvs_rowmap_request_shmem();
 	kvs_expiry_request_shmem();
 	kvs_launcher_request_shmem();
+	kvs_queueslot_request_shmem();
+	kvs_lease_request_shmem();
 }
 
 /*
@@ -81,6 +85,8 @@ shmem_startup(void)
 	kvs_rowmap_startup_shmem();
 	kvs_expiry_startup_shmem();
 	kvs_launcher_startup_shmem();
+	kvs_queueslot_startup_shmem();
+	kvs_lease_startup_shmem();
 	LWLockRelease(AddinShmemInitLock);
 }
 

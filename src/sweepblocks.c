@@ -36,6 +36,7 @@
 #include "compat.h"
 #include "expiry.h"
 #include "guard.h"
+#include "identity.h"
 #include "stamp.h"
 #include "stats.h"
 #include "sweepblocks.h"
@@ -92,17 +93,6 @@ kvs_sweep_open(Oid relid, KvsSweepOutcome *outcome)
 	return NULL;
 }
 
-/* An ERROR restores the identity and the setting together with the transaction's state. */
-static void
-become_owner(KvsSweep *sweep)
-{
-	GetUserIdAndSecContext(&sweep->caller, &sweep->caller_context);
-	SetUserIdAndSecContext(sweep->rel->rd_rel->relowner,
-						   sweep->caller_context | SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
-	sweep->caller_guc_level = NewGUCNestLevel();
-	kvs_compat_restrict_search_path();
-}
-
 void
 kvs_sweep_begin(KvsSweep *sweep, Relation rel, TimestampTz now, int64 limit)
 {
@@ -111,7 +101,7 @@ kvs_sweep_begin(KvsSweep *sweep, Relation rel, TimestampTz now, int64 limit)
 	sweep->now = now;
 	sweep->limit = limit;
 	sweep->by_statement = has_other_triggers(rel);
-	become_owner(sweep);
+	kvs_identity_become(rel->rd_rel->relowner, &sweep->caller);
 	sweep->slot = table_slot_create(rel, NULL);
 	if (sweep->by_statement)
 		SPI_connect();
@@ -125,8 +115,7 @@ kvs_sweep_end(KvsSweep *sweep)
 	ExecDropSingleTupleTableSlot(sweep->slot);
 	if (sweep->removed > 0)
 		kvs_stats_add(kvs_stats_local(RelationGetRelid(sweep->rel)), KVS_COUNT_EXPIRED, sweep->removed);
-	AtEOXact_GUC(false, sweep->caller_guc_level);
-	SetUserIdAndSecContext(sweep->caller, sweep->caller_context);
+	kvs_identity_restore(&sweep->caller);
 	if (sweep->highest > 0)
 		kvs_stamp_raise(sweep->highest);
 	relation_close(sweep->rel, NoLock);

@@ -12,6 +12,7 @@
 #include "utils/snapshot.h"
 
 #include "expiry.h"
+#include "identity.h"
 #include "sweep.h"
 
 typedef struct KvsSweep
@@ -25,11 +26,7 @@ typedef struct KvsSweep
 	SPIPlanPtr	plan;			/* for them; there is an SPI connection then */
 	TupleTableSlot *slot;
 	Snapshot	snapshot;
-
-	/* Who we were before. */
-	Oid			caller;
-	int			caller_context;
-	int			caller_guc_level;
+	KvsIdentity caller;			/* who we were before */
 } KvsSweep;
 
 /* Open a store without waiting; NULL, and why. */

@@ -40,7 +40,7 @@
 #define POLL			1000	/* see at least so often whether somebody wants the database */
 #define SHARE			1000	/* leave after so long when other databases wait for a worker */
 
-static const KvsWorkerTask *const tasks[] = {&kvs_worker_sweep_task};
+static const KvsWorkerTask *const tasks[] = {&kvs_worker_sweep_task, &kvs_worker_queue_task};
 
 static MemoryContext step_context;
 static KvsWorkerEnd ending = KVS_WORKER_FAILED;

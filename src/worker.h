@@ -28,6 +28,9 @@ typedef struct KvsWorkerTask
 /* workersweep.c */
 extern const KvsWorkerTask kvs_worker_sweep_task;
 
+/* workerqueue.c */
+extern const KvsWorkerTask kvs_worker_queue_task;
+
 /* A short transaction, with a memory context that lasts as long. */
 extern void kvs_worker_begin(const char *activity);
 extern void kvs_worker_commit(void);

@@ -1,0 +1,257 @@
+/*
+ * leasexact.c
+ *		What this transaction has done to leases, and what its end makes of that.
+ *
+ * The list of what was done is backend memory.  Room in it is made before the lease table is changed, so that between the change and the note nothing can
+ * fail; the callbacks only walk the list.  Notes of a subtransaction follow those of its parent, and become the parent's when it
+ * commits.  They are undone from the last to the first: a lease that was taken and then acknowledged is first held again, then returned.
+ *
+ * At commit leases are ended first and arrivals published then: a message that stays, with a new row, must not be published while its lease makes others pass
+ * over it.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "arrival.h"
+#include "leasexact.h"
+
+/* Rolled back again and again, a message waits as its queue's backoff says, but not longer. */
+#define LONGEST_WAIT	(1 * USECS_PER_SEC)
+
+/* Random numbers fetched at once. */
+#define TOKENS		64
+
+typedef struct Note
+{
+	KvsQueueRef queue;
+	int64		id;
+	uint64		token;
+	SubTransactionId subid;
+	bool		ending;			/* else: taken */
+	int64		wait;			/* should it be rolled back again, in microseconds */
+} Note;
+
+static Note *notes = NULL;
+static int	nnotes = 0;
+static int	size = 0;
+
+/* ---- Notes ---- */
+
+static void
+make_room(void)
+{
+	if (notes == NULL)
+	{
+		notes = MemoryContextAlloc(TopMemoryContext, 64 * sizeof(Note));
+		size = 64;
+	}
+	else if (nnotes == size)
+	{
+		notes = repalloc_huge(notes, 2 * (Size) size * sizeof(Note));
+		size *= 2;
+	}
+}
+
+static int64
+first_backoff(const KvsQueue *queue)
+{
+	const Interval *first = &queue->backoff[0];
+
+	if (queue->nbackoff == 0)
+		return 0;
+	if (first->month > 0 || first->day > 0)
+		return LONGEST_WAIT;
+	return Min(first->time, LONGEST_WAIT);
+}
+
+static void
+add_note(KvsQueue *queue, int64 id, uint64 token, bool ending)
+{
+	notes[nnotes++] = (Note) {
+		{queue->relid, queue->slot, queue->slot_generation},
+		id, token, GetCurrentSubTransactionId(), ending, first_backoff(queue)
+	};
+}
+
+/* A token that nobody can guess; never 0. */
+static uint64
+new_token(void)
+{
+	static uint64 tokens[TOKENS];
+	static int	left = 0;
+
+	if (left == 0)
+	{
+		if (!pg_strong_random(tokens, sizeof(tokens)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values for receipts")));
+		left = TOKENS;
+	}
+	left--;
+	return tokens[left] == 0 ? 1 : tokens[left];
+}
+
+/* ---- Taking and ending ---- */
+
+KvsTake
+kvs_leasexact_take(KvsQueue *queue, KvsMessageRef *message, TimestampTz now, TimestampTz deadline, uint64 *token)
+{
+	KvsTake		result;
+
+	make_room();
+	*token = new_token();
+	result = kvs_lease_take(queue, message, *token, now, deadline);
+	if (result == KVS_TAKE_DONE)
+		add_note(queue, message->id, *token, false);
+	return result;
+}
+
+bool
+kvs_leasexact_take_returned(KvsQueue *queue, int priority, TimestampTz now, TimestampTz deadline,
+							KvsMessageRef *message, uint64 *token)
+{
+	make_room();
+	*token = new_token();
+	if (!kvs_lease_take_returned(queue, priority, *token, now, deadline, message))
+		return false;
+	add_note(queue, message->id, *token, false);
+	return true;
+}
+
+KvsClaim
+kvs_leasexact_begin_ending(KvsQueue *queue, uint64 token, bool row, KvsMessageRef *message)
+{
+	KvsClaim	result;
+
+	make_room();
+	result = kvs_lease_claim(queue, token, KVS_LEASE_ENDING, DT_NOEND, row, message);
+	if (result == KVS_CLAIM_DONE)
+		add_note(queue, message->id, token, true);
+	return result;
+}
+
+bool
+kvs_leasexact_next_lapsed(KvsQueue *queue, TimestampTz now, KvsMessageRef *message, bool *doomed)
+{
+	uint64		token;
+
+	make_room();
+	if (!kvs_lease_next_lapsed(queue, now, message, &token, doomed))
+		return false;
+	add_note(queue, message->id, token, true);
+	return true;
+}
+
+bool
+kvs_leasexact_try_end(KvsQueue *queue, KvsMessageRef *row)
+{
+	KvsClaim	result = kvs_leasexact_begin_ending(queue, 0, true, row);
+
+	if (result == KVS_CLAIM_FULL)
+		kvs_lease_raise_full(queue);
+	return result == KVS_CLAIM_DONE;
+}
+
+/* ---- Ends of transactions ---- */
+
+static void
+undo(const Note *note, TimestampTz now)
+{
+	if (note->ending)
+		kvs_lease_undo_ending(&note->queue, note->id, note->token, now);
+	else
+		kvs_lease_undo_take(&note->queue, note->id, note->token, now, note->wait);
+}
+
+void
+kvs_leasexact_cancel_ending(void)
+{
+	Assert(nnotes > 0 && notes[nnotes - 1].ending);
+	nnotes--;
+	undo(&notes[nnotes], GetCurrentTimestamp());
+}
+
+static void
+commit_notes(void)
+{
+	for (int i = 0; i < nnotes; i++)
+		if (notes[i].ending)
+			kvs_lease_finish(&notes[i].queue, notes[i].id, notes[i].token);
+	nnotes = 0;
+	kvs_arrival_publish();
+}
+
+static void
+abort_notes(void)
+{
+	TimestampTz now = nnotes > 0 ? GetCurrentTimestamp() : 0;
+
+	while (nnotes > 0)
+		undo(&notes[--nnotes], now);
+	kvs_arrival_forget();
+}
+
+static void
+check_prepare(void)
+{
+	if (nnotes > 0 || kvs_arrival_own(0) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction that has sent or received messages"),
+				 errhint("Commit it in one phase.")));
+}
+
+static void
+leasexact_xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_PREPARE:
+			check_prepare();
+			break;
+		case XACT_EVENT_COMMIT:
+			commit_notes();
+			break;
+		case XACT_EVENT_ABORT:
+			abort_notes();
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+leasexact_subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+{
+	TimestampTz now = 0;
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	for (int i = nnotes - 1; i >= 0 && notes[i].subid == subid; i--)
+	{
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+		{
+			notes[i].subid = parent;
+			continue;
+		}
+		if (now == 0)
+			now = GetCurrentTimestamp();
+		nnotes--;
+		undo(&notes[i], now);
+	}
+	kvs_arrival_end_subtransaction(event == SUBXACT_EVENT_COMMIT_SUB, subid, parent);
+}
+
+void
+kvs_leasexact_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	RegisterXactCallback(leasexact_xact_callback, NULL);
+	RegisterSubXactCallback(leasexact_subxact_callback, NULL);
+}

@@ -1,0 +1,151 @@
+/*
+ * queueslot.h
+ *		Queues in shared memory: where deliverable messages begin, and what has arrived.
+ */
+#ifndef KVS_QUEUESLOT_H
+#define KVS_QUEUESLOT_H
+
+#include "postgres.h"
+
+#include "lib/pairingheap.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
+
+#include "queuecatalog.h"
+
+/* Priorities are 0 to 9, higher first. */
+#define KVS_PRIORITIES		10
+
+/* Arrivals that a queue remembers; a scan during which more came does not move the head. */
+#define KVS_ARRIVALS		256
+
+/* Ranges below the head that are to be looked at, of one queue. */
+#define KVS_LATE_RANGES		64
+
+/* Where a message stands among those of its priority: the order of the index. */
+typedef struct KvsPosition
+{
+	TimestampTz ready_at;
+	int64		id;
+} KvsPosition;
+
+typedef struct KvsArrival
+{
+	KvsPosition low;
+	int			priority;
+} KvsArrival;
+
+/* Both ends belong to it. */
+typedef struct KvsLateRange
+{
+	uint64		number;			/* its name */
+	int			priority;
+	KvsPosition low;
+	KvsPosition high;
+} KvsLateRange;
+
+/* All fields are under "lock", but those of who uses the place: they change under the lock of the directory, too. */
+typedef struct KvsQueueSlot
+{
+	LWLock	   *lock;			/* never changes */
+	Oid			database;		/* InvalidOid: free */
+	Oid			relid;
+	uint64		generation;		/* how often the place was given away */
+	TimestampTz used_at;		/* for choosing whose place is taken; roughly */
+
+	/* Per priority: nothing deliverable is below the head that is not on a list; nothing at all is there if it is not "filled". */
+	KvsPosition heads[KVS_PRIORITIES];
+	bool		filled[KVS_PRIORITIES];
+
+	uint64		narrivals;		/* ever; the arrival number */
+	KvsArrival	arrivals[KVS_ARRIVALS];
+	uint64		nranges;		/* ever */
+	int			nlate;
+	KvsLateRange late[KVS_LATE_RANGES];
+
+	/* See lease.c. */
+	int			nleases;		/* entries of the lease table */
+	pairingheap due;			/* held leases by deadline, returned ones that have to wait by time */
+	pairingheap ready;			/* returned ones that can be delivered, by position */
+} KvsQueueSlot;
+
+/* Compare two positions, as the index does: <0, 0, >0. */
+static inline int
+kvs_position_compare(KvsPosition a, KvsPosition b)
+{
+	if (a.ready_at != b.ready_at)
+		return a.ready_at < b.ready_at ? -1 : 1;
+	return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;
+}
+
+/* The first position behind this one. */
+static inline KvsPosition
+kvs_position_behind(KvsPosition position)
+{
+	position.id++;				/* ids end long before 2^63 */
+	return position;
+}
+
+/*
+ * Lock a queue's place, found or made.  53400 if there is none left.  Release the lock of the slot it returns.
+ */
+extern KvsQueueSlot *kvs_queueslot_lock(KvsQueue *queue);
+
+/* What of a queue a transaction callback can use. */
+typedef struct KvsQueueRef
+{
+	Oid			relid;
+	int			slot;
+	uint64		generation;
+} KvsQueueRef;
+
+extern KvsQueueRef kvs_queueslot_ref(KvsQueue *queue);
+
+/* The same as locking, but for callbacks: NULL, and nothing locked, if the queue has no place any more.  Allocates nothing, raises nothing. */
+extern KvsQueueSlot *kvs_queueslot_lock_ref(const KvsQueueRef *ref);
+
+/* The i-th place of all, locked, if it belongs to this database, else NULL; *relid is whose it is.  "i" up to kvs_guc_max_queues. */
+extern KvsQueueSlot *kvs_queueslot_lock_nth(int i, Oid *relid);
+
+/* The queue is gone: nobody can have its table open.  Its leases go, and its place is free. */
+extern void kvs_queueslot_forget(Oid relid);
+
+/* ---- With the lock held ---- */
+
+/* Messages of this priority, from "low" to "high", can be delivered from now on. */
+extern void kvs_queueslot_arrive(KvsQueueSlot *slot, int priority, KvsPosition low, KvsPosition high);
+
+/* ---- Scans for what can be delivered, see queueslot.c ---- */
+
+/* From the head of one priority on. */
+typedef struct KvsHeadScan
+{
+	bool		filled;			/* else there is nothing to scan */
+	int			priority;
+	KvsPosition start;			/* the first position to look at */
+	uint64		number;			/* arrivals that the head knows of */
+	KvsPosition limit;			/* the head must not be moved beyond */
+} KvsHeadScan;
+
+/* What to look at, read before any row is. */
+typedef struct KvsSurvey
+{
+	bool		lapsed;			/* a lease has, see lapse.h */
+	int			returned;		/* the highest priority of returned messages that are ready; -1: none */
+	KvsHeadScan heads[KVS_PRIORITIES];
+	int			nlate;
+	KvsLateRange late[KVS_LATE_RANGES];
+} KvsSurvey;
+
+extern void kvs_queueslot_survey(KvsQueue *queue, TimestampTz now, KvsSurvey *survey);
+
+/* All below "reached" is dead or leased: move the head.  "at_end": there is nothing from there on either. */
+extern void kvs_queueslot_advance(KvsQueue *queue, KvsHeadScan *scan, KvsPosition reached, bool at_end);
+
+/* All of a late range below "reached" is dead or leased.  The range goes when it is empty. */
+extern void kvs_queueslot_advance_late(KvsQueue *queue, const KvsLateRange *range, KvsPosition reached);
+
+extern void kvs_queueslot_request_shmem(void);
+extern void kvs_queueslot_startup_shmem(void);
+
+#endif							/* KVS_QUEUESLOT_H */

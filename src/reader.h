@@ -1,0 +1,70 @@
+/*
+ * reader.h
+ *		Messages out: finding the rows of a queue without the executor, and what is newest of them.
+ */
+#ifndef KVS_READER_H
+#define KVS_READER_H
+
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "executor/tuptable.h"
+#include "utils/rel.h"
+
+#include "lease.h"
+#include "queuecatalog.h"
+
+typedef struct KvsReader
+{
+	KvsQueue   *queue;
+	Relation	rel;
+	TupleTableSlot *slot;		/* the row found last; its page is pinned */
+	Relation	order_index;	/* NULL until used */
+	IndexScanDesc scan;			/* NULL until used */
+	Datum		start[2];		/* of the scan */
+	ScanKeyData members[2];
+	Relation	id_index;		/* NULL until used */
+	IndexScanDesc id_scan;
+} KvsReader;
+
+/* What the row in a slot says; rollbacks stay.  All columns of the slot are deformed then. */
+extern void kvs_reader_describe(const KvsQueue *queue, TupleTableSlot *slot, KvsMessageRef *message);
+
+/* Begin; the caller holds a lock on the open table.  An ERROR cleans up. */
+extern void kvs_reader_begin(KvsReader *reader, KvsQueue *queue, Relation rel);
+extern void kvs_reader_end(KvsReader *reader);
+
+/* ---- In order ---- */
+
+/* Begin a scan of the messages of a priority, from "start" on. */
+extern void kvs_reader_scan(KvsReader *reader, int priority, KvsPosition start);
+
+/* The next entry of the index, of a message that may be gone; false at the end. */
+extern bool kvs_reader_next(KvsReader *reader, KvsPosition *position);
+
+/* Its row, as it is now; false if nobody can see it. */
+extern bool kvs_reader_see(KvsReader *reader, KvsMessageRef *message);
+
+/* ---- One ---- */
+
+/* The row of a message, where it was last or where the index says; false if it is gone.  "message" becomes what the row says, but for rollbacks. */
+extern bool kvs_reader_fetch(KvsReader *reader, KvsMessageRef *message);
+
+/* Is the row that was found last still there? */
+extern bool kvs_reader_is_there(KvsReader *reader);
+
+/* Does this snapshot see it, too? */
+extern bool kvs_reader_is_visible(KvsReader *reader, Snapshot snapshot);
+
+/* ---- Rows ---- */
+
+/* A column of the row found last; all columns are deformed. */
+static inline Datum
+kvs_reader_column(const KvsReader *reader, KvsQueueColumn column, bool *isnull)
+{
+	*isnull = reader->slot->tts_isnull[column];
+	return reader->slot->tts_values[column];
+}
+
+#endif							/* KVS_READER_H */

@@ -1,0 +1,84 @@
+/*
+ * receipt.c
+ *		Receipts: what a consumer shows to acknowledge a message.
+ *
+ * 32 bytes and their CRC, in base64: 48 characters.  The CRC tells a damaged receipt from a stale one.  It is no protection from somebody who makes receipts
+ * up, and needs to be none: the token is a random number, and to use a receipt at all takes the rights of a consumer of the queue.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "port/pg_crc32c.h"
+#include "utils/builtins.h"
+
+#include "base64.h"
+#include "receipt.h"
+
+/* As it is encoded; without padding, for the compiler adds none. */
+typedef struct Packed
+{
+	uint32		database;
+	uint32		queue;
+	int64		id;
+	int64		enqueued_at;
+	uint64		token;
+	uint32		crc;
+} Packed;
+
+#define PACKED_SIZE	36
+
+StaticAssertDecl(offsetof(Packed, crc) + sizeof(uint32) == PACKED_SIZE, "receipts have gaps");
+
+static uint32
+checksum(const Packed *packed)
+{
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, packed, offsetof(Packed, crc));
+	FIN_CRC32C(crc);
+	return crc;
+}
+
+text *
+kvs_receipt_to_text(const KvsReceipt *receipt)
+{
+	Packed		packed;
+
+	packed.database = receipt->database;
+	packed.queue = receipt->queue;
+	packed.id = receipt->id;
+	packed.enqueued_at = receipt->enqueued_at;
+	packed.token = receipt->token;
+	packed.crc = checksum(&packed);
+	return cstring_to_text(kvs_base64_encode((char *) &packed, PACKED_SIZE));
+}
+
+void
+kvs_receipt_from_text(const text *str, KvsReceipt *receipt)
+{
+	bytea	   *bytes;
+	Packed		packed;
+
+	if (str == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("receipt must not be null")));
+	bytes = VARSIZE_ANY_EXHDR(str) <= 2 * PACKED_SIZE ? kvs_base64_decode(VARDATA_ANY(str), VARSIZE_ANY_EXHDR(str)) : NULL;
+	if (bytes != NULL && VARSIZE_ANY_EXHDR(bytes) == PACKED_SIZE)
+		memcpy(&packed, VARDATA_ANY(bytes), PACKED_SIZE);
+	if (bytes == NULL || VARSIZE_ANY_EXHDR(bytes) != PACKED_SIZE || packed.crc != checksum(&packed))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid receipt"),
+				 errhint("Use the receipt that kv_dequeue() has given, unchanged.")));
+	if (packed.database != MyDatabaseId)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("receipt is from another database")));
+	receipt->database = packed.database;
+	receipt->queue = packed.queue;
+	receipt->id = packed.id;
+	receipt->enqueued_at = packed.enqueued_at;
+	receipt->token = packed.token;
+}

@@ -1,0 +1,247 @@
+/*
+ * settle.c
+ *		What becomes of a message after its delivery: deleted, to be tried again, or dead.
+ *
+ * An acknowledged message is deleted by its place, without the executor, unless the owner has put something on the table that wants to see it (KvsQueue.plain).
+ * The page stays pinned from the look at the row until the delete has returned: what the place points to cannot become another row meanwhile.
+ * Nobody but who acknowledges, or fails, its own message ever waits for a row; the worker and a dequeue pass over what is locked.
+ *
+ * What fails is changed, or moved to the dead letters, by statements that run as the owner of the queue: consumers need no rights on the
+ * dead letters.  A row that stays is noted as an arrival, for it has a new place in the order.
+ */
+#include "postgres.h"
+
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/snapmgr.h"
+
+#include "arrival.h"
+#include "guard.h"
+#include "identity.h"
+#include "settle.h"
+#include "testing.h"
+
+/* ---- Statements ---- */
+
+#define EQ		"OPERATOR(pg_catalog.=)"
+#define THIS_MESSAGE "m.id " EQ " $1 AND m.enqueued_at " EQ " $2"
+
+static const char *const statements[KVS_QUEUE_PLAN_END] = {
+	[KVS_QUEUE_PLAN_DELETE] = "DELETE FROM kvstore.q_%1$s AS m WHERE " THIS_MESSAGE,
+	[KVS_QUEUE_PLAN_CHANGE] = "UPDATE kvstore.q_%1$s AS m SET attempts = $3, ready_at = $4, "
+	"last_error = CASE WHEN $5 IS NULL THEN m.last_error ELSE $5 END WHERE " THIS_MESSAGE,
+	[KVS_QUEUE_PLAN_BURY] = "WITH m AS (DELETE FROM kvstore.q_%1$s AS m WHERE " THIS_MESSAGE " RETURNING m.*) "
+	"INSERT INTO kvstore.d_%1$s (original_id, payload, headers, error, attempts, enqueued_at, failed_at, priority, max_attempts, backoff) "
+	"SELECT m.id, m.payload, m.headers, CASE WHEN $5 IS NULL THEN m.last_error ELSE $5 END, $3, m.enqueued_at, $4, m.priority, m.max_attempts, "
+	"m.backoff FROM m",
+};
+
+/* $3: attempts, $4: when, $5: the error; the first statement has only two. */
+static const Oid types[] = {INT8OID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TEXTOID};
+
+static SPIPlanPtr
+get_plan(KvsQueue *queue, int which)
+{
+	char	   *sql;
+	SPIPlanPtr	plan = queue->plans[which];
+
+	if (plan != NULL)
+		return plan;
+	sql = psprintf(statements[which], queue->name);
+	plan = SPI_prepare(sql, which == KVS_QUEUE_PLAN_DELETE ? 2 : lengthof(types), unconstify(Oid *, &types[0]));
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	return queue->plans[which] = plan;
+}
+
+static uint64
+execute(KvsQueue *queue, int which, Datum *values, const char *nulls)
+{
+	volatile int result = 0;
+	uint64		count;
+
+	SPI_connect();
+	kvs_guard_let_pass(queue->relid);
+	PG_TRY();
+	{
+		result = SPI_execute_plan(get_plan(queue, which), values, nulls, false, 0);
+	}
+	PG_FINALLY();
+	{
+		kvs_guard_end();
+	}
+	PG_END_TRY();
+	if (result < 0)
+		elog(ERROR, "could not write queue \"%s\": %s", queue->name, SPI_result_code_string(result));
+	count = SPI_processed;
+	SPI_finish();
+	return count;
+}
+
+static uint64
+execute_as_owner(KvsQueue *queue, int which, const KvsMessageRef *message, int attempts, TimestampTz when, const char *error)
+{
+	Datum		values[lengthof(types)] = {
+		Int64GetDatum(message->id), TimestampTzGetDatum(message->enqueued_at), Int32GetDatum(attempts), TimestampTzGetDatum(when),
+		error ? CStringGetTextDatum(error) : (Datum) 0
+	};
+	char		nulls[] = {' ', ' ', ' ', ' ', error ? ' ' : 'n'};
+	KvsIdentity saved;
+	uint64		count;
+
+	kvs_identity_become(queue->owner, &saved);
+	count = execute(queue, which, values, nulls);
+	kvs_identity_restore(&saved);
+	return count;
+}
+
+/* ---- Deleting ---- */
+
+/* A row that this very command has inserted cannot be deleted by it. */
+static void
+see_own_rows(const KvsReader *reader)
+{
+	bool		isnull;
+	Datum		xmin = slot_getsysattr(reader->slot, MinTransactionIdAttributeNumber, &isnull);
+
+	if (TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin)))
+		CommandCounterIncrement();
+}
+
+static TM_Result
+delete_row(KvsReader *reader, KvsMessageRef *message)
+{
+	Datum		values[] = {Int64GetDatum(message->id), TimestampTzGetDatum(message->enqueued_at)};
+	TM_FailureData failure;
+
+	see_own_rows(reader);
+	if (!reader->queue->plain)
+		return execute(reader->queue, KVS_QUEUE_PLAN_DELETE, values, NULL) > 0 ? TM_Ok : TM_Deleted;
+	CheckCmdReplicaIdentity(reader->rel, CMD_DELETE);
+	return table_tuple_delete(reader->rel, &reader->slot->tts_tid, GetCurrentCommandId(true), GetActiveSnapshot(),
+							  InvalidSnapshot, true, &failure, false);
+}
+
+KvsSettled
+kvs_settle_delete(KvsReader *reader, KvsMessageRef *message)
+{
+	kvs_testing_stop("settle");
+	while (kvs_reader_fetch(reader, message))
+	{
+		TM_Result	result = delete_row(reader, message);
+
+		CHECK_FOR_INTERRUPTS();
+		if (result == TM_Ok)
+			return KVS_SETTLED_DELETED;
+		if (IsolationUsesXactSnapshot())
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("could not serialize access due to concurrent update")));
+	}
+	return KVS_SETTLED_GONE;
+}
+
+/* ---- Changing ---- */
+
+/* Lock the row, so that the statement that follows meets nobody. */
+static KvsSettled
+lock_row(KvsReader *reader, KvsMessageRef *message, bool wait)
+{
+	while (kvs_reader_fetch(reader, message))
+	{
+		ItemPointerData tid = message->tid;
+		TM_FailureData failure;
+		TM_Result	result;
+
+		see_own_rows(reader);
+		result = table_tuple_lock(reader->rel, &tid, GetActiveSnapshot(), reader->slot, GetCurrentCommandId(false),
+								  LockTupleExclusive, wait ? LockWaitBlock : LockWaitSkip, 0, &failure);
+		CHECK_FOR_INTERRUPTS();
+		if (result == TM_Ok)
+			return KVS_SETTLED_RETRY;
+		if (result == TM_WouldBlock)
+			return KVS_SETTLED_LOCKED;
+		if (IsolationUsesXactSnapshot())
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("could not serialize access due to concurrent update")));
+	}
+	return KVS_SETTLED_GONE;
+}
+
+static KvsSettled
+change_row(KvsReader *reader, const KvsMessageRef *message, int attempts, TimestampTz ready_at, const char *error)
+{
+	if (execute_as_owner(reader->queue, KVS_QUEUE_PLAN_CHANGE, message, attempts, ready_at, error) == 0)
+		return KVS_SETTLED_GONE;
+	kvs_arrival_note(reader->queue, message->priority, ready_at, message->id, ready_at, message->id, 0);
+	return KVS_SETTLED_RETRY;
+}
+
+KvsSettled
+kvs_settle_postpone(KvsReader *reader, KvsMessageRef *message, TimestampTz ready_at)
+{
+	KvsSettled	locked = lock_row(reader, message, true);
+
+	if (locked != KVS_SETTLED_RETRY)
+		return locked;
+	return change_row(reader, message, message->attempts, ready_at, NULL);
+}
+
+/* The message's own backoff, or the queue's: after failure n the n-th delay, the last one repeats. */
+static TimestampTz
+ready_after_backoff(const KvsReader *reader, int attempts, TimestampTz now)
+{
+	const KvsQueue *queue = reader->queue;
+	const Interval *backoff = queue->backoff;
+	int			count = queue->nbackoff;
+	Interval	own[KVS_BACKOFF_MAX];
+	bool		isnull;
+	Datum		array = kvs_reader_column(reader, KVS_QUEUE_COLUMN_BACKOFF, &isnull);
+
+	if (!isnull)
+	{
+		count = kvs_queue_read_backoff(DatumGetArrayTypeP(array), own);
+		backoff = own;
+	}
+	if (count == 0)
+		return now;
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
+												   IntervalPGetDatum(&backoff[Min(Max(attempts, 1), count) - 1])));
+}
+
+static KvsSettled
+bury(KvsReader *reader, const KvsMessageRef *message, int attempts, const KvsFailure *failure)
+{
+	int			plan = reader->queue->keep_dead ? KVS_QUEUE_PLAN_BURY : KVS_QUEUE_PLAN_DELETE;
+
+	if (execute_as_owner(reader->queue, plan, message, attempts, failure->now, failure->error) == 0)
+		return KVS_SETTLED_GONE;
+	return KVS_SETTLED_DEAD;
+}
+
+KvsSettled
+kvs_settle_fail(KvsReader *reader, KvsMessageRef *message, const KvsFailure *failure)
+{
+	KvsSettled	locked = lock_row(reader, message, failure->wait);
+	TimestampTz ready_at = failure->ready_at;
+	int			attempts;
+
+	if (locked != KVS_SETTLED_RETRY)
+		return locked;
+	/* what was counted in memory becomes durable with the next failure that is */
+	attempts = message->attempts + message->rollbacks + (failure->counts ? 1 : 0);
+	if (failure->dead || attempts >= message->max_attempts)
+		return bury(reader, message, attempts, failure);
+	slot_getallattrs(reader->slot);
+	if (ready_at == DT_NOBEGIN)
+		ready_at = ready_after_backoff(reader, attempts, failure->now);
+	return change_row(reader, message, attempts, ready_at, failure->error);
+}

@@ -491,23 +491,26 @@ kvs_lease_undo_ending(const KvsQueueRef *ref, int64 id, uint64 token, TimestampT
 	LWLockRelease(slot->lock);
 }
 
-void
+bool
 kvs_lease_undo_take(const KvsQueueRef *ref, int64 id, uint64 token, TimestampTz now, int64 delay)
 {
 	KvsQueueSlot *slot = kvs_queueslot_lock_ref(ref);
 	Lease	   *lease;
+	bool		doomed = false;
 
 	if (slot == NULL)
-		return;
+		return false;
 	lease = find_token(slot, id, token);
 	if (lease != NULL && lease->state == KVS_LEASE_HELD)
 	{
 		int			rollbacks = ++lease->message.rollbacks;
 
-		lease->doomed = lease->message.attempts + rollbacks >= lease->message.max_attempts;
-		give_back(slot, lease, lease->doomed ? now : rollbacks == 1 ? DT_NOBEGIN : now + delay);
+		doomed = lease->message.attempts + rollbacks >= lease->message.max_attempts;
+		lease->doomed = doomed;
+		give_back(slot, lease, doomed ? now : rollbacks == 1 ? DT_NOBEGIN : now + delay);
 	}
 	LWLockRelease(slot->lock);
+	return doomed;
 }
 
 /* ---- Initialisation ---- */

@@ -121,8 +121,11 @@ extern void kvs_lease_finish(const KvsQueueRef *ref, int64 id, uint64 token);
 /* ... aborts: it is what it was before. */
 extern void kvs_lease_undo_ending(const KvsQueueRef *ref, int64 id, uint64 token, TimestampTz now);
 
-/* The transaction that took it aborts: the message is returned.  From the second time on after "delay" microseconds. */
-extern void kvs_lease_undo_take(const KvsQueueRef *ref, int64 id, uint64 token, TimestampTz now, int64 delay);
+/*
+ * The transaction that took it aborts: the message is returned.  From the second time on after "delay" microseconds.  True: it is doomed, for the
+ * worker to see to.
+ */
+extern bool kvs_lease_undo_take(const KvsQueueRef *ref, int64 id, uint64 token, TimestampTz now, int64 delay);
 
 /* ---- For queueslot.c ---- */
 

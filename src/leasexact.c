@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "arrival.h"
+#include "expiry.h"
 #include "leasexact.h"
 
 /* Rolled back again and again, a message waits as its queue's backoff says, but not longer. */
@@ -164,8 +165,8 @@ undo(const Note *note, TimestampTz now)
 {
 	if (note->ending)
 		kvs_lease_undo_ending(&note->queue, note->id, note->token, now);
-	else
-		kvs_lease_undo_take(&note->queue, note->id, note->token, now, note->wait);
+	else if (kvs_lease_undo_take(&note->queue, note->id, note->token, now, note->wait))
+		kvs_expiry_lower_next_due(now);
 }
 
 void

@@ -7,7 +7,7 @@
  * day, all stores are due in full: that is the safety net for what the map cannot know, such as a restored dump.  A pass over a table that finds
  * nothing reads PASS_RATE blocks a second at most.  Stores that the map has no room for have one due time together, and are read whole when it comes.
  *
- * A step that removed a full batch is followed by a nap as long as it took, up to NAP_MAX, which leaves a core half to the others.
+ * A step that removed a full batch is followed by a nap of NAP times what it took, up to NAP_MAX, which leaves the machine to others.
  */
 #include "postgres.h"
 
@@ -22,8 +22,11 @@
 #include "worker.h"
 
 /* In milliseconds. */
-#define NAP_MAX			20
+#define NAP_MAX			10
 #define FULL_RETRY		5000	/* when looking for stores failed */
+
+/* By how much a nap is longer than the step before it. */
+#define NAP				5
 
 /* Blocks a second that passes read as long as they find nothing; so many milliseconds' worth of them at once. */
 #define PASS_RATE		1000
@@ -217,7 +220,7 @@ sweep_step(void)
 	sweep_bit(&work, &result);
 	count_batch(start, work.relid, result.removed);
 	if (result.removed >= kvs_guc_sweep_batch)
-		kvs_worker_wait(Min(TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()), NAP_MAX));
+		kvs_worker_wait(Min(NAP * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()), NAP_MAX));
 	else if (result.pass_removed == 0)
 		pass_after = Max(pass_after, TimestampTzPlusMilliseconds(start, -PASS_AT_ONCE)) + result.pass_blocks * (USECS_PER_SEC / PASS_RATE);
 	return true;

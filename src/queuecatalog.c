@@ -434,11 +434,23 @@ reopen(KvsQueue *queue, LOCKMODE lockmode)
 	return rel;
 }
 
+KvsQueue *
+kvs_queue_of(Relation rel)
+{
+	KvsQueue   *queue = get_entry(RelationGetRelid(rel));
+	const char *detail = NULL;
+
+	if (unlikely(!queue->valid))
+		queue = load_queue(rel, &detail);
+	if (unlikely(detail != NULL))
+		kvs_shape_report(rel, "queue", detail);
+	return queue;
+}
+
 static Relation
 open_by_name(const char *name, LOCKMODE lockmode, KvsQueue **queue)
 {
 	Relation	rel = kvs_catalog_lock_table("q_", name, lockmode);
-	const char *detail;
 
 	if (rel == NULL)
 		ereport(ERROR,
@@ -447,13 +459,7 @@ open_by_name(const char *name, LOCKMODE lockmode, KvsQueue **queue)
 				 strcmp(name, "default") == 0 ?
 				 errhint("Create it with SELECT kv_create_queue().") :
 				 errhint("Create it with SELECT kv_create_queue('%s').", name)));
-	*queue = get_entry(RelationGetRelid(rel));
-	if (!(*queue)->valid)
-	{
-		*queue = load_queue(rel, &detail);
-		if (detail != NULL)
-			kvs_shape_report(rel, "queue", detail);
-	}
+	*queue = kvs_queue_of(rel);
 	return rel;
 }
 

@@ -95,6 +95,9 @@ extern KvsQueue *kvs_queue_open(const text *name, LOCKMODE lockmode, Relation *r
 /* The same by OID, for receipts and the worker; NULL, without an ERROR, if there is no such table or it is no queue that could be opened by name. */
 extern KvsQueue *kvs_queue_open_relid(Oid relid, LOCKMODE lockmode, Relation *rel);
 
+/* The entry of an open table; 42809 if it has not the shape of a queue.  Row-level security does not matter here. */
+extern KvsQueue *kvs_queue_of(Relation rel);
+
 /* Raise 42809 unless the open table has the shape of a queue. */
 extern void kvs_queue_check_shape(Relation rel);
 

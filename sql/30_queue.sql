@@ -30,6 +30,11 @@ CREATE FUNCTION kv_resume_queue(queue text DEFAULT 'default') RETURNS boolean
 COMMENT ON FUNCTION kv_resume_queue(text) IS
     'let a paused queue you own give messages again; false if it is not paused';
 
+CREATE FUNCTION kv_purge_queue(queue text DEFAULT 'default') RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_purge_queue';
+COMMENT ON FUNCTION kv_purge_queue(text) IS
+    'delete all messages of a queue, leased ones too, whose ack is then false; those just being acknowledged are left to that; returns how many';
+
 CREATE VIEW kv_queues AS
     SELECT pg_catalog.substr(c.relname, 3) AS queue,
            pg_catalog.format('kvstore.%I', c.relname) AS table_name,
@@ -65,3 +70,45 @@ CREATE FUNCTION kv_enqueue_many(queue text, payloads jsonb[], delay interval DEF
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'kvstore_enqueue_many';
 COMMENT ON FUNCTION kv_enqueue_many(text, jsonb[], interval, timestamptz, bigint, jsonb, bigint, interval[], interval, text, jsonb, text) IS
     'send messages with the same options; returns their ids in the order given';
+
+CREATE FUNCTION kv_cancel(queue text, id bigint) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_cancel';
+COMMENT ON FUNCTION kv_cancel(text, bigint) IS
+    'delete a message that nobody has leased; false if it is leased or gone';
+
+-- Looking
+
+CREATE FUNCTION kv_peek(queue text, max_count bigint DEFAULT 10, after bigint DEFAULT NULL, id bigint DEFAULT NULL) RETURNS TABLE(id bigint, payload jsonb,
+    status text, ready_at timestamptz, priority bigint, attempts bigint, max_attempts bigint, headers jsonb, dedupe_key text, last_error text,
+    enqueued_at timestamptz, leased_until timestamptz)
+    LANGUAGE c STABLE PARALLEL SAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_peek';
+COMMENT ON FUNCTION kv_peek(text, bigint, bigint, bigint) IS
+    'messages in the order of their ids, without leasing them: ready, delayed or leased; page on with after => the last id';
+
+-- Dead letters
+
+CREATE FUNCTION kv_dead_letters(queue text, max_count bigint DEFAULT 10, after bigint DEFAULT NULL, id bigint DEFAULT NULL) RETURNS TABLE(id bigint,
+    original_id bigint, payload jsonb, headers jsonb, error text, attempts bigint, enqueued_at timestamptz, failed_at timestamptz)
+    LANGUAGE c STABLE PARALLEL SAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_dead_letters';
+COMMENT ON FUNCTION kv_dead_letters(text, bigint, bigint, bigint) IS
+    'messages that were given up, in the order of their ids; page on with after => the last id';
+
+CREATE FUNCTION kv_dead_requeue(queue text, id bigint) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_dead_requeue';
+COMMENT ON FUNCTION kv_dead_requeue(text, bigint) IS
+    'send a dead letter again, with no failed attempts; returns the new id, NULL if there is no such dead letter';
+
+CREATE FUNCTION kv_dead_requeue_all(queue text) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_dead_requeue_all';
+COMMENT ON FUNCTION kv_dead_requeue_all(text) IS
+    'send all dead letters of a queue again, with no failed attempts; returns how many';
+
+CREATE FUNCTION kv_dead_delete(queue text, id bigint) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_dead_delete';
+COMMENT ON FUNCTION kv_dead_delete(text, bigint) IS
+    'delete a dead letter; false if there is none with this id';
+
+CREATE FUNCTION kv_dead_purge(queue text) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_dead_purge';
+COMMENT ON FUNCTION kv_dead_purge(text) IS
+    'delete all dead letters of a queue; returns how many';

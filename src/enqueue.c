@@ -199,6 +199,7 @@ kvstore_enqueue(PG_FUNCTION_ARGS)
 	KvsMessage	message;
 	Relation	rel;
 	KvsQueue   *queue = open_queue(fcinfo, "kv_enqueue()", &rel);
+	KvsMessageWriter writer;
 	Datum		payload;
 	int64		id;
 
@@ -207,10 +208,12 @@ kvstore_enqueue(PG_FUNCTION_ARGS)
 	payload = PG_GETARG_DATUM(ARG_PAYLOAD);
 	check_size(payload, "payload");
 	read_options(fcinfo, &message, now);
+	kvs_message_begin(&writer, queue, rel);
 	if (message.nulls[KVS_QUEUE_COLUMN_DEDUPE_KEY])
-		kvs_message_insert(queue, rel, &message, &payload, 1, &id);
+		kvs_message_insert(&writer, &message, &payload, 1, &id);
 	else
-		id = kvs_message_insert_unless_present(queue, rel, &message, payload, now);
+		id = kvs_message_insert_unless_present(&writer, &message, payload, now);
+	kvs_message_end(&writer);
 	table_close(rel, NoLock);
 	if (unlikely(id == 0))
 		PG_RETURN_NULL();
@@ -245,21 +248,24 @@ kvstore_enqueue_many(PG_FUNCTION_ARGS)
 	KvsMessage	message;
 	Relation	rel;
 	KvsQueue   *queue = open_queue(fcinfo, "kv_enqueue_many()", &rel);
+	KvsMessageWriter writer;
 	Datum	   *payloads;
 	int			count = read_payloads(fcinfo, &payloads);
 	int64	   *ids = palloc(sizeof(int64) * Max(count, 1));
 
 	read_options(fcinfo, &message, now);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);	/* one column is no row type */
+	kvs_message_begin(&writer, queue, rel);
 	if (message.nulls[KVS_QUEUE_COLUMN_DEDUPE_KEY])
-		kvs_message_insert(queue, rel, &message, payloads, count, ids);
+		kvs_message_insert(&writer, &message, payloads, count, ids);
 	else if (count == 1)
-		ids[0] = kvs_message_insert_unless_present(queue, rel, &message, payloads[0], now);
+		ids[0] = kvs_message_insert_unless_present(&writer, &message, payloads[0], now);
 	else if (count > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("dedupe_key is that of one message"),
 				 errhint("Call kv_enqueue() for each message, with a key of its own.")));
+	kvs_message_end(&writer);
 	table_close(rel, NoLock);
 	for (int i = 0; i < count; i++)
 	{

@@ -13,9 +13,6 @@
 #include "postgres.h"
 
 #include "access/genam.h"
-#include "access/relscan.h"
-#include "access/stratnum.h"
-#include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
@@ -28,12 +25,9 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "arrival.h"
-#include "compat.h"
 #include "guard.h"
 #include "leasexact.h"
 #include "message.h"
@@ -61,48 +55,22 @@ kvs_message_set(KvsMessage *message, KvsQueueColumn column, Datum value)
 	message->nulls[column] = false;
 }
 
-static void
-take_ids(KvsQueue *queue, int count, int64 *ids)
-{
-	for (int i = 0; i < count; i++)
-		ids[i] = nextval_internal(queue->sequence, false);
-}
-
 /* ---- By the table access method ---- */
 
-static bool
-is_direct_possible(const KvsQueue *queue)
+static void
+open_indexes(KvsMessageWriter *writer)
 {
-	return queue->plain && pg_class_aclcheck(queue->relid, GetUserId(), ACL_INSERT) == ACLCHECK_OK;
+	if (writer->order_index != NULL)
+		return;
+	writer->order_index = index_open(writer->queue->order_index, RowExclusiveLock);
+	writer->id_index = index_open(writer->queue->id_index, RowExclusiveLock);
+	writer->order_info = BuildIndexInfo(writer->order_index);
+	writer->id_info = BuildIndexInfo(writer->id_index);
 }
 
-/* The two indexes in which every row has an entry. */
-typedef struct MessageIndexes
-{
-	Relation	order;
-	Relation	id;
-	IndexInfo  *order_info;
-	IndexInfo  *id_info;
-} MessageIndexes;
-
+/* In the two indexes in which every row has an entry; that of dedupe_key has none for a row without one. */
 static void
-open_indexes(const KvsQueue *queue, MessageIndexes *indexes)
-{
-	indexes->order = index_open(queue->order_index, RowExclusiveLock);
-	indexes->id = index_open(queue->id_index, RowExclusiveLock);
-	indexes->order_info = BuildIndexInfo(indexes->order);
-	indexes->id_info = BuildIndexInfo(indexes->id);
-}
-
-static void
-close_indexes(MessageIndexes *indexes)
-{
-	index_close(indexes->order, NoLock);
-	index_close(indexes->id, NoLock);
-}
-
-static void
-insert_index_entries(MessageIndexes *indexes, Relation rel, TupleTableSlot *slot)
+insert_index_entries(KvsMessageWriter *writer, TupleTableSlot *slot)
 {
 	Datum		order_values[3] = {
 		slot->tts_values[KVS_QUEUE_COLUMN_PRIORITY], slot->tts_values[KVS_QUEUE_COLUMN_READY_AT],
@@ -110,8 +78,10 @@ insert_index_entries(MessageIndexes *indexes, Relation rel, TupleTableSlot *slot
 	};
 	bool		nulls[3] = {false, false, false};
 
-	index_insert(indexes->order, order_values, nulls, &slot->tts_tid, rel, UNIQUE_CHECK_NO, false, indexes->order_info);
-	index_insert(indexes->id, &order_values[2], nulls, &slot->tts_tid, rel, UNIQUE_CHECK_YES, false, indexes->id_info);
+	index_insert(writer->order_index, order_values, nulls, &slot->tts_tid, writer->rel, UNIQUE_CHECK_NO, false,
+				 writer->order_info);
+	index_insert(writer->id_index, &order_values[2], nulls, &slot->tts_tid, writer->rel, UNIQUE_CHECK_YES, false,
+				 writer->id_info);
 }
 
 static void
@@ -126,42 +96,51 @@ fill_slot(TupleTableSlot *slot, const KvsMessage *message, Datum payload, int64 
 	ExecStoreVirtualTuple(slot);
 }
 
+/* Write up to as many rows as there are slots. */
 static void
-insert_direct(KvsQueue *queue, Relation rel, const KvsMessage *message, const Datum *payloads, int count, const int64 *ids)
+insert_batch(KvsMessageWriter *writer, TupleTableSlot **slots, int count)
+{
+	CommandId	command = GetCurrentCommandId(true);
+
+	if (count == 1)
+		table_tuple_insert(writer->rel, slots[0], command, 0, NULL);
+	else
+		table_multi_insert(writer->rel, slots, count, command, 0, NULL);
+	for (int i = 0; i < count; i++)
+		insert_index_entries(writer, slots[i]);
+}
+
+static void
+insert_direct(KvsMessageWriter *writer, const KvsMessage *message, const Datum *payloads, int count, const int64 *ids)
 {
 	int			nslots = Min(count, BATCH_ROWS);
-	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * nslots);
-	CommandId	command = GetCurrentCommandId(true);
-	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kvstore messages", ALLOCSET_DEFAULT_SIZES);
-	MessageIndexes indexes;
+	TupleTableSlot *slots[BATCH_ROWS];
+	MemoryContext scratch = NULL;
 
+	if (count > BATCH_ROWS)
+		scratch = AllocSetContextCreate(CurrentMemoryContext, "kvstore messages", ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < nslots; i++)
-		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
-	open_indexes(queue, &indexes);
+		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
+	open_indexes(writer);
 	for (int done = 0; done < count; done += nslots)
 	{
 		int			n = Min(nslots, count - done);
-		MemoryContext old = MemoryContextSwitchTo(scratch);
+		MemoryContext old = MemoryContextSwitchTo(scratch ? scratch : CurrentMemoryContext);
 
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < n; i++)
 			fill_slot(slots[i], message, payloads[done + i], ids[done + i]);
-		if (n == 1)
-			table_tuple_insert(rel, slots[0], command, 0, NULL);
-		else
-			table_multi_insert(rel, slots, n, command, 0, NULL);
-		for (int i = 0; i < n; i++)
-			insert_index_entries(&indexes, rel, slots[i]);
-		MemoryContextSwitchTo(old);
+		insert_batch(writer, slots, n);
 		for (int i = 0; i < n; i++)
 			ExecClearTuple(slots[i]);
-		MemoryContextReset(scratch);
+		MemoryContextSwitchTo(old);
+		if (scratch != NULL)
+			MemoryContextReset(scratch);
 	}
-	close_indexes(&indexes);
 	for (int i = 0; i < nslots; i++)
 		ExecDropSingleTupleTableSlot(slots[i]);
-	MemoryContextDelete(scratch);
-	CommandCounterIncrement();
+	if (scratch != NULL)
+		MemoryContextDelete(scratch);
 }
 
 /* ---- By a statement ---- */
@@ -186,27 +165,16 @@ static const Oid insert_types[INSERT_ARGS] = {
 	JSONBOID, TEXTOID
 };
 
-static SPIPlanPtr
-get_insert_plan(KvsQueue *queue, KvsQueuePlan which)
-{
-	Oid			types[INSERT_ARGS];
-	const char *conflict = which == KVS_QUEUE_PLAN_INSERT ? "" : " ON CONFLICT DO NOTHING";
-
-	memcpy(types, insert_types, sizeof(types));
-	if (queue->plans[which] == NULL)
-		queue->plans[which] = kvs_statement_prepare(psprintf(INSERT_MESSAGES "%s", queue->name, conflict), INSERT_ARGS, types);
-	return queue->plans[which];
-}
-
 /* Returns how many rows were inserted. */
 static uint64
-insert_by_statement(KvsQueue *queue, KvsQueuePlan which, const KvsMessage *message, const Datum *payloads, int count,
+insert_by_statement(KvsQueue *queue, bool unless_present, const KvsMessage *message, const Datum *payloads, int count,
 					const int64 *ids)
 {
 	Datum	   *id_datums = palloc(sizeof(Datum) * Max(count, 1));
 	ArrayType  *id_array;
 	ArrayType  *payload_array;
 	ParamListInfo params;
+	SPIPlanPtr	plan;
 	uint64		inserted;
 
 	for (int i = 0; i < count; i++)
@@ -220,7 +188,11 @@ insert_by_statement(KvsQueue *queue, KvsQueuePlan which, const KvsMessage *messa
 	kvs_statement_set_param(params, 1, JSONBARRAYOID, PointerGetDatum(payload_array), false);
 	for (int i = 0; i < (int) lengthof(alike); i++)
 		kvs_statement_set_param(params, 2 + i, insert_types[2 + i], message->values[alike[i]], message->nulls[alike[i]]);
-	inserted = kvs_statement_execute(get_insert_plan(queue, which), params, queue->relid, NULL, NULL);
+	plan = unless_present ?
+		kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_INSERT_UNLESS_PRESENT, INSERT_MESSAGES " ON CONFLICT DO NOTHING",
+						   INSERT_ARGS, insert_types) :
+		kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_INSERT, INSERT_MESSAGES, INSERT_ARGS, insert_types);
+	inserted = kvs_statement_execute(plan, params, queue->relid, NULL, NULL);
 	SPI_finish();
 	return inserted;
 }
@@ -242,123 +214,134 @@ has_before_triggers(Relation rel)
 	return false;
 }
 
-/*
- * Find a row by one of the unique indexes, with a new snapshot that sees what this transaction wrote; all columns deformed.  No right is
- * checked.
- */
-static bool
-find_row(Relation rel, Oid indexid, RegProcedure equal, Datum value, TupleTableSlot *slot)
+static void
+note_arrival(KvsMessageWriter *writer, int priority, TimestampTz ready_at, int64 first_id, int64 last_id, int64 count)
 {
-	Relation	index = index_open(indexid, AccessShareLock);
-	Snapshot	snapshot;
-	ScanKeyData key;
-	IndexScanDesc scan;
-	bool		found;
+	KvsArrived *arrived = &writer->arrived[priority];
 
-	CommandCounterIncrement();
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, equal, value);
-	key.sk_collation = index->rd_indcollation[0];
-	scan = kvs_compat_index_beginscan(rel, index, snapshot, 1);
-	index_rescan(scan, &key, 1, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, slot);
-	if (found)
+	if (arrived->count == 0 || ready_at < arrived->low_ready_at ||
+		(ready_at == arrived->low_ready_at && first_id < arrived->low_id))
 	{
-		slot_getallattrs(slot);
-		ExecMaterializeSlot(slot);
-		slot_getallattrs(slot);
+		arrived->low_ready_at = ready_at;
+		arrived->low_id = first_id;
 	}
-	index_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	index_close(index, NoLock);
-	return found;
+	if (arrived->count == 0 || ready_at > arrived->high_ready_at ||
+		(ready_at == arrived->high_ready_at && last_id > arrived->high_id))
+	{
+		arrived->high_ready_at = ready_at;
+		arrived->high_id = last_id;
+	}
+	arrived->count += count;
 }
 
-/* Note the arrival of each row as it has become. */
+/* Note each row as it has become. */
 static void
-note_rows(KvsQueue *queue, Relation rel, int count, int64 *ids)
+note_changed(KvsMessageWriter *writer, int count, int64 *ids)
 {
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
 
 	for (int i = 0; i < count; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
-		if (find_row(rel, queue->id_index, F_INT8EQ, Int64GetDatum(ids[i]), slot))
-		{
-			TimestampTz ready_at = DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_READY_AT]);
+		int			priority;
 
-			kvs_arrival_note(queue, DatumGetInt16(slot->tts_values[KVS_QUEUE_COLUMN_PRIORITY]), ready_at, ids[i],
-							 ready_at, ids[i], 1);
-		}
-		else
+		CHECK_FOR_INTERRUPTS();
+		if (!kvs_message_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ids[i]), slot))
+		{
 			ids[i] = 0;
+			continue;
+		}
+		priority = DatumGetInt16(slot->tts_values[KVS_QUEUE_COLUMN_PRIORITY]);
+		if (priority < 0 || priority > KVS_MAX_PRIORITY)
+			ereport(ERROR,
+					(errcode(ERRCODE_CHECK_VIOLATION),
+					 errmsg("a trigger of table \"%s\" gave a message priority %d", RelationGetRelationName(writer->rel), priority)));
+		note_arrival(writer, priority, DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_READY_AT]), ids[i], ids[i], 1);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 }
 
 static void
-note_alike(KvsQueue *queue, const KvsMessage *message, int count, const int64 *ids)
+note_written(KvsMessageWriter *writer, const KvsMessage *message, int count, int64 *ids)
 {
-	TimestampTz ready_at = DatumGetTimestampTz(message->values[KVS_QUEUE_COLUMN_READY_AT]);
-
-	kvs_arrival_note(queue, DatumGetInt16(message->values[KVS_QUEUE_COLUMN_PRIORITY]), ready_at, ids[0],
-					 ready_at, ids[count - 1], count);
+	if (unlikely(writer->changed))
+		note_changed(writer, count, ids);
+	else
+		note_arrival(writer, DatumGetInt16(message->values[KVS_QUEUE_COLUMN_PRIORITY]),
+					 DatumGetTimestampTz(message->values[KVS_QUEUE_COLUMN_READY_AT]), ids[0], ids[count - 1], count);
 }
 
 /* ---- What the others call ---- */
 
 void
-kvs_message_insert(KvsQueue *queue, Relation rel, const KvsMessage *message, const Datum *payloads, int count, int64 *ids)
+kvs_message_begin(KvsMessageWriter *writer, KvsQueue *queue, Relation rel)
+{
+	memset(writer, 0, sizeof(*writer));
+	writer->queue = queue;
+	writer->rel = rel;
+	writer->direct = queue->plain && pg_class_aclcheck(queue->relid, GetUserId(), ACL_INSERT) == ACLCHECK_OK;
+	writer->changed = !queue->plain && has_before_triggers(rel);
+}
+
+void
+kvs_message_insert(KvsMessageWriter *writer, const KvsMessage *message, const Datum *payloads, int count, int64 *ids)
 {
 	if (count == 0)
 		return;
-	take_ids(queue, count, ids);
-	if (is_direct_possible(queue))
-		insert_direct(queue, rel, message, payloads, count, ids);
+	for (int i = 0; i < count; i++)
+		ids[i] = nextval_internal(writer->queue->sequence, false);
+	if (writer->direct)
+		insert_direct(writer, message, payloads, count, ids);
 	else
-		insert_by_statement(queue, KVS_QUEUE_PLAN_INSERT, message, payloads, count, ids);
-	if (unlikely(has_before_triggers(rel)))
-		note_rows(queue, rel, count, ids);
-	else
-		note_alike(queue, message, count, ids);
+		insert_by_statement(writer->queue, false, message, payloads, count, ids);
+	note_written(writer, message, count, ids);
 }
 
-/* Has a row that has expired gone now, with what it kept others from?  Whoever has leased it goes on with it. */
+void
+kvs_message_end(KvsMessageWriter *writer)
+{
+	if (writer->order_index != NULL)
+	{
+		index_close(writer->order_index, NoLock);
+		index_close(writer->id_index, NoLock);
+		CommandCounterIncrement();
+	}
+	for (int priority = 0; priority <= KVS_MAX_PRIORITY; priority++)
+	{
+		KvsArrived *arrived = &writer->arrived[priority];
+
+		if (arrived->count > 0)
+			kvs_arrival_note(writer->queue, priority, arrived->low_ready_at, arrived->low_id, arrived->high_ready_at,
+							 arrived->high_id, arrived->count);
+	}
+}
+
+/* ---- With a dedupe_key ---- */
+
+/* Remove a message that has expired, and with it the hold on its key; false while somebody has leased it. */
 static bool
-remove_expired(KvsQueue *queue, Relation rel, TupleTableSlot *slot)
+remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
 {
 	KvsMessageRef ref = {0};
-	TM_FailureData failure;
 
-	kvs_reader_describe(queue, slot, &ref);
-	if (!queue->plain || !kvs_leasexact_try_end(queue, &ref))
-		return false;
-	switch (table_tuple_delete(rel, &slot->tts_tid, GetCurrentCommandId(true), InvalidSnapshot, InvalidSnapshot, true,
-							   &failure, false))
-	{
-		case TM_Ok:
-		case TM_Updated:
-		case TM_Deleted:
-			CommandCounterIncrement();
-			return true;		/* or changed: look again */
-		default:
-			return false;
-	}
+	kvs_reader_describe(writer->queue, slot, &ref);
+	return writer->queue->plain && kvs_leasexact_try_end(writer->queue, &ref) &&
+		kvs_message_remove(writer->rel, slot, true) != KVS_REMOVAL_BUSY;
 }
 
 /* The message that has the dedupe_key; 0 if there is none any more. */
 static int64
-find_present(KvsQueue *queue, Relation rel, const KvsMessage *message, TimestampTz now)
+find_present(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz now)
 {
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
 	int64		id = 0;
 
-	if (find_row(rel, queue->dedupe_index, F_TEXTEQ, message->values[KVS_QUEUE_COLUMN_DEDUPE_KEY], slot))
+	if (kvs_message_find(writer->rel, writer->queue->dedupe_index, F_TEXTEQ, message->values[KVS_QUEUE_COLUMN_DEDUPE_KEY],
+						 slot))
 	{
 		bool		expired = !slot->tts_isnull[KVS_QUEUE_COLUMN_EXPIRES_AT] &&
 			DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_EXPIRES_AT]) <= now;
 
-		if (!expired || !remove_expired(queue, rel, slot))
+		if (!expired || !remove_expired(writer, slot))
 			id = DatumGetInt64(slot->tts_values[KVS_QUEUE_COLUMN_ID]);
 	}
 	ExecDropSingleTupleTableSlot(slot);
@@ -366,7 +349,7 @@ find_present(KvsQueue *queue, Relation rel, const KvsMessage *message, Timestamp
 }
 
 int64
-kvs_message_insert_unless_present(KvsQueue *queue, Relation rel, const KvsMessage *message, Datum payload, TimestampTz now)
+kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *message, Datum payload, TimestampTz now)
 {
 	int64		id;
 
@@ -376,18 +359,15 @@ kvs_message_insert_unless_present(KvsQueue *queue, Relation rel, const KvsMessag
 		int64		present;
 
 		CHECK_FOR_INTERRUPTS();
-		take_ids(queue, 1, &id);
-		if (insert_by_statement(queue, KVS_QUEUE_PLAN_INSERT_UNLESS_PRESENT, message, &payload, 1, &id) > 0)
+		id = nextval_internal(writer->queue->sequence, false);
+		if (insert_by_statement(writer->queue, true, message, &payload, 1, &id) > 0)
 			break;
-		present = find_present(queue, rel, message, now);
+		present = find_present(writer, message, now);
 		if (present != 0)
 			return present;
-		if (has_before_triggers(rel))
+		if (writer->changed)
 			return 0;			/* it is a trigger that keeps the row out */
 	}
-	if (unlikely(has_before_triggers(rel)))
-		note_rows(queue, rel, 1, &id);
-	else
-		note_alike(queue, message, 1, &id);
+	note_written(writer, message, 1, &id);
 	return id;
 }

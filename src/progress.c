@@ -42,6 +42,8 @@ static const char *const command_names[] = {
 	[KVS_COMMAND_DELETE_PREFIX] = "delete prefix",
 	[KVS_COMMAND_CLEAR] = "clear",
 	[KVS_COMMAND_IMPORT] = "import",
+	[KVS_COMMAND_PURGE_QUEUE] = "purge queue",
+	[KVS_COMMAND_REQUEUE_ALL] = "requeue all",
 };
 
 /* What this backend reports, or would if nobody else did. */

@@ -14,7 +14,9 @@ typedef enum KvsCommand
 	KVS_COMMAND_DELETE_MANY,
 	KVS_COMMAND_DELETE_PREFIX,
 	KVS_COMMAND_CLEAR,
-	KVS_COMMAND_IMPORT
+	KVS_COMMAND_IMPORT,
+	KVS_COMMAND_PURGE_QUEUE,
+	KVS_COMMAND_REQUEUE_ALL
 } KvsCommand;
 
 /* "total" is -1 where it is not known.  An ERROR ends it by itself. */

@@ -32,6 +32,7 @@
 #include "compat.h"
 #include "queuecatalog.h"
 #include "shape.h"
+#include "statement.h"
 #include "stats.h"
 
 static HTAB *queues = NULL;		/* relid -> KvsQueue */
@@ -535,6 +536,14 @@ kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode)
 	if (detail != NULL)
 		kvs_shape_report(rel, "queue", detail);
 	return rel;
+}
+
+SPIPlanPtr
+kvs_queue_get_plan(KvsQueue *queue, KvsQueuePlan which, const char *format, int nargs, const Oid *types)
+{
+	if (unlikely(queue->plans[which] == NULL))
+		queue->plans[which] = kvs_statement_prepare(psprintf(format, queue->name), nargs, types);
+	return queue->plans[which];
 }
 
 void

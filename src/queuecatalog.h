@@ -56,10 +56,18 @@ typedef enum KvsQueuePlan
 	KVS_QUEUE_PLAN_DELETE,
 	KVS_QUEUE_PLAN_CHANGE,
 	KVS_QUEUE_PLAN_BURY,
+	KVS_QUEUE_PLAN_PURGE,
+	KVS_QUEUE_PLAN_CANCEL,
+	KVS_QUEUE_PLAN_PEEK,
+	KVS_QUEUE_PLAN_DEAD_LIST,
+	KVS_QUEUE_PLAN_DEAD_TAKE,
+	KVS_QUEUE_PLAN_DEAD_TAKE_ALL,
+	KVS_QUEUE_PLAN_DEAD_DELETE,
+	KVS_QUEUE_PLAN_DEAD_PURGE,
 	KVS_QUEUE_PLAN_END
 } KvsQueuePlan;
 
-#define KVS_QUEUE_PLANS		32
+#define KVS_QUEUE_PLANS		32	/* some room for later ones */
 
 /* A queue as this session knows it; lives until the session ends, "valid" until something about the table changes. */
 typedef struct KvsQueue
@@ -121,6 +129,9 @@ extern int	kvs_queue_read_backoff(ArrayType *array, Interval *backoff);
 
 /* That of a queue without a setting. */
 extern int	kvs_queue_default_backoff(Interval *backoff);
+
+/* A kept plan, made at first use, inside SPI_connect(); "%s" in the text is the queue's name. */
+extern SPIPlanPtr kvs_queue_get_plan(KvsQueue *queue, KvsQueuePlan which, const char *format, int nargs, const Oid *types);
 
 /* A max_attempts as given; 22023 unless it is 1 or more. */
 extern int32 kvs_queue_check_max_attempts(int64 max_attempts);

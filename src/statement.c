@@ -217,12 +217,12 @@ ignore_row(TupleTableSlot *slot, void *arg)
 {
 }
 
-uint64
-kvs_statement_execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, KvsOnRow on_row, void *arg)
+static uint64
+execute(SPIPlanPtr plan, ParamListInfo params, bool read_only, KvsOnRow on_row, void *arg)
 {
 	SPIExecuteOptions options;
 	Sink		sink;
-	volatile int result = 0;
+	int			result;
 
 	memset(&sink, 0, sizeof(sink));
 	sink.receiver.receiveSlot = sink_receive;
@@ -234,27 +234,42 @@ kvs_statement_execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, KvsOnRow
 	sink.arg = arg;
 	memset(&options, 0, sizeof(options));
 	options.params = params;
+	options.read_only = read_only;
 	options.dest = &sink.receiver;
+	result = SPI_execute_plan_extended(plan, &options);
+	if (result < 0)
+		elog(ERROR, "could not run a statement: %s", SPI_result_code_string(result));
+	return SPI_processed;
+}
+
+uint64
+kvs_statement_execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, KvsOnRow on_row, void *arg)
+{
+	volatile uint64 result = 0;
 
 	kvs_guard_let_pass(relid);
 	PG_TRY();
 	{
-		result = SPI_execute_plan_extended(plan, &options);
+		result = execute(plan, params, false, on_row, arg);
 	}
 	PG_FINALLY();
 	{
 		kvs_guard_end();
 	}
 	PG_END_TRY();
-	if (result < 0)
-		elog(ERROR, "could not write table \"%s\": %s", get_rel_name(relid), SPI_result_code_string(result));
-	return SPI_processed;
+	return result;
+}
+
+uint64
+kvs_statement_query(SPIPlanPtr plan, ParamListInfo params, KvsOnRow on_row, void *arg)
+{
+	return execute(plan, params, true, on_row, arg);
 }
 
 SPIPlanPtr
-kvs_statement_prepare(const char *sql, int nargs, Oid *types)
+kvs_statement_prepare(const char *sql, int nargs, const Oid *types)
 {
-	SPIPlanPtr	plan = SPI_prepare_cursor(sql, nargs, types, CURSOR_OPT_GENERIC_PLAN);
+	SPIPlanPtr	plan = SPI_prepare_cursor(sql, nargs, unconstify(Oid *, types), CURSOR_OPT_GENERIC_PLAN);
 
 	if (plan == NULL || SPI_keepplan(plan) != 0)
 		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));

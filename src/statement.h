@@ -51,8 +51,11 @@ typedef void (*KvsOnRow) (TupleTableSlot *slot, void *arg);
  */
 extern uint64 kvs_statement_execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, KvsOnRow on_row, void *arg);
 
+/* Run a kept plan that only reads, with the active snapshot, inside SPI_connect().  Returns how many rows it gave. */
+extern uint64 kvs_statement_query(SPIPlanPtr plan, ParamListInfo params, KvsOnRow on_row, void *arg);
+
 /* Make a plan, the generic one, and keep it, inside SPI_connect(). */
-extern SPIPlanPtr kvs_statement_prepare(const char *sql, int nargs, Oid *types);
+extern SPIPlanPtr kvs_statement_prepare(const char *sql, int nargs, const Oid *types);
 
 /* Set argument $i+1. */
 extern void kvs_statement_set_param(ParamListInfo params, int i, Oid type, Datum value, bool isnull);

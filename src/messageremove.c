@@ -1,0 +1,242 @@
+/*
+ * messageremove.c
+ *		Messages out: deleting rows of a queue, for kv_purge_queue and kv_cancel; finding one.
+ *
+ * Both need DELETE and nothing else, but a DELETE statement with a WHERE clause needs SELECT too, and one without waits for everybody who is just
+ * acknowledging a message.  So rows are deleted by the table access method where the table has nothing else to be seen to.  In a table with triggers or
+ * constraints of the owner's it is a statement, which waits, and which for kv_cancel needs SELECT.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "entry.h"
+#include "leasexact.h"
+#include "message.h"
+#include "progress.h"
+#include "queuecatalog.h"
+#include "reader.h"
+#include "shmem.h"
+#include "statement.h"
+
+/* ---- One row ---- */
+
+bool
+kvs_message_find(Relation rel, Oid indexid, RegProcedure equal, Datum value, TupleTableSlot *slot)
+{
+	Relation	index = index_open(indexid, AccessShareLock);
+	Snapshot	snapshot;
+	ScanKeyData key;
+	IndexScanDesc scan;
+	bool		found;
+
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, equal, value);
+	key.sk_collation = index->rd_indcollation[0];
+	scan = kvs_compat_index_beginscan(rel, index, snapshot, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	if (found)
+	{
+		ExecMaterializeSlot(slot);
+		slot_getallattrs(slot);
+	}
+	index_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	index_close(index, NoLock);
+	return found;
+}
+
+KvsRemoval
+kvs_message_remove(Relation rel, TupleTableSlot *slot, bool wait)
+{
+	TM_FailureData failure;
+
+	switch (table_tuple_delete(rel, &slot->tts_tid, GetCurrentCommandId(true), InvalidSnapshot, InvalidSnapshot, wait,
+							   &failure, false))
+	{
+		case TM_Ok:
+			return KVS_REMOVED;
+		case TM_Deleted:
+			return KVS_REMOVAL_GONE;
+		case TM_Updated:
+			return KVS_REMOVAL_CHANGED;
+		default:
+			/* also what this very command has done already */
+			return KVS_REMOVAL_BUSY;
+	}
+}
+
+static void
+check_delete(Relation rel)
+{
+	AclResult	result = pg_class_aclcheck(RelationGetRelid(rel), GetUserId(), ACL_DELETE);
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_TABLE, RelationGetRelationName(rel));
+	CheckCmdReplicaIdentity(rel, CMD_DELETE);
+}
+
+/* ---- Purge ---- */
+
+/* One pass over the table; *changed tells whether rows were changed under our eyes, so that another pass may find their new versions. */
+static int64
+purge_pass(Relation rel, bool *changed)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	int64		removed = 0;
+
+	*changed = false;
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		switch (kvs_message_remove(rel, slot, false))
+		{
+			case KVS_REMOVED:
+				removed++;
+				kvs_progress_advance();
+				break;
+			case KVS_REMOVAL_CHANGED:
+				*changed = true;
+				break;
+			case KVS_REMOVAL_GONE:
+				break;
+			case KVS_REMOVAL_BUSY:
+				break;			/* being acknowledged, or put back: that is for its consumer to finish */
+		}
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	CommandCounterIncrement();
+	return removed;
+}
+
+static int64
+purge(KvsQueue *queue, Relation rel)
+{
+	int64		removed = 0;
+	bool		changed = true;
+
+	if (!queue->plain)
+	{
+		SPI_connect();
+		removed = kvs_statement_execute(kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_PURGE, "DELETE FROM kvstore.q_%s", 0, NULL),
+										NULL, queue->relid, NULL, NULL);
+		SPI_finish();
+		return removed;
+	}
+	check_delete(rel);
+	while (changed)
+		removed += purge_pass(rel, &changed);
+	return removed;
+}
+
+/* kv_purge_queue(queue) returns bigint: how many messages were deleted, leased ones too */
+PG_FUNCTION_INFO_V1(kvstore_purge_queue);
+Datum
+kvstore_purge_queue(PG_FUNCTION_ARGS)
+{
+	Relation	rel;
+	KvsQueue   *queue;
+	int64		removed;
+
+	PreventCommandIfReadOnly("kv_purge_queue()");
+	queue = kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), RowExclusiveLock, &rel);
+	kvs_progress_begin(KVS_COMMAND_PURGE_QUEUE, queue->relid, -1);
+	removed = purge(queue, rel);
+	kvs_progress_end();
+	table_close(rel, NoLock);
+	PG_RETURN_INT64(removed);
+}
+
+/* ---- Cancel ---- */
+
+static bool
+cancel_by_statement(KvsQueue *queue, int64 id)
+{
+	static const Oid types[] = {INT8OID};
+	ParamListInfo params;
+	uint64		removed;
+
+	SPI_connect();
+	params = makeParamList(1);
+	kvs_statement_set_param(params, 0, INT8OID, Int64GetDatum(id), false);
+	removed = kvs_statement_execute(kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_CANCEL,
+													   "DELETE FROM kvstore.q_%s WHERE id OPERATOR(pg_catalog.=) $1", 1, types),
+									params, queue->relid, NULL, NULL);
+	SPI_finish();
+	return removed > 0;
+}
+
+static bool
+cancel_by_place(KvsQueue *queue, Relation rel, int64 id, TupleTableSlot *slot)
+{
+	KvsRemoval	removal;
+
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		removal = kvs_message_remove(rel, slot, true);
+	} while (removal == KVS_REMOVAL_CHANGED &&
+			 kvs_message_find(rel, queue->id_index, F_INT8EQ, Int64GetDatum(id), slot));
+	CommandCounterIncrement();
+	return removal == KVS_REMOVED;
+}
+
+/* Nobody may lease it from now on: its consumer would work for nothing. */
+static bool
+cancel(KvsQueue *queue, Relation rel, int64 id)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	KvsMessageRef ref = {0};
+	bool		ours = false;
+
+	if (kvs_message_find(rel, queue->id_index, F_INT8EQ, Int64GetDatum(id), slot))
+	{
+		kvs_reader_describe(queue, slot, &ref);
+		ours = kvs_shared == NULL || kvs_leasexact_try_end(queue, &ref);
+	}
+	if (ours)
+		ours = queue->plain ? cancel_by_place(queue, rel, id, slot) : cancel_by_statement(queue, id);
+	ExecDropSingleTupleTableSlot(slot);
+	return ours;
+}
+
+/* kv_cancel(queue, id) returns boolean: false if the message is leased or gone */
+PG_FUNCTION_INFO_V1(kvstore_cancel);
+Datum
+kvstore_cancel(PG_FUNCTION_ARGS)
+{
+	Relation	rel;
+	KvsQueue   *queue;
+	int64		id;
+	bool		result;
+
+	if (PG_ARGISNULL(1))
+		kvs_entry_null_argument("id");
+	id = PG_GETARG_INT64(1);
+	PreventCommandIfReadOnly("kv_cancel()");
+	queue = kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), RowExclusiveLock, &rel);
+	check_delete(rel);
+	result = cancel(queue, rel, id);
+	table_close(rel, NoLock);
+	PG_RETURN_BOOL(result);
+}

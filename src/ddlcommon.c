@@ -1,6 +1,6 @@
 /*
  * ddlcommon.c
- *		What creating, altering and dropping have in common for stores and queues.
+ *		What creating, altering and dropping have in common for stores, queues and snapshot stores.
  *
  * Pods that migrate at once must all succeed, so creating takes a lock on the schema first: the second finds what the first has made.
  */
@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "ddlcommon.h"
 #include "guard.h"
+#include "shape.h"
 
 int
 kvs_ddl_interval_sign(Interval *interval)
@@ -50,7 +51,7 @@ kvs_ddl_find_existing(const char *prefix, const char *name, const char *noun, bo
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_TABLE),
 				 errmsg("%s \"%s\" already exists", noun, name),
-				 errhint("Call kv_create_%s() with if_not_exists => true to accept that.", noun)));
+				 errhint("Call %s() with if_not_exists => true to accept that.", kvs_shape_create_function(noun))));
 	rel = try_relation_open(relid, AccessShareLock);
 	if (rel == NULL)
 		return false;			/* dropped while we waited for its lock */

@@ -1,6 +1,6 @@
 /*
  * ddlcommon.h
- *		What creating, altering and dropping have in common for stores and queues.
+ *		What creating, altering and dropping have in common for stores, queues and snapshot stores.
  */
 #ifndef KVS_DDLCOMMON_H
 #define KVS_DDLCOMMON_H
@@ -17,7 +17,7 @@ extern int	kvs_ddl_interval_sign(Interval *interval);
 extern void kvs_ddl_run_utility(const char *sql);
 
 /*
- * Is there a table of this name?  42P07 unless if_not_exists; "check" raises 42809 if it is something else.  "noun" is store or queue.
+ * Is there a table of this name?  42P07 unless if_not_exists; "check" raises 42809 if it is something else.  "noun" is for messages, see kvs_shape_report().
  */
 extern bool kvs_ddl_find_existing(const char *prefix, const char *name, const char *noun, bool if_not_exists,
 								  void (*check) (Relation rel));

@@ -2,8 +2,8 @@
  * shape.c
  *		What a table must look like before anything of it is read.
  *
- * Stores and queues are found by name, and anybody with CREATE on the schema can put another table there.  Here is what their checks have in
- * common; catalog.c and queuecatalog.c know the columns and indexes.
+ * Stores, queues and snapshot stores are found by name, and anybody with CREATE on the schema can put another table there.  Here is what their checks
+ * have in common; catalog.c, queuecatalog.c and snapshot.c know the columns and indexes.
  */
 #include "postgres.h"
 
@@ -20,6 +20,17 @@
 #include "guard.h"
 #include "shape.h"
 
+char *
+kvs_shape_create_function(const char *noun)
+{
+	char	   *result = psprintf("kv_create_%s", noun);
+
+	for (char *c = result; *c != '\0'; c++)
+		if (*c == ' ')
+			*c = '_';
+	return result;
+}
+
 void
 kvs_shape_report(Relation rel, const char *noun, const char *detail)
 {
@@ -28,7 +39,8 @@ kvs_shape_report(Relation rel, const char *noun, const char *detail)
 			 errmsg("table \"%s\" does not have the shape of a %s",
 					quote_qualified_identifier("kvstore", RelationGetRelationName(rel)), noun),
 			 errdetail_internal("%s", detail),
-			 errhint("Undo the change to the table, or move it out of the schema kvstore and call kv_create_%s().", noun)));
+			 errhint("Undo the change to the table, or move it out of the schema kvstore and call %s().",
+					 kvs_shape_create_function(noun))));
 }
 
 const char *

@@ -35,7 +35,10 @@ extern bool kvs_shape_is_unique_index(Relation index);
 /* Is there nothing to see to when a row is written, but these columns and so many indexes?  The guard does not count. */
 extern bool kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolumns, int nindexes);
 
-/* Raise 42809; "noun" is store or queue, as in kv_create_<noun>(). */
+/* What makes a table of this kind: kv_create_<noun>, with _ for spaces. */
+extern char *kvs_shape_create_function(const char *noun);
+
+/* Raise 42809; "noun" is store, queue or snapshot store. */
 extern void kvs_shape_report(Relation rel, const char *noun, const char *detail) pg_attribute_noreturn();
 
 #endif							/* KVS_SHAPE_H */

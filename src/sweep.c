@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "snapshot.h"
 #include "sweep.h"
 #include "sweepblocks.h"
 
@@ -27,7 +28,7 @@
 List *
 kvs_sweep_list_stores(void)
 {
-	return kvs_catalog_list_tables("s_");
+	return list_concat(kvs_catalog_list_tables("s_"), kvs_catalog_list_tables("p_"));
 }
 
 /* Once nobody can have a note for it that is yet to be published. */
@@ -44,7 +45,7 @@ kvs_sweep_forget_table(Oid relid)
 		return;
 	}
 	rel = kvs_catalog_is_installed() ? try_relation_open(relid, NoLock) : NULL;
-	is_store = rel != NULL && kvs_catalog_is_store(rel);
+	is_store = rel != NULL && (kvs_catalog_is_store(rel) || kvs_snapshot_is_store(rel));
 	if (rel != NULL)
 		relation_close(rel, NoLock);
 	if (!is_store)

@@ -39,7 +39,7 @@ extern void kvs_sweep_table(Oid relid, int64 limit, KvsSweepResult *result);
 /* Have the map forget a table that is gone, or is no store any more. */
 extern void kvs_sweep_forget_table(Oid relid);
 
-/* The tables that may be stores, a list of OIDs in order of their names. */
+/* The tables that may be stores or snapshot stores, a list of OIDs; those of a kind are in order of their names. */
 extern List *kvs_sweep_list_stores(void);
 
 #endif							/* KVS_SWEEP_H */

@@ -37,6 +37,7 @@
 #include "expiry.h"
 #include "guard.h"
 #include "identity.h"
+#include "snapshot.h"
 #include "stamp.h"
 #include "stats.h"
 #include "sweepblocks.h"
@@ -81,7 +82,7 @@ kvs_sweep_open(Oid relid, KvsSweepOutcome *outcome)
 	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
 		return NULL;
 	rel = try_relation_open(relid, NoLock);
-	if (rel != NULL && kvs_catalog_is_store(rel))
+	if (rel != NULL && (kvs_catalog_is_store(rel) || kvs_snapshot_is_store(rel)))
 	{
 		*outcome = KVS_SWEEP_DONE;
 		return rel;
@@ -100,6 +101,7 @@ kvs_sweep_begin(KvsSweep *sweep, Relation rel, TimestampTz now, int64 limit)
 	sweep->rel = rel;
 	sweep->now = now;
 	sweep->limit = limit;
+	sweep->of_snapshots = kvs_snapshot_is_store(rel);
 	sweep->by_statement = has_other_triggers(rel);
 	kvs_identity_become(rel->rd_rel->relowner, &sweep->caller);
 	sweep->slot = table_slot_create(rel, NULL);
@@ -195,7 +197,8 @@ remove_row(KvsSweep *sweep)
 		return TimestampTzPlusMilliseconds(sweep->now, KVS_EXPIRY_RETRY);
 	if (result != TM_Ok)
 		return DT_NOEND;
-	note_deletion(sweep);
+	if (!sweep->of_snapshots)
+		note_deletion(sweep);
 	sweep->removed++;
 	sweep->limit--;
 	return DT_NOEND;
@@ -210,6 +213,7 @@ remove_row(KvsSweep *sweep)
 static TimestampTz
 sweep_group(KvsSweep *sweep, BlockNumber block)
 {
+	int			column = sweep->of_snapshots ? KVS_SNAPSHOT_EXPIRES_AT : COLUMN_EXPIRES_AT;
 	TimestampTz left = DT_NOEND;
 	ItemPointerData low;
 	ItemPointerData high;
@@ -228,8 +232,9 @@ sweep_group(KvsSweep *sweep, BlockNumber block)
 		TimestampTz when;
 
 		CHECK_FOR_INTERRUPTS();
-		when = DatumGetTimestampTz(slot_getattr(sweep->slot, COLUMN_EXPIRES_AT, &isnull));
-		sweep->highest = Max(sweep->highest, DatumGetInt64(sweep->slot->tts_values[COLUMN_VERSIONSTAMP - 1]));
+		when = DatumGetTimestampTz(slot_getattr(sweep->slot, column, &isnull));
+		if (!sweep->of_snapshots)
+			sweep->highest = Max(sweep->highest, DatumGetInt64(sweep->slot->tts_values[COLUMN_VERSIONSTAMP - 1]));
 		if (isnull)
 			continue;
 		if (when <= sweep->now && sweep->limit > 0)

@@ -6,14 +6,14 @@ SELECT no_plan();
 CREATE VIEW pg_temp.member_function AS
     SELECT p.oid, p.proname::text AS name, n.nspname::text AS schema, p.provolatile, p.proparallel, p.proisstrict, p.prosecdef, p.proconfig, p.prolang, p.prorettype, p.proretset,
            p.proargnames, p.proargmodes, p.proallargtypes, p.proargtypes::oid[] AS proargtypes,
-           replace(replace(regexp_replace(pg_get_function_arguments(p.oid), '::(text|interval|bigint|timestamp with time zone|kvkey)', '', 'g'), 'timestamp with time zone', 'timestamptz'), 'DEFAULT ', '= ') AS arguments,
+           replace(replace(regexp_replace(pg_get_function_arguments(p.oid), '::(text|interval|bigint|jsonb|timestamp with time zone|kvkey)', '', 'g'), 'timestamp with time zone', 'timestamptz'), 'DEFAULT ', '= ') AS arguments,
            replace(pg_get_function_result(p.oid), 'timestamp with time zone', 'timestamptz') AS result
     FROM pg_proc p
     JOIN pg_namespace n ON n.oid = p.pronamespace
     JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass
     JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'kvstore';
 
--- KEY is text and kvkey; OUT is what shows it, text and jsonb; ROW the columns of an entry.
+-- KEY is text and kvkey; OUT is what shows it, text and jsonb; ROW the columns of an entry, SNAPSHOT those of a snapshot.
 CREATE TEMP TABLE promised (name text, arguments text, result text, kind text);
 INSERT INTO promised VALUES
     ('kv_create_store', $$store text = 'default', unlogged boolean = false, default_ttl interval = NULL, max_value_size bigint = NULL, if_not_exists boolean = false$$, 'text', 'write'),
@@ -43,6 +43,16 @@ INSERT INTO promised VALUES
     ('kv_atomic', $$operations jsonb, store text = 'default'$$, 'TABLE(ok boolean, versionstamp bigint, failed_checks bigint[])', 'write'),
     ('kv_import', $$data jsonb, store text = 'default'$$, 'bigint', 'write'),
     ('kv_export', $$prefix KEY, store text = 'default'$$, 'jsonb', 'read'),
+    ('kv_create_snapshot_store', $$store text = 'default', default_ttl interval = '1 day', if_not_exists boolean = false$$, 'text', 'write'),
+    ('kv_drop_snapshot_store', $$store text = 'default'$$, 'boolean', 'write'),
+    ('kv_snapshot_append', $$context text, state jsonb, ttl interval = NULL, metadata jsonb = NULL, hash text = NULL, keep bigint = NULL, store text = 'default'$$, 'text', 'write'),
+    ('kv_snapshot_has', $$hash text, context text = NULL, store text = 'default'$$, 'boolean', 'read'),
+    ('kv_snapshot_get', $$hash text, context text = NULL, store text = 'default'$$, 'SNAPSHOT', 'read'),
+    ('kv_snapshot_latest', $$context text, store text = 'default'$$, 'SNAPSHOT', 'read'),
+    ('kv_snapshot_load', $$context text, after_seq bigint = NULL, max_count bigint = NULL, store text = 'default'$$, 'SNAPSHOT', 'read'),
+    ('kv_snapshot_hashes', $$context text, store text = 'default'$$, 'TABLE(hash text)', 'read'),
+    ('kv_snapshot_delete', $$context text, store text = 'default'$$, 'bigint', 'write'),
+    ('kv_snapshot_stats', $$context text = NULL, store text = 'default'$$, 'TABLE(item_count bigint, total_size bigint, average_item_size numeric, given_size bigint)', 'read'),
     ('kv_sweep', 'max_count bigint = NULL', 'bigint', 'write'),
     ('kv_maintain', '', 'bigint', 'write'),
     ('kv_version', '', 'text', 'read'),
@@ -52,6 +62,7 @@ INSERT INTO promised VALUES
     ('kv_key', 'VARIADIC parts "any"', 'kvkey', 'read'),
     ('kv_key_from_json', 'parts jsonb', 'kvkey', 'pure'),
     ('kv_key_to_json', 'key kvkey', 'jsonb', 'pure');
+UPDATE promised SET result = 'TABLE(context text, hash text, seq bigint, state jsonb, metadata jsonb, created_at timestamptz, expires_at timestamptz)' WHERE result = 'SNAPSHOT';
 CREATE TEMP TABLE expected AS
     SELECT name, replace(arguments, 'KEY', type) AS arguments, replace(result, 'ROW', format('TABLE(key %s, value jsonb, bytes bytea, kind text, versionstamp bigint, expires_at timestamptz)', shown)) AS result, kind
     FROM promised, (VALUES ('text', 'text'), ('kvkey', 'jsonb')) f(type, shown)
@@ -98,9 +109,9 @@ CREATE VIEW pg_temp.member_relation AS
 SELECT is_empty($$SELECT name FROM pg_temp.member_relation WHERE relkind IN ('r', 'v') AND NOT has_table_privilege('public', oid, 'SELECT')$$, 'SELECT on registries and views is PUBLIC');
 SELECT is_empty($$SELECT name, p FROM pg_temp.member_relation, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p WHERE relkind IN ('r', 'v') AND has_table_privilege('public', oid, p)$$, 'and nothing more');
 SELECT ok(NOT has_sequence_privilege('public', 'kvstore.versionstamp', p), p || ' on the sequence is not PUBLIC') FROM unnest(ARRAY['USAGE', 'SELECT', 'UPDATE']) p;
-SELECT set_has($$SELECT name FROM pg_temp.member_relation WHERE relkind = 'v'$$, $$VALUES ('kv_stores'), ('pg_stat_kvstore')$$, 'the views are there');
-SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'kvstore'$$, $$VALUES ('kvstore.stores'), ('kvstore.versionstamp')$$, 'pg_dump takes the registry and the sequence along');
-SELECT is((SELECT count(*) FROM kvstore.stores), 0::bigint, 'the registry is empty after CREATE EXTENSION');
+SELECT set_has($$SELECT name FROM pg_temp.member_relation WHERE relkind = 'v'$$, $$VALUES ('kv_stores'), ('kv_snapshot_stores'), ('pg_stat_kvstore')$$, 'the views are there');
+SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'kvstore'$$, $$VALUES ('kvstore.stores'), ('kvstore.snapshot_stores'), ('kvstore.versionstamp')$$, 'pg_dump takes the registry and the sequence along');
+SELECT is((SELECT count(*) FROM kvstore.stores) + (SELECT count(*) FROM kvstore.snapshot_stores), 0::bigint, 'the registries are empty after CREATE EXTENSION');
 SELECT is((SELECT count(*) FROM pg_class WHERE relnamespace = 'kvstore'::regnamespace AND relname ~ '^[sqdp]_'), 0::bigint, 'and there is no store');
 
 -- ---- Comments: \df+ is the first manual ----

@@ -1,0 +1,217 @@
+-- Snapshots: states of a context, in the order in which they were appended.  A snapshot store is a table of the user's own, kvstore.p_<store>.
+-- All functions run with the caller's rights; what has expired is hidden by the clock, read once in a call.  Where a page is read, the table's indexes give
+-- it in order, whether or not there are statistics yet: hence enable_bitmapscan = off, for a bitmap has to read and sort all of the context.
+
+-- Settings of snapshot stores that differ from the default, a ttl of one day.
+CREATE TABLE kvstore.snapshot_stores (
+    store text PRIMARY KEY,
+    default_ttl interval
+);
+GRANT SELECT ON kvstore.snapshot_stores TO PUBLIC;
+COMMENT ON TABLE kvstore.snapshot_stores IS 'snapshot stores whose default ttl is not one day; see the view kv_snapshot_stores';
+COMMENT ON COLUMN kvstore.snapshot_stores.store IS 'name of the snapshot store';
+COMMENT ON COLUMN kvstore.snapshot_stores.default_ttl IS 'how long a snapshot lives that is appended without ttl; NULL: for ever';
+SELECT pg_catalog.pg_extension_config_dump('kvstore.snapshot_stores', '');
+
+CREATE FUNCTION kv_create_snapshot_store(store text DEFAULT 'default', default_ttl interval DEFAULT '1 day', if_not_exists boolean DEFAULT false) RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_create_snapshot_store';
+COMMENT ON FUNCTION kv_create_snapshot_store(text, interval, boolean) IS
+    'create a snapshot store, a table kvstore.p_<store> of your own; default_ttl 0: snapshots stay; returns its qualified name, for GRANT';
+
+CREATE FUNCTION kv_drop_snapshot_store(store text DEFAULT 'default') RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_drop_snapshot_store';
+COMMENT ON FUNCTION kv_drop_snapshot_store(text) IS
+    'drop a snapshot store you own with all its snapshots; false if there is none';
+
+CREATE FUNCTION kvstore.snapshot_table(store text) RETURNS text
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_snapshot_table';
+COMMENT ON FUNCTION kvstore.snapshot_table(text) IS 'the qualified name of a snapshot store''s table, whose shape is right';
+
+CREATE FUNCTION kvstore.lock_snapshot_context(store text, context text, function text) RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_lock_snapshot_context';
+COMMENT ON FUNCTION kvstore.lock_snapshot_context(text, text, text) IS
+    'the same, and keep everybody else from writing the context until the transaction ends';
+
+CREATE FUNCTION kvstore.max_value_size() RETURNS bigint
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_max_value_size';
+COMMENT ON FUNCTION kvstore.max_value_size() IS 'the setting kvstore.max_value_size in bytes';
+
+CREATE FUNCTION kvstore.snapshot_written() RETURNS trigger
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_snapshot_written';
+COMMENT ON FUNCTION kvstore.snapshot_written() IS 'trigger on every snapshot store: notes when a row expires';
+
+CREATE VIEW kv_snapshot_stores AS
+    SELECT pg_catalog.substr(c.relname, 3) AS store,
+           pg_catalog.format('kvstore.%I', c.relname) AS table_name,
+           pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text AS owner,
+           CASE WHEN s.store IS NULL THEN '1 day'::pg_catalog.interval ELSE s.default_ttl END AS default_ttl,
+           pg_catalog.int8(GREATEST(c.reltuples, 0)) AS snapshots_estimate,
+           pg_catalog.pg_total_relation_size(c.oid) AS total_bytes
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1 AND a.attname = 'context'
+    LEFT JOIN kvstore.snapshot_stores s ON s.store = pg_catalog.substr(c.relname, 3)
+    WHERE c.relnamespace = 'kvstore'::pg_catalog.regnamespace AND c.relkind = 'r' AND c.relname ~ '^p_';
+GRANT SELECT ON kv_snapshot_stores TO PUBLIC;
+COMMENT ON VIEW kv_snapshot_stores IS
+    'the snapshot stores of this database; default_ttl NULL: snapshots stay; snapshots_estimate is as old as the last VACUUM or ANALYZE';
+
+-- Writing
+
+CREATE FUNCTION kv_snapshot_append(context text, state jsonb, ttl interval DEFAULT NULL, metadata jsonb DEFAULT NULL, hash text DEFAULT NULL,
+    keep bigint DEFAULT NULL, store text DEFAULT 'default') RETURNS text
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+DECLARE
+    target text := kvstore.lock_snapshot_context(store, context, 'kv_snapshot_append()');
+    called_at timestamptz := clock_timestamp();
+    expiry timestamptz;
+    document text := state::text;
+    name text := COALESCE(hash, encode(sha256(convert_to(document, 'UTF8')), 'hex'));
+BEGIN
+    IF state IS NULL THEN
+        RAISE EXCEPTION 'state must not be null' USING ERRCODE = 'null_value_not_allowed';
+    ELSIF octet_length(context) > 1024 OR octet_length(name) > 1024 THEN
+        RAISE EXCEPTION 'context and hash may have at most 1024 bytes each' USING ERRCODE = 'KV002';
+    ELSIF octet_length(document) + COALESCE(octet_length(metadata::text), 0) > kvstore.max_value_size() THEN
+        RAISE EXCEPTION 'snapshot of % bytes is larger than kvstore.max_value_size', octet_length(document) + COALESCE(octet_length(metadata::text), 0)
+            USING ERRCODE = 'KV002', HINT = 'Raise kvstore.max_value_size, or keep large parts elsewhere.';
+    ELSIF keep < 1 THEN
+        RAISE EXCEPTION 'keep must be at least 1' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF ttl < interval '0' THEN
+        RAISE EXCEPTION 'ttl must not be negative' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+
+    SELECT called_at + COALESCE(ttl, CASE WHEN s.store IS NULL THEN interval '1 day' ELSE s.default_ttl END) INTO expiry
+        FROM (VALUES (1)) one LEFT JOIN kvstore.snapshot_stores s ON s.store = kv_snapshot_append.store;
+
+    -- A hash that the context has: its expiry is renewed, and if others have come since, it is the newest again, for whoever recovers must go on from the state that
+    -- was appended last.  The row of one that has expired is in its place until it is swept, and becomes a new one.
+    EXECUTE format(
+        'INSERT INTO %s AS p (context, hash, state, metadata, created_at, expires_at, state_size) VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (hash, context) DO UPDATE SET expires_at = EXCLUDED.expires_at,
+            metadata = CASE WHEN p.expires_at <= $5 THEN EXCLUDED.metadata ELSE COALESCE(EXCLUDED.metadata, p.metadata) END,
+            state = CASE WHEN p.expires_at <= $5 THEN EXCLUDED.state ELSE p.state END,
+            state_size = CASE WHEN p.expires_at <= $5 THEN EXCLUDED.state_size ELSE p.state_size END,
+            created_at = CASE WHEN p.expires_at <= $5 THEN EXCLUDED.created_at ELSE p.created_at END,
+            seq = CASE WHEN p.expires_at <= $5 OR p.seq < (SELECT max(seq) FROM %1$s WHERE context = $1) THEN EXCLUDED.seq ELSE p.seq END', target)
+        USING context, name, state, metadata, called_at, expiry, octet_length(document)::bigint;
+    IF keep IS NOT NULL THEN
+        EXECUTE format(
+            'DELETE FROM %s WHERE context = $1 AND seq <= (SELECT seq FROM %1$s
+                WHERE context = $1 AND (expires_at IS NULL OR expires_at > $2) ORDER BY seq DESC OFFSET $3 LIMIT 1)', target)
+            USING context, called_at, keep;
+    END IF;
+    RETURN name;
+END
+$$;
+COMMENT ON FUNCTION kv_snapshot_append(text, jsonb, interval, jsonb, text, bigint, text) IS
+    'append a state to a context; returns its hash. A hash that the context has is renewed and is the newest again; keep: only the last n of the context stay';
+
+CREATE FUNCTION kv_snapshot_delete(context text, store text DEFAULT 'default') RETURNS bigint
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    target text := kvstore.lock_snapshot_context(store, context, 'kv_snapshot_delete()');
+    result bigint;
+BEGIN
+    EXECUTE format(
+        'WITH deleted AS (DELETE FROM %s WHERE context = $1 RETURNING expires_at)
+         SELECT count(*) FROM deleted WHERE expires_at IS NULL OR expires_at > $2', target)
+        INTO result USING context, clock_timestamp();
+    RETURN result;
+END
+$$;
+COMMENT ON FUNCTION kv_snapshot_delete(text, text) IS 'delete all snapshots of a context; returns how many';
+
+-- Reading
+
+CREATE FUNCTION kv_snapshot_has(hash text, context text DEFAULT NULL, store text DEFAULT 'default') RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    result boolean;
+BEGIN
+    IF hash IS NULL THEN
+        RAISE EXCEPTION 'hash must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    EXECUTE format(
+        'SELECT EXISTS (SELECT FROM %s WHERE hash = $1 AND ($2 IS NULL OR context = $2) AND (expires_at IS NULL OR expires_at > $3))',
+        kvstore.snapshot_table(store))
+        INTO result USING hash, context, clock_timestamp();
+    RETURN result;
+END
+$$;
+COMMENT ON FUNCTION kv_snapshot_has(text, text, text) IS 'is there a snapshot with this hash, in the context or (NULL) in any?';
+
+-- For the next three, whose result has columns of the same names as their arguments, which PL/pgSQL does not allow.
+CREATE FUNCTION kvstore.read_snapshots(purpose text, store_name text, hash_wanted text, context_wanted text, above bigint, most bigint)
+    RETURNS TABLE(context text, hash text, seq bigint, state jsonb, metadata jsonb, created_at timestamptz, expires_at timestamptz)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+BEGIN
+    IF purpose = 'get' AND hash_wanted IS NULL THEN
+        RAISE EXCEPTION 'hash must not be null' USING ERRCODE = 'null_value_not_allowed';
+    ELSIF purpose <> 'get' AND context_wanted IS NULL THEN
+        RAISE EXCEPTION 'context must not be null' USING ERRCODE = 'null_value_not_allowed';
+    ELSIF most < 0 THEN
+        RAISE EXCEPTION 'max_count must not be negative' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'SELECT context, hash, seq, state, metadata, created_at, expires_at FROM %s
+         WHERE ($1 IS NULL OR hash = $1) AND ($2 IS NULL OR context = $2) AND ($3 IS NULL OR seq > $3) AND (expires_at IS NULL OR expires_at > $5)
+         ORDER BY seq %s LIMIT $4', kvstore.snapshot_table(store_name), CASE WHEN purpose = 'load' THEN 'ASC' ELSE 'DESC' END)
+        USING hash_wanted, context_wanted, above, most, clock_timestamp();
+END
+$$;
+COMMENT ON FUNCTION kvstore.read_snapshots(text, text, text, text, bigint, bigint) IS
+    'what kv_snapshot_get, kv_snapshot_latest and kv_snapshot_load have in common';
+
+CREATE FUNCTION kv_snapshot_get(hash text, context text DEFAULT NULL, store text DEFAULT 'default')
+    RETURNS TABLE(context text, hash text, seq bigint, state jsonb, metadata jsonb, created_at timestamptz, expires_at timestamptz)
+    LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 SET search_path = pg_catalog, pg_temp
+AS $$ SELECT * FROM kvstore.read_snapshots('get', $3, $1, $2, NULL, 1) $$;
+COMMENT ON FUNCTION kv_snapshot_get(text, text, text) IS 'the snapshot with this hash, in the context or (NULL) the newest of all contexts; no row: there is none';
+
+CREATE FUNCTION kv_snapshot_latest(context text, store text DEFAULT 'default')
+    RETURNS TABLE(context text, hash text, seq bigint, state jsonb, metadata jsonb, created_at timestamptz, expires_at timestamptz)
+    LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 SET search_path = pg_catalog, pg_temp
+AS $$ SELECT * FROM kvstore.read_snapshots('latest', $2, NULL, $1, NULL, 1) $$;
+COMMENT ON FUNCTION kv_snapshot_latest(text, text) IS 'the last snapshot of a context, to go on from; no row: there is none';
+
+CREATE FUNCTION kv_snapshot_load(context text, after_seq bigint DEFAULT NULL, max_count bigint DEFAULT NULL, store text DEFAULT 'default')
+    RETURNS TABLE(context text, hash text, seq bigint, state jsonb, metadata jsonb, created_at timestamptz, expires_at timestamptz)
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT * FROM kvstore.read_snapshots('load', $4, NULL, $1, $2, $3) $$;
+COMMENT ON FUNCTION kv_snapshot_load(text, bigint, bigint, text) IS
+    'the snapshots of a context in order, up to max_count (NULL: all); page on with after_seq => the last seq';
+
+CREATE FUNCTION kv_snapshot_hashes(context text, store text DEFAULT 'default') RETURNS TABLE(hash text)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF $1 IS NULL THEN
+        RAISE EXCEPTION 'context must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'SELECT hash FROM %s WHERE context = $1 AND (expires_at IS NULL OR expires_at > $2) ORDER BY seq',
+        kvstore.snapshot_table($2))
+        USING $1, clock_timestamp();
+END
+$$;
+COMMENT ON FUNCTION kv_snapshot_hashes(text, text) IS 'the hashes of the snapshots of a context, in order';
+
+CREATE FUNCTION kv_snapshot_stats(context text DEFAULT NULL, store text DEFAULT 'default')
+    RETURNS TABLE(item_count bigint, total_size bigint, average_item_size numeric, given_size bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 1 SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY EXECUTE format(
+        'SELECT count(*), COALESCE(sum(pg_column_size(state)), 0)::bigint, COALESCE(round(avg(pg_column_size(state)), 1), 0),
+                COALESCE(sum(state_size), 0)::bigint
+         FROM %s WHERE ($1 IS NULL OR context = $1) AND (expires_at IS NULL OR expires_at > $2)',
+        kvstore.snapshot_table($2))
+        USING $1, clock_timestamp();
+END
+$$;
+COMMENT ON FUNCTION kv_snapshot_stats(text, text) IS
+    'how many snapshots a context has (NULL: all contexts), the bytes of their states as stored (compressed), and as given (JSON text)';

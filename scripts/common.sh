@@ -116,7 +116,7 @@ kvs_install_missing()
 	command -v make > /dev/null || wanted+=(make)
 	command -v gcc > /dev/null || wanted+=(gcc)
 	wanted+=(libc6-dev)
-	[ "$purpose" = demo ] || wanted+=(perl libipc-run-perl)
+	[ "$purpose" = demo ] || wanted+=(perl libipc-run-perl libyaml-pp-perl)
 
 	if [ -z "${PG_CONFIG:-}" ]; then
 		major=$(kvs_distribution_major)

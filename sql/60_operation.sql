@@ -53,20 +53,32 @@ COMMENT ON FUNCTION kvstore.expiry_map() IS
 
 SELECT kvstore.announce();
 
+-- It must answer while anything else waits or is broken, so it reads catalogs, statistics and shared memory, and locks no table of a user and no registry.
+-- Nothing is counted: an estimate is the larger of what VACUUM or ANALYZE found and what the statistics system knows to be live.
 CREATE FUNCTION kv_health() RETURNS TABLE (status text, reason text, connected boolean, preloaded boolean,
     worker_running boolean, in_recovery boolean, version text, started_at timestamptz, stores bigint, keys_estimate bigint,
     queues bigint, ready bigint, leased bigint, dead bigint, oldest_expired_age_s numeric)
     LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 1 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN s.in_recovery THEN 'read-only' WHEN s.shared_since IS NULL OR NOT s.worker_running THEN 'degraded' ELSE 'ok' END,
+    SELECT CASE WHEN s.in_recovery OR s.read_only THEN 'read-only' WHEN r.reason IS NOT NULL THEN 'degraded' ELSE 'ok' END,
            CASE WHEN s.in_recovery THEN 'the server is a standby'
+                WHEN s.read_only THEN 'default_transaction_read_only is on'
+                ELSE r.reason END,
+           true, s.shared_since IS NOT NULL, s.worker_running, s.in_recovery, s.version, pg_postmaster_start_time(),
+           k.stores, k.keys_estimate,
+           0::bigint, 0::bigint, 0::bigint, 0::bigint,  -- of queues
+           s.oldest_age
+    FROM (SELECT pg_is_in_recovery() AS in_recovery, current_setting('default_transaction_read_only')::boolean AS read_only,
+                 kvstore.shared_since() AS shared_since, kvstore.worker_running() AS worker_running, @extschema@.kv_version() AS version,
+                 (SELECT extversion FROM pg_extension WHERE extname = 'kvstore') AS installed,
+                 EXTRACT(epoch FROM clock_timestamp() - kvstore.oldest_due()) AS oldest_age) s,
+         LATERAL (SELECT CASE
+                WHEN s.version <> s.installed THEN format('the library is %s, the extension %s: ALTER EXTENSION kvstore UPDATE, or restart the server', s.version, s.installed)
                 WHEN s.shared_since IS NULL THEN 'kvstore is not in shared_preload_libraries'
-                WHEN NOT s.worker_running THEN 'the launcher of the workers does not run' END,
-           true, s.shared_since IS NOT NULL, s.worker_running, s.in_recovery, @extschema@.kv_version(), pg_postmaster_start_time(),
-           k.stores, k.keys_estimate, 0::bigint, 0::bigint, 0::bigint, 0::bigint,
-           EXTRACT(epoch FROM clock_timestamp() - kvstore.oldest_due())
-    FROM (SELECT pg_is_in_recovery() AS in_recovery, kvstore.shared_since() AS shared_since,
-                 kvstore.worker_running() AS worker_running) s,
-         (SELECT count(*) AS stores, COALESCE(sum(keys_estimate), 0)::bigint AS keys_estimate FROM @extschema@.kv_stores) k
+                WHEN NOT s.worker_running THEN 'the launcher of the workers does not run'
+                WHEN s.oldest_age > 300 THEN format('what expired %s seconds ago is not removed yet', round(s.oldest_age)) END AS reason) r,
+         (SELECT count(*) AS stores, COALESCE(sum(GREATEST(c.reltuples, pg_stat_get_live_tuples(c.oid))), 0)::bigint AS keys_estimate
+          FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1 AND a.attname = 'key' AND a.atttypid = '@extschema@.kvkey'::regtype
+          WHERE c.relnamespace = 'kvstore'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^s_') k
 $$;
-COMMENT ON FUNCTION kv_health() IS 'one row: is all well (status ok, degraded, read-only), and if not, why';
+COMMENT ON FUNCTION kv_health() IS 'one row, whatever happens: is all well (status ok, degraded, read-only), and if not, why; numbers of keys are estimates';

@@ -178,13 +178,14 @@ run_prove()
 run_tap()
 {
 	local name work
-	kvs_copy_in tap test README.md
+	kvs_copy_in tap test README.md extras
+	kvs_promtool
 	work=$KVS_TMP/work/tap
 	cd "$work"
 	for name in $(tests_in test/t pl); do
 		# Nodes are found by PostgreSQL::Test itself, not by what leads to our server.
 		run_prove "tap/$name" env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGPASSFILE \
-			TESTDIR="$work" TESTDATADIR="$work/tmp_check" TESTLOGDIR="$work/tmp_check/log" PG_REGRESS="$PG_TESTDIR/regress/pg_regress" \
+			KVS_PROMTOOL="$KVS_PROMTOOL" TESTDIR="$work" TESTDATADIR="$work/tmp_check" TESTLOGDIR="$work/tmp_check/log" PG_REGRESS="$PG_TESTDIR/regress/pg_regress" \
 			prove -v -I "$PG_TESTDIR/perl" -I "$work/test/perl" "test/t/$name.pl" || {
 			say "---- the last lines of its log ----"
 			tail -n 60 "$work"/tmp_check/log/regress_log_"$name" 2>/dev/null || true

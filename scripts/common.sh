@@ -308,6 +308,31 @@ kvs_cleanup()
 	exit "$status"
 }
 
+# Prometheus's promtool, for tests: the installed one, or out of Debian's package, which is unpacked and not installed, for that would start a service.  Sets
+# KVS_PROMTOOL, empty where there is none.  The download is kept in the clone until "make clean".
+kvs_promtool()
+{
+	local kept=$KVS_ROOT/.promtool dir
+	KVS_PROMTOOL=$(command -v promtool || true)
+	[ -z "$KVS_PROMTOOL" ] || return 0
+	if [ ! -x "$kept" ] && command -v apt-get > /dev/null; then
+		kvs_package_exists prometheus || kvs_apt_update
+		dir=$KVS_TMP/promtool
+		mkdir -p "$dir"
+		if (cd "$dir" && apt-get -qq download prometheus 2> "$dir/log" && dpkg -x prometheus_*.deb .) && [ -x "$dir/usr/bin/promtool" ]; then
+			kvs_as_owner cp "$dir/usr/bin/promtool" "$kept"
+		else
+			note "the package prometheus cannot be downloaded; what promtool would check is skipped"
+		fi
+		rm -rf "$dir"
+	fi
+	[ -x "$kept" ] || return 0
+	# The servers' user may not be able to read the clone.
+	KVS_PROMTOOL=$KVS_TMP/promtool
+	cp "$kept" "$KVS_PROMTOOL"
+	chmod 755 "$KVS_PROMTOOL"
+}
+
 # ---- A private copy of the installation, with kvstore in it ----
 
 # Copies what a server and its clients need; left out are bitcode, development files and manual pages.

@@ -8,18 +8,39 @@ CREATE FUNCTION kvstore.shared_since() RETURNS timestamptz
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_shared_since';
 COMMENT ON FUNCTION kvstore.shared_since() IS 'since when kvstore has its shared memory; NULL: it is not in shared_preload_libraries';
 
-CREATE FUNCTION kvstore.stat_stores(OUT relid oid, OUT gets bigint, OUT hits bigint, OUT lists bigint,
-    OUT sets bigint, OUT deletes bigint, OUT conflicts bigint, OUT expired bigint) RETURNS SETOF record
-    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_stat_stores';
-COMMENT ON FUNCTION kvstore.stat_stores() IS 'counts of each table; see the view pg_stat_kvstore';
+-- Counts
+
+CREATE FUNCTION kvstore.stat_counters(OUT kind text, OUT name text, OUT help text) RETURNS SETOF record
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_stat_counters';
+COMMENT ON FUNCTION kvstore.stat_counters() IS 'what is counted, of each store or (kind error) of the database';
+
+CREATE FUNCTION kvstore.stat_counts(OUT relid oid, OUT counter text, OUT count bigint, OUT since timestamptz) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_stat_counts';
+COMMENT ON FUNCTION kvstore.stat_counts() IS 'counts of each table, and (relid 0) of the database; see the view pg_stat_kvstore and kv_metrics()';
 
 CREATE VIEW pg_stat_kvstore AS
-    SELECT k.store, c.gets, c.hits, c.lists, c.sets, c.deletes, c.conflicts, c.expired
+    SELECT k.store, c.gets, c.hits, c.lists, c.sets, c.deletes, c.conflicts, c.expired, c.swept, c.since
     FROM kv_stores k
-    JOIN kvstore.stat_stores() c ON c.relid = pg_catalog.to_regclass(k.table_name);
+    JOIN (SELECT relid,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'gets') AS gets,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'hits') AS hits,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'lists') AS lists,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'sets') AS sets,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'deletes') AS deletes,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'conflicts') AS conflicts,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'expired') AS expired,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'swept') AS swept,
+                 pg_catalog.min(since) AS since
+          FROM kvstore.stat_counts() GROUP BY relid) c ON c.relid = pg_catalog.to_regclass(k.table_name);
 GRANT SELECT ON pg_stat_kvstore TO PUBLIC;
 COMMENT ON VIEW pg_stat_kvstore IS
-    'what happened in each store since the server started (needs shared_preload_libraries); other sessions'' counts appear within a second of their last transaction';
+    'what happened in each store since then (needs shared_preload_libraries); sessions add their counts at the end of a transaction, at most once a second';
+
+CREATE FUNCTION kv_stat_reset() RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_stat_reset';
+COMMENT ON FUNCTION kv_stat_reset() IS
+    'set all counts of this database to 0; false: there are none, for kvstore is not in shared_preload_libraries. Superusers, and whom they grant EXECUTE';
+REVOKE ALL ON FUNCTION kv_stat_reset() FROM PUBLIC;
 
 -- Sweeping what has expired
 
@@ -82,3 +103,65 @@ AS $$
           WHERE c.relnamespace = 'kvstore'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^s_') k
 $$;
 COMMENT ON FUNCTION kv_health() IS 'one row, whatever happens: is all well (status ok, degraded, read-only), and if not, why; numbers of keys are estimates';
+
+-- Metrics, of this database: names of stores, never of keys.
+
+-- A sample of a metric for each row; label_name NULL: it has no label.
+CREATE FUNCTION kvstore.metrics() RETURNS TABLE (metric text, type text, help text, label_name text, label_value text, value numeric)
+    LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'kvstore_' || g.name, 'gauge', g.help, g.label_name, g.label_value, g.value
+    FROM @extschema@.kv_health() h,
+         LATERAL (VALUES
+            ('info', 'Version of the library.', 'version', h.version, 1::numeric),
+            ('healthy', 'Is the status of kv_health() ok?', NULL, NULL, (h.status = 'ok')::int),
+            ('preloaded', 'Is kvstore in shared_preload_libraries?', NULL, NULL, h.preloaded::int),
+            ('worker_running', 'Does the launcher of the workers run?', NULL, NULL, h.worker_running::int),
+            ('in_recovery', 'Is the server a standby?', NULL, NULL, h.in_recovery::int),
+            ('start_time_seconds', 'When the server started, in seconds since 1970.', NULL, NULL, extract(epoch FROM h.started_at)),
+            ('stores', 'Number of stores.', NULL, NULL, h.stores),
+            ('oldest_expired_age_seconds', 'How long ago the entry expired that waits longest for its removal, 0: none does.', NULL, NULL, COALESCE(h.oldest_expired_age_s, 0))
+         ) g(name, help, label_name, label_value, value)
+    UNION ALL
+    SELECT v.* FROM @extschema@.kv_stores s, LATERAL (VALUES
+            ('kvstore_store_keys', 'gauge', 'Entries of the store, estimated.', 'store', s.store, GREATEST(s.keys_estimate, pg_stat_get_live_tuples(to_regclass(s.table_name)))::numeric),
+            ('kvstore_store_size_bytes', 'gauge', 'Size of the store with its indexes.', 'store', s.store, s.total_bytes)) v
+    UNION ALL
+    SELECT v.* FROM @extschema@.kv_snapshot_stores s, LATERAL (VALUES
+            ('kvstore_snapshots', 'gauge', 'Snapshots of the snapshot store, estimated.', 'store', s.store, GREATEST(s.snapshots_estimate, pg_stat_get_live_tuples(to_regclass(s.table_name)))::numeric),
+            ('kvstore_snapshot_store_size_bytes', 'gauge', 'Size of the snapshot store with its indexes.', 'store', s.store, s.total_bytes)) v
+    UNION ALL
+    SELECT 'kvstore_' || d.name || '_total', 'counter', d.help, 'store', s.store, COALESCE(c.count, 0)
+    FROM kvstore.stat_counters() d
+    CROSS JOIN @extschema@.kv_stores s
+    LEFT JOIN kvstore.stat_counts() c ON c.relid = to_regclass(s.table_name) AND c.counter = d.name
+    WHERE d.kind = 'store' AND kvstore.shared_since() IS NOT NULL
+    UNION ALL
+    SELECT 'kvstore_errors_total', 'counter', d.help, 'class', d.name, COALESCE(c.count, 0)
+    FROM kvstore.stat_counters() d
+    LEFT JOIN kvstore.stat_counts() c ON c.relid = 0 AND c.counter = d.name
+    WHERE d.kind = 'error' AND kvstore.shared_since() IS NOT NULL
+$$;
+COMMENT ON FUNCTION kvstore.metrics() IS 'samples for kv_metrics() and kv_metrics_prometheus()';
+
+CREATE FUNCTION kv_metrics() RETURNS jsonb
+    LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_object_agg(short, CASE WHEN label_name IS NULL THEN single ELSE labelled END)
+    FROM (SELECT substr(metric, 9) AS short, min(label_name) AS label_name, to_jsonb(min(value)) AS single,
+                 jsonb_object_agg(COALESCE(label_value, ''), value) AS labelled
+          FROM kvstore.metrics() GROUP BY metric) m
+$$;
+COMMENT ON FUNCTION kv_metrics() IS 'all metrics as one JSON object; those of stores, and errors by class of SQLSTATE, are objects by name';
+
+CREATE FUNCTION kv_metrics_prometheus() RETURNS text
+    LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(format(E'# HELP %1$s %2$s\n# TYPE %1$s %3$s\n%4$s', metric, help, type, samples), '' ORDER BY metric)
+    FROM (SELECT metric, help, type,
+                 string_agg(metric || CASE WHEN label_name IS NULL THEN '' ELSE format('{%s="%s"}', label_name,
+                    replace(replace(replace(label_value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n')) END || ' ' || value || E'\n', ''
+                    ORDER BY label_value) AS samples
+          FROM kvstore.metrics() GROUP BY metric, help, type) m
+$$;
+COMMENT ON FUNCTION kv_metrics_prometheus() IS 'all metrics in the text format of Prometheus';

@@ -405,6 +405,7 @@ kvs_catalog_open_store(const text *name, LOCKMODE lockmode, Relation *rel)
 	KvsStore   *store = last_store;
 	int			len = name ? VARSIZE_ANY_EXHDR(name) : 0;
 
+	kvs_stats_used();
 	if (store == NULL || len == 0 || len > KVS_NAME_MAX ||
 		memcmp(store->name, VARDATA_ANY(name), len) != 0 || store->name[len] != '\0')
 		store = get_store_entry(kvs_catalog_check_name(name, "store"));

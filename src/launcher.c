@@ -39,6 +39,7 @@
 #include "compat.h"
 #include "expiry.h"
 #include "launcher.h"
+#include "stats.h"
 #include "worker.h"
 
 /* All in milliseconds. */
@@ -165,6 +166,7 @@ read_databases(TimestampTz now)
 		if (database->exists || database->running)
 			continue;
 		kvs_expiry_forget_database(database->oid);
+		kvs_stats_forget_database(database->oid);
 		hash_search(databases, &database->oid, HASH_REMOVE, NULL);
 	}
 }

@@ -21,6 +21,7 @@
 #include "queueslot.h"
 #include "rowmap.h"
 #include "shmem.h"
+#include "statefile.h"
 #include "stats.h"
 
 KvsShared  *kvs_shared = NULL;
@@ -87,6 +88,7 @@ shmem_startup(void)
 	kvs_launcher_startup_shmem();
 	kvs_queueslot_startup_shmem();
 	kvs_lease_startup_shmem();
+	kvs_statefile_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -37,6 +37,7 @@
 #include "shape.h"
 #include "snapshot.h"
 #include "guc.h"
+#include "stats.h"
 
 /* Our place among advisory locks, where PostgreSQL uses 1 and 2, and check.c 3; seen as objsubid in pg_locks. */
 #define KVS_LOCK_CLASS_CONTEXT	4
@@ -200,6 +201,7 @@ open_snapshot_store(const char *name, LOCKMODE lockmode)
 {
 	Relation	rel = NULL;
 
+	kvs_stats_used();
 	while (rel == NULL)
 	{
 		Oid			relid = kvs_catalog_find_table("p_", name);

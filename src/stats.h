@@ -1,27 +1,39 @@
 /*
  * stats.h
- *		Counts for each store: what happened how often.
+ *		Counts for each store, and for the database: what happened how often.
  */
 #ifndef KVS_STATS_H
 #define KVS_STATS_H
 
 #include "postgres.h"
 
-/* The order is that of the columns of kvstore.stat_stores(). */
+#include "access/xact.h"
+#include "utils/timestamp.h"
+
+/*
+ * A counter has a name, a kind and a line of help in the table in stats.c; everything else (kvstore.stat_counts(), kv_metrics(), the file that outlives a
+ * restart) goes by that table.  A new one is an enumerator here and a row there, and for people a column in the view of its kind.
+ */
 typedef enum KvsCounter
 {
+	/* of a store */
 	KVS_COUNT_GETS,				/* keys asked for */
 	KVS_COUNT_HITS,				/* ... and found */
 	KVS_COUNT_LISTS,			/* kv_list and kv_count */
 	KVS_COUNT_SETS,				/* entries written */
 	KVS_COUNT_DELETES,			/* entries deleted */
 	KVS_COUNT_CONFLICTS,		/* writes refused by if_version or a check */
-	KVS_COUNT_EXPIRED			/* expired entries removed by a sweep */
+	KVS_COUNT_EXPIRED,			/* expired entries removed by a sweep */
+	KVS_COUNT_SWEPT,			/* sweeps, each one transaction */
+
+	/* of the database: errors by class of SQLSTATE, in the order of error_classes in stats.c */
+	KVS_COUNT_ERRORS
 } KvsCounter;
 
-#define KVS_COUNTERS	(KVS_COUNT_EXPIRED + 1)
+#define KVS_ERROR_CLASSES	12
+#define KVS_COUNTERS		(KVS_COUNT_ERRORS + KVS_ERROR_CLASSES)
 
-/* Stores that can be counted apart, all databases; what comes later is not counted. */
+/* Stores and databases that can be counted apart, all databases; what comes later is not counted. */
 #define KVS_STATS_MAX_STORES	4096
 
 /* Counts of one table that this backend has not yet published. */
@@ -45,6 +57,19 @@ kvs_stats_add(KvsStat *stat, KvsCounter counter, int64 n)
 	stat->pending = true;
 	kvs_stats_any_pending = true;
 }
+
+/* Say that this statement uses kvstore: its errors are counted. */
+extern TimestampTz kvs_stats_used_at;
+
+static inline void
+kvs_stats_used(void)
+{
+	kvs_stats_used_at = GetCurrentStatementStartTimestamp();
+}
+
+/* Forget the tables of this database that are gone, in a transaction; a database that is gone. */
+extern void kvs_stats_forget_missing(void);
+extern void kvs_stats_forget_database(Oid database);
 
 extern void kvs_stats_request_shmem(void);
 extern void kvs_stats_startup_shmem(void);

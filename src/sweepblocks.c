@@ -117,6 +117,7 @@ kvs_sweep_end(KvsSweep *sweep)
 	ExecDropSingleTupleTableSlot(sweep->slot);
 	if (sweep->removed > 0)
 		kvs_stats_add(kvs_stats_local(RelationGetRelid(sweep->rel)), KVS_COUNT_EXPIRED, sweep->removed);
+	kvs_stats_add(kvs_stats_local(RelationGetRelid(sweep->rel)), KVS_COUNT_SWEPT, 1);
 	kvs_identity_restore(&sweep->caller);
 	if (sweep->highest > 0)
 		kvs_stamp_raise(sweep->highest);

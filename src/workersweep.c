@@ -18,6 +18,7 @@
 
 #include "expiry.h"
 #include "guc.h"
+#include "stats.h"
 #include "sweep.h"
 #include "worker.h"
 
@@ -100,6 +101,7 @@ begin_full_pass(void)
 
 	kvs_worker_begin("looking for stores");
 	forget_others(stores);
+	kvs_stats_forget_missing();
 	foreach(lc, stores)
 	{
 		KvsExpiryTable *table = kvs_expiry_get_table(lfirst_oid(lc));

@@ -58,6 +58,9 @@ INSERT INTO promised VALUES
     ('kv_version', '', 'text', 'read'),
     ('kv_health', '', 'TABLE(status text, reason text, connected boolean, preloaded boolean, worker_running boolean, in_recovery boolean, version text, started_at timestamptz, stores bigint, keys_estimate bigint, '
         'queues bigint, ready bigint, leased bigint, dead bigint, oldest_expired_age_s numeric)', 'look'),
+    ('kv_metrics', '', 'jsonb', 'look'),
+    ('kv_metrics_prometheus', '', 'text', 'look'),
+    ('kv_stat_reset', '', 'boolean', 'write'),
     ('kv_key', '', 'kvkey', 'pure'),
     ('kv_key', 'VARIADIC parts "any"', 'kvkey', 'read'),
     ('kv_key_from_json', 'parts jsonb', 'kvkey', 'pure'),

@@ -513,6 +513,46 @@ kvs_lease_undo_take(const KvsQueueRef *ref, int64 id, uint64 token, TimestampTz 
 	return doomed;
 }
 
+/* ---- For leasefile.c ---- */
+
+void
+kvs_lease_save(void (*give) (const KvsLeaseImage *lease, void *arg), void *arg)
+{
+	HASH_SEQ_STATUS status;
+	Lease	   *lease;
+
+	hash_seq_init(&status, leases);
+	while ((lease = hash_seq_search(&status)) != NULL)
+	{
+		KvsLeaseImage image = {
+			lease->key.database, lease->key.relid, lease->state == KVS_LEASE_RETURNED, lease->doomed,
+			lease->token, lease->due, lease->since, lease->message
+		};
+
+		give(&image, arg);
+	}
+}
+
+bool
+kvs_lease_restore(const KvsLeaseImage *image)
+{
+	KvsQueueSlot *slot = kvs_queueslot_restore(image->database, image->relid);
+	Lease	   *lease = slot == NULL ? NULL : make_lease(slot, &image->message);
+
+	if (lease == NULL)
+		return false;
+	lease->doomed = image->doomed;
+	lease->since = image->since;
+	if (image->returned)
+		give_back(slot, lease, image->due);
+	else
+	{
+		hold(slot, lease, image->token, image->since, image->due);
+		lease->pid = 0;
+	}
+	return true;
+}
+
 /* ---- Initialisation ---- */
 
 void

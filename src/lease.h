@@ -127,6 +127,26 @@ extern void kvs_lease_undo_ending(const KvsQueueRef *ref, int64 id, uint64 token
  */
 extern bool kvs_lease_undo_take(const KvsQueueRef *ref, int64 id, uint64 token, TimestampTz now, int64 delay);
 
+/* ---- For leasefile.c: in the postmaster, when nobody else runs ---- */
+
+typedef struct KvsLeaseImage
+{
+	Oid			database;
+	Oid			relid;
+	bool		returned;		/* else held */
+	bool		doomed;
+	uint64		token;
+	TimestampTz due;
+	TimestampTz since;
+	KvsMessageRef message;
+} KvsLeaseImage;
+
+/* Hand out all leases. */
+extern void kvs_lease_save(void (*give) (const KvsLeaseImage *lease, void *arg), void *arg);
+
+/* Make one as it was; false: there is no room. */
+extern bool kvs_lease_restore(const KvsLeaseImage *image);
+
 /* ---- For queueslot.c ---- */
 
 extern void kvs_lease_init_slot(KvsQueueSlot *slot);

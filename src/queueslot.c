@@ -158,6 +158,23 @@ kvs_queueslot_lock(KvsQueue *queue)
 	return slot;
 }
 
+KvsQueueSlot *
+kvs_queueslot_restore(Oid database, Oid relid)
+{
+	KvsQueueSlot *slot = find_slot(database, relid);
+
+	if (slot != NULL)
+	{
+		LWLockRelease(slot->lock);
+		return slot;
+	}
+	slot = find_room();
+	if (slot == NULL || OidIsValid(slot->database))
+		return NULL;
+	reset_slot(slot, database, relid);
+	return slot;
+}
+
 KvsQueueRef
 kvs_queueslot_ref(KvsQueue *queue)
 {

@@ -18,6 +18,7 @@
 #include "expiry.h"
 #include "launcher.h"
 #include "lease.h"
+#include "leasefile.h"
 #include "queueslot.h"
 #include "rowmap.h"
 #include "shmem.h"
@@ -88,6 +89,7 @@ shmem_startup(void)
 	kvs_launcher_startup_shmem();
 	kvs_queueslot_startup_shmem();
 	kvs_lease_startup_shmem();
+	kvs_leasefile_startup_shmem();
 	kvs_statefile_startup();
 	LWLockRelease(AddinShmemInitLock);
 }

@@ -400,6 +400,16 @@ kvs_lease_is_held(KvsQueue *queue, int64 id, TimestampTz enqueued_at, TimestampT
 }
 
 bool
+kvs_lease_is_known(KvsQueue *queue, int64 id)
+{
+	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
+	bool		known = search(slot, id, HASH_FIND) != NULL;
+
+	LWLockRelease(slot->lock);
+	return known;
+}
+
+bool
 kvs_lease_look(KvsQueueSlot *slot, TimestampTz now, int *returned)
 {
 	Lease	   *lease;

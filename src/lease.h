@@ -90,6 +90,9 @@ extern bool kvs_lease_next_lapsed(KvsQueue *queue, TimestampTz now, KvsMessageRe
 /* Does somebody hold the message?  *until: until when. */
 extern bool kvs_lease_is_held(KvsQueue *queue, int64 id, TimestampTz enqueued_at, TimestampTz *until);
 
+/* Is there a lease of the message, in whatever state? */
+extern bool kvs_lease_is_known(KvsQueue *queue, int64 id);
+
 /* With the lock held: has a lease lapsed?  *returned: the highest priority of returned messages that are ready; -1: there is none. */
 extern bool kvs_lease_look(KvsQueueSlot *slot, TimestampTz now, int *returned);
 

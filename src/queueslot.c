@@ -37,6 +37,9 @@
 #include "queueslot.h"
 #include "testing.h"
 
+/* The worker looks below a head that has moved after so many milliseconds, or more. */
+#define VERIFY_PAUSE	60000
+
 static const KvsPosition lowest_position = {DT_NOBEGIN, PG_INT64_MIN};
 static const KvsPosition highest_position = {DT_NOEND, PG_INT64_MAX};
 
@@ -60,6 +63,8 @@ reset_slot(KvsQueueSlot *slot, Oid database, Oid relid)
 	slot->relid = relid;
 	slot->generation = ++directory->generation;
 	slot->used_at = GetCurrentTimestamp();
+	slot->verify_at = DT_NOEND;
+	slot->verify_pause = VERIFY_PAUSE;
 	for (int i = 0; i < KVS_PRIORITIES; i++)
 	{
 		slot->heads[i] = lowest_position;
@@ -323,7 +328,13 @@ kvs_queueslot_advance(KvsQueue *queue, KvsHeadScan *scan, KvsPosition reached, b
 	if (kvs_position_compare(scan->limit, reached) < 0)
 		reached = scan->limit;
 	if (kvs_position_compare(reached, slot->heads[scan->priority]) > 0)
+	{
 		slot->heads[scan->priority] = reached;
+		if (slot->verify_at == DT_NOEND)
+			slot->verify_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), slot->verify_pause);
+		if (kvs_testing_is("verify-soon"))
+			slot->verify_at = GetCurrentTimestamp();
+	}
 	if (at_end && !arrivals && kvs_position_compare(scan->limit, highest_position) == 0)
 		slot->filled[scan->priority] = false;
 	slot->used_at = GetCurrentStatementStartTimestamp();
@@ -347,6 +358,25 @@ kvs_queueslot_advance_late(KvsQueue *queue, const KvsLateRange *range, KvsPositi
 			*found = slot->late[--slot->nlate];
 		break;
 	}
+	LWLockRelease(slot->lock);
+}
+
+void
+kvs_queueslot_announce(KvsQueue *queue, int priority, KvsPosition position)
+{
+	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
+
+	kvs_queueslot_arrive(slot, priority, position, position);
+	LWLockRelease(slot->lock);
+}
+
+void
+kvs_queueslot_verified(KvsQueue *queue, int64 pause)
+{
+	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
+
+	slot->verify_at = DT_NOEND;
+	slot->verify_pause = Max(pause, VERIFY_PAUSE);
 	LWLockRelease(slot->lock);
 }
 

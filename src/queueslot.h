@@ -52,6 +52,8 @@ typedef struct KvsQueueSlot
 	Oid			relid;
 	uint64		generation;		/* how often the place was given away */
 	TimestampTz used_at;		/* for choosing whose place is taken; roughly */
+	TimestampTz verify_at;		/* when the worker is to look below the heads; DT_NOEND: they have not moved since it did */
+	int64		verify_pause;	/* milliseconds */
 
 	/* Per priority: nothing deliverable is below the head that is not on a list; nothing at all is there if it is not "filled". */
 	KvsPosition heads[KVS_PRIORITIES];
@@ -147,6 +149,12 @@ extern void kvs_queueslot_advance(KvsQueue *queue, KvsHeadScan *scan, KvsPositio
 
 /* All of a late range below "reached" is dead or leased.  The range goes when it is empty. */
 extern void kvs_queueslot_advance_late(KvsQueue *queue, const KvsLateRange *range, KvsPosition reached);
+
+/* Publish an arrival. */
+extern void kvs_queueslot_announce(KvsQueue *queue, int priority, KvsPosition position);
+
+/* The worker has looked below the heads, and is to look again after so many milliseconds if they move. */
+extern void kvs_queueslot_verified(KvsQueue *queue, int64 pause);
 
 extern void kvs_queueslot_request_shmem(void);
 extern void kvs_queueslot_startup_shmem(void);

@@ -1,9 +1,10 @@
 /*
  * workerqueue.c
- *		The worker's task of ending leases that have lapsed.
+ *		The worker's task of looking after queues.
  *
- * Each queue of this database that is in shared memory is asked when it has something due.  What is due is ended in short transactions, as a failed attempt of the
- * message.  A queue whose table is gone is forgotten, with its leases.
+ * Each queue of this database that is in shared memory is asked when it has something due: a lease has lapsed, which is ended in a short transaction, as a
+ * failed attempt of its message; or its heads have moved for a while, so that they are verified (verify.c).  A queue whose table is gone is forgotten, with its
+ * leases.
  */
 #include "postgres.h"
 
@@ -16,21 +17,33 @@
 #include "guc.h"
 #include "lapse.h"
 #include "queueslot.h"
+#include "verify.h"
 #include "worker.h"
 
 /* Leases ended in one transaction. */
 #define BATCH		100
 
-/* Of the i-th place: when it has something due, and whose it is. */
-static TimestampTz
-read_due(int i, Oid *relid)
+/* Verifying takes at most one part in so many of the worker's time. */
+#define VERIFY_SHARE	100
+
+/* Of the i-th place: whose it is, and when something is due. */
+typedef struct Due
 {
-	KvsQueueSlot *slot = kvs_queueslot_lock_nth(i, relid);
-	TimestampTz due;
+	Oid			relid;
+	TimestampTz lapse;
+	TimestampTz verify;
+} Due;
+
+static Due
+read_due(int i)
+{
+	Due			due = {InvalidOid, DT_NOEND, DT_NOEND};
+	KvsQueueSlot *slot = kvs_queueslot_lock_nth(i, &due.relid);
 
 	if (slot == NULL)
-		return DT_NOEND;
-	due = kvs_lease_next_due(slot);
+		return due;
+	due.lapse = kvs_lease_next_due(slot);
+	due.verify = slot->verify_at;
 	LWLockRelease(slot->lock);
 	return due;
 }
@@ -39,32 +52,47 @@ static TimestampTz
 queue_next(void)
 {
 	TimestampTz next = DT_NOEND;
-	Oid			relid;
 
 	for (int i = 0; i < kvs_guc_max_queues; i++)
-		next = Min(next, read_due(i, &relid));
+	{
+		Due			due = read_due(i);
+
+		next = Min(next, Min(due.lapse, due.verify));
+	}
 	return next;
 }
 
-/* In a transaction: end a batch of leases of a queue; false: not now. */
-static bool
-end_leases(Oid relid, TimestampTz now)
+/* What takes long is not done often. */
+static void
+verify(KvsReader *reader)
 {
-	KvsReader reader;
+	TimestampTz start = GetCurrentTimestamp();
+
+	if (kvs_verify_queue(reader))
+		kvs_queueslot_verified(reader->queue, VERIFY_SHARE * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()));
+}
+
+/* In a transaction: do what is due in a queue; false: not now. */
+static bool
+look_after(const Due *due, TimestampTz now)
+{
+	KvsReader	reader;
 	Relation	rel;
 	KvsQueue   *queue;
 
 	/* who drops or rewrites the table need not wait for us, nor we for him */
-	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+	if (!ConditionalLockRelationOid(due->relid, RowExclusiveLock))
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	queue = kvs_queue_open_relid(relid, RowExclusiveLock, &rel);
+	queue = kvs_queue_open_relid(due->relid, RowExclusiveLock, &rel);
 	if (queue == NULL)
-		kvs_queueslot_forget(relid);
+		kvs_queueslot_forget(due->relid);
 	else
 	{
 		kvs_reader_begin(&reader, queue, rel);
 		kvs_lapse_end(&reader, now, BATCH);
+		if (due->verify <= now)
+			verify(&reader);
 		kvs_reader_end(&reader);
 		table_close(rel, NoLock);
 	}
@@ -81,16 +109,16 @@ queue_step(void)
 
 	for (int i = 0; i < kvs_guc_max_queues; i++)
 	{
-		Oid			relid;
+		Due			due = read_due(i);
 
-		if (read_due(i, &relid) > now)
+		if (Min(due.lapse, due.verify) > now)
 			continue;
 		if (kvs_worker_is_in_the_way())
 			break;
 		PG_TRY();
 		{
-			kvs_worker_begin("ending leases");
-			any |= end_leases(relid, now);
+			kvs_worker_begin("looking after queues");
+			any |= look_after(&due, now);
 			kvs_worker_commit();
 		}
 		PG_CATCH();

@@ -1,0 +1,114 @@
+/*
+ * verify.c
+ *		Looking for messages that no dequeue would find.
+ *
+ * If a rule of queueslot.c were broken, a message would lie below the head, on no list and with no lease, and would never be delivered.  So now and then the worker reads
+ * the index from its bottom up to the head, and compares.  What it finds may be a message that has become visible and is published in the next
+ * microseconds, so it looks again a second later.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "testing.h"
+#include "verify.h"
+#include "worker.h"
+
+/* Found in one look, at most; the next look finds the others. */
+#define MAX_SUSPECTS	16
+
+#define LOOK_AGAIN		1000	/* milliseconds */
+
+/* Entries read between two questions whether somebody wants the database. */
+#define PATIENCE		10000
+
+typedef struct Verification
+{
+	KvsReader  *reader;
+	KvsSurvey	survey;
+	int			nsuspects;
+	KvsMessageRef suspects[MAX_SUSPECTS];
+} Verification;
+
+/* Would a dequeue find it? */
+static bool
+is_findable(const Verification *verification, const KvsMessageRef *message)
+{
+	const KvsSurvey *survey = &verification->survey;
+	KvsPosition position = {message->ready_at, message->id};
+
+	if (kvs_position_compare(position, survey->heads[message->priority].start) >= 0)
+		return true;
+	for (int i = 0; i < survey->nlate; i++)
+		if (survey->late[i].priority == message->priority &&
+			kvs_position_compare(position, survey->late[i].low) >= 0 &&
+			kvs_position_compare(position, survey->late[i].high) <= 0)
+			return true;
+	return kvs_lease_is_known(verification->reader->queue, message->id);
+}
+
+static bool
+look(Verification *verification, int priority)
+{
+	KvsReader  *reader = verification->reader;
+	KvsPosition head = verification->survey.heads[priority].start;
+	KvsPosition position;
+	int64		count = 0;
+
+	kvs_reader_scan(reader, priority, (KvsPosition) {DT_NOBEGIN, PG_INT64_MIN});
+	while (verification->nsuspects < MAX_SUSPECTS && kvs_reader_next(reader, &position) &&
+		   kvs_position_compare(position, head) < 0)
+	{
+		KvsMessageRef *message = &verification->suspects[verification->nsuspects];
+
+		CHECK_FOR_INTERRUPTS();
+		if (++count % PATIENCE == 0 && kvs_worker_is_in_the_way())
+			return false;
+		*message = (KvsMessageRef) {0};
+		if (kvs_reader_see(reader, message) && !is_findable(verification, message))
+			verification->nsuspects++;
+	}
+	return true;
+}
+
+static void
+judge(Verification *verification)
+{
+	KvsQueue   *queue = verification->reader->queue;
+
+	kvs_queueslot_survey(queue, GetCurrentTimestamp(), &verification->survey);
+	for (int i = 0; i < verification->nsuspects; i++)
+	{
+		KvsMessageRef *message = &verification->suspects[i];
+		KvsPosition position;
+
+		if (!kvs_reader_fetch(verification->reader, message) || is_findable(verification, message))
+			continue;
+		position = (KvsPosition) {message->ready_at, message->id};
+		kvs_queueslot_announce(queue, message->priority, position);
+		ereport(LOG,
+				(errmsg("kvstore: message %lld of queue \"%s\" would not have been delivered", (long long) message->id, queue->name),
+				 errdetail("Its priority is %d; it has become ready at %s.", message->priority,
+						   timestamptz_to_str(message->ready_at)),
+				 errhint("It is delivered now.  This is a bug in kvstore, please report it.")));
+	}
+}
+
+bool
+kvs_verify_queue(KvsReader *reader)
+{
+	Verification verification = {.reader = reader};
+
+	kvs_queueslot_survey(reader->queue, GetCurrentTimestamp(), &verification.survey);
+	for (int priority = 0; priority <= KVS_MAX_PRIORITY; priority++)
+		if (!look(&verification, priority))
+			return false;
+	if (verification.nsuspects > 0)
+	{
+		kvs_worker_wait(LOOK_AGAIN);
+		judge(&verification);
+	}
+	return true;
+}

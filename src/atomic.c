@@ -26,6 +26,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "change.h"
 #include "check.h"
 #include "entry.h"
 #include "errors.h"
@@ -290,6 +291,7 @@ write_keys(Atomic *atomic)
 	int			written_count = 0;
 	int			deleted_count = 0;
 	KvsStamp	stamp = atomic_stamp(atomic);
+	int64		number = stamp.number;
 
 	for (int i = 0; i < atomic->key_count; i++)
 	{
@@ -308,12 +310,14 @@ write_keys(Atomic *atomic)
 	if (entry_count > 0)
 		kvs_store_put_sorted(atomic->store, entries, entry_count, stamp, &atomic->outdated);
 	if (deleted_count > 0)
-		kvs_store_delete_sorted(atomic->store, deleted, deleted_count, atomic->now);
+		kvs_store_delete_sorted(atomic->store, deleted, deleted_count, atomic->now, stamp.number);
 	kvs_stats_add(atomic->store->stat, KVS_COUNT_SETS, written_count);
 	kvs_stats_add(atomic->store->stat, KVS_COUNT_DELETES, deleted_count);
 	if (unlikely(atomic->outdated))
-		return kvs_store_restamp(atomic->store, written, written_count);
-	return stamp.number;
+		number = kvs_store_restamp(atomic->store, written, written_count);
+	for (int i = 0; i < written_count; i++)
+		kvs_change_note_datum(atomic->store->relid, KVS_FEED_SET, number, written[i]);
+	return number;
 }
 
 /* ---- SQL ---- */

@@ -23,48 +23,6 @@
 
 /* ---- Arguments ---- */
 
-/* A text[] of keys, none NULL; returns how many. */
-static int
-read_text_keys(FunctionCallInfo fcinfo, int arg, Datum **keys)
-{
-	Datum	   *texts;
-	bool	   *nulls;
-	int			count;
-	KvsKey		key;
-
-	if (PG_ARGISNULL(arg))
-		kvs_entry_null_argument("keys");
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(arg), TEXTOID, -1, false, TYPALIGN_INT, &texts, &nulls, &count);
-	*keys = palloc(sizeof(Datum) * Max(count, 1));
-	for (int i = 0; i < count; i++)
-	{
-		if (nulls[i])
-			kvs_entry_null_argument("key");
-		kvs_key_from_text(&key, DatumGetTextPP(texts[i]));
-		(*keys)[i] = kvs_key_make_datum(KvsKeyBytes(&key), key.size);
-	}
-	return count;
-}
-
-/* A jsonb array of keys; returns how many. */
-static int
-read_path_keys(FunctionCallInfo fcinfo, int arg, Datum **keys)
-{
-	Jsonb	   *array;
-	KvsKeyIterator iterator;
-	KvsKey		key;
-	int			count = 0;
-
-	if (PG_ARGISNULL(arg))
-		kvs_entry_null_argument("keys");
-	array = PG_GETARG_JSONB_P(arg);
-	kvs_entry_iterate_keys(&iterator, array, "keys");
-	*keys = palloc(sizeof(Datum) * Max(JB_ROOT_COUNT(array), 1));
-	while (kvs_entry_next_key(&iterator, &key))
-		(*keys)[count++] = kvs_key_make_datum(KvsKeyBytes(&key), key.size);
-	return count;
-}
-
 static int
 read_array_values(FunctionCallInfo fcinfo, int arg, Datum **values)
 {
@@ -115,7 +73,7 @@ set_many(FunctionCallInfo fcinfo, KvsForm form)
 	TimestampTz expires_at = kvs_entry_expiry_args(fcinfo, 2, 3, now, &given);
 	Datum	   *keys;
 	Datum	   *values;
-	int			count = form == KVS_FORM_TEXT ? read_text_keys(fcinfo, 0, &keys) : read_path_keys(fcinfo, 0, &keys);
+	int			count = form == KVS_FORM_TEXT ? kvs_entry_text_keys_arg(fcinfo, 0, &keys) : kvs_entry_path_keys_arg(fcinfo, 0, &keys);
 	int			value_count = form == KVS_FORM_TEXT ? read_array_values(fcinfo, 1, &values) : read_json_values(fcinfo, 1, &values);
 	KvsEntry   *entries;
 	int64		versionstamp;
@@ -150,11 +108,11 @@ delete_many(FunctionCallInfo fcinfo, KvsForm form)
 {
 	KvsStore   *store = kvs_entry_open_for_write(fcinfo, 1, "kv_delete_many()");
 	Datum	   *keys;
-	int			count = form == KVS_FORM_TEXT ? read_text_keys(fcinfo, 0, &keys) : read_path_keys(fcinfo, 0, &keys);
+	int			count = form == KVS_FORM_TEXT ? kvs_entry_text_keys_arg(fcinfo, 0, &keys) : kvs_entry_path_keys_arg(fcinfo, 0, &keys);
 	int64		deleted;
 
 	kvs_progress_begin(KVS_COMMAND_DELETE_MANY, store->relid, count);
-	deleted = kvs_store_delete_sorted(store, keys, count, GetCurrentTimestamp());
+	deleted = kvs_store_delete_sorted(store, keys, count, GetCurrentTimestamp(), 0);
 	kvs_progress_end();
 	kvs_stats_add(store->stat, KVS_COUNT_DELETES, deleted);
 	PG_RETURN_INT64(deleted);

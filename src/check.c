@@ -48,6 +48,7 @@
 #include "check.h"
 #include "compat.h"
 #include "direct.h"
+#include "guard.h"
 #include "shmem.h"
 
 /* Our place among advisory locks, where PostgreSQL uses 1 and 2; seen as objsubid in pg_locks. */
@@ -204,7 +205,7 @@ hold_absence_by_row(KvsStore *store, const KvsKey *key)
 {
 	Relation	rel = table_open(store->relid, NoLock);
 	TupleConstr *constraints = RelationGetDescr(rel)->constr;
-	bool		plain = rel->trigdesc == NULL || rel->trigdesc->numtriggers <= 2;
+	bool		plain = rel->trigdesc == NULL || rel->trigdesc->numtriggers <= KVS_GUARD_TRIGGERS;
 
 	if (constraints != NULL && constraints->num_check > 0)
 		plain = false;

@@ -112,4 +112,7 @@ typedef bool KvsCompatUpdateIndexes;
 #define kvs_compat_wait_event(name) (PG_WAIT_EXTENSION)
 #endif
 
+/* Its header, libpq/libpq.h, wants those of GSSAPI, which the server's development package does not bring along. */
+extern bool pq_check_connection(void);
+
 #endif							/* KVS_COMPAT_H */

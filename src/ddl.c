@@ -19,9 +19,11 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "change.h"
 #include "ddlcommon.h"
 #include "entry.h"
 #include "expiry.h"
+#include "guard.h"
 #include "guc.h"
 
 /* Settings as given to create and alter: SQL NULL is "not given". */
@@ -122,6 +124,9 @@ create_table(const char *name, bool unlogged)
 						 "USING heap WITH (fillfactor = 90)",
 						 unlogged ? "UNLOGGED" : "", name, schema));
 	kvs_ddl_create_guard("s_", name);
+	kvs_ddl_run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_AFTER " AFTER INSERT OR UPDATE OR DELETE ON kvstore.s_%s "
+								 "FOR EACH ROW EXECUTE FUNCTION kvstore.guard()", name));
+	kvs_ddl_run_utility(psprintf("ALTER TABLE kvstore.s_%s ENABLE ALWAYS TRIGGER " KVS_GUARD_AFTER, name));
 	kvs_ddl_run_utility(psprintf("CREATE VIEW kvstore.v_%s WITH (security_invoker) AS "
 						 "SELECT key, value, bytes, CASE WHEN kind OPERATOR(pg_catalog.=) 'b' THEN 'bytes' "
 						 "WHEN kind OPERATOR(pg_catalog.=) 'u' THEN 'u64' ELSE 'json' END AS kind, "
@@ -129,6 +134,13 @@ create_table(const char *name, bool unlogged)
 						 "WHERE expires_at IS NULL OR expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()", name, name));
 	/* with security_invoker the rights on the table decide */
 	kvs_ddl_run_utility(psprintf("GRANT SELECT ON kvstore.v_%s TO PUBLIC", name));
+}
+
+/* Who followed another store of this name has to list this one. */
+static void
+note_new_store(const char *name)
+{
+	kvs_change_note_lost(kvs_catalog_find_table("s_", name));
 }
 
 /* As for GRANT; no possible name needs quotes. */
@@ -160,6 +172,7 @@ kvstore_create_store(PG_FUNCTION_ARGS)
 	SPI_connect();
 	create_table(name, unlogged);
 	SPI_finish();
+	note_new_store(name);
 
 	/* Dropped by hand, a store leaves its settings behind: they are not the new one's. */
 	delete_settings(name);

@@ -93,8 +93,8 @@ kvs_ddl_create_guard(const char *prefix, const char *name)
 
 	kvs_ddl_run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE ON %s "
 								 "FOR EACH ROW EXECUTE FUNCTION kvstore.guard()", table));
-	kvs_ddl_run_utility(psprintf("CREATE TRIGGER kvstore_guard_truncate BEFORE TRUNCATE ON %s "
+	kvs_ddl_run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_TRUNCATE " BEFORE TRUNCATE ON %s "
 								 "FOR EACH STATEMENT EXECUTE FUNCTION kvstore.guard()", table));
 	kvs_ddl_run_utility(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " KVS_GUARD_TRIGGER ", "
-								 "ENABLE ALWAYS TRIGGER kvstore_guard_truncate", table));
+								 "ENABLE ALWAYS TRIGGER " KVS_GUARD_TRUNCATE, table));
 }

@@ -10,6 +10,7 @@
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
@@ -177,6 +178,46 @@ kvs_entry_next_key(KvsKeyIterator *iterator, KvsKey *key)
 	kvs_key_from_jsonb_value(key, &value);
 	kvs_entry_check_key(key);
 	return true;
+}
+
+int
+kvs_entry_text_keys_arg(FunctionCallInfo fcinfo, int arg, Datum **keys)
+{
+	Datum	   *texts;
+	bool	   *nulls;
+	int			count;
+	KvsKey		key;
+
+	if (PG_ARGISNULL(arg))
+		kvs_entry_null_argument("keys");
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(arg), TEXTOID, -1, false, TYPALIGN_INT, &texts, &nulls, &count);
+	*keys = palloc(sizeof(Datum) * Max(count, 1));
+	for (int i = 0; i < count; i++)
+	{
+		if (nulls[i])
+			kvs_entry_null_argument("key");
+		kvs_key_from_text(&key, DatumGetTextPP(texts[i]));
+		(*keys)[i] = kvs_key_make_datum(KvsKeyBytes(&key), key.size);
+	}
+	return count;
+}
+
+int
+kvs_entry_path_keys_arg(FunctionCallInfo fcinfo, int arg, Datum **keys)
+{
+	Jsonb	   *array;
+	KvsKeyIterator iterator;
+	KvsKey		key;
+	int			count = 0;
+
+	if (PG_ARGISNULL(arg))
+		kvs_entry_null_argument("keys");
+	array = PG_GETARG_JSONB_P(arg);
+	kvs_entry_iterate_keys(&iterator, array, "keys");
+	*keys = palloc(sizeof(Datum) * Max(JB_ROOT_COUNT(array), 1));
+	while (kvs_entry_next_key(&iterator, &key))
+		(*keys)[count++] = kvs_key_make_datum(KvsKeyBytes(&key), key.size);
+	return count;
 }
 
 /* ---- Results ---- */

@@ -79,6 +79,10 @@ extern void kvs_entry_iterate_keys(KvsKeyIterator *iterator, Jsonb *keys, const 
 /* The next key; false at the end.  22023 for an element that is no key. */
 extern bool kvs_entry_next_key(KvsKeyIterator *iterator, KvsKey *key);
 
+/* Keys in an array, as text[] or jsonb; returns how many.  22004, 22023 for what is no key. */
+extern int	kvs_entry_text_keys_arg(FunctionCallInfo fcinfo, int arg, Datum **keys);
+extern int	kvs_entry_path_keys_arg(FunctionCallInfo fcinfo, int arg, Datum **keys);
+
 /* How many bytes of a string to show in a message: whole characters, at most 100 bytes. */
 extern int	kvs_entry_shown_size(const char *str, int len);
 

@@ -28,6 +28,7 @@
 
 #include "arrival.h"
 #include "catalog.h"
+#include "change.h"
 #include "compat.h"
 #include "expiry.h"
 #include "guard.h"
@@ -118,6 +119,84 @@ note_deletion(Relation rel, HeapTuple tuple)
 		return;
 	kvs_key_from_datum(&key, datum);
 	kvs_stamp_note_deletion(RelationGetRelid(rel), KvsKeyBytes(&key), key.size);
+}
+
+/* ---- After a row was written: those who watch ---- */
+
+static bool
+read_row(Relation rel, HeapTuple tuple, KvsKey *key, int64 *versionstamp)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	bool		isnull;
+	Datum		datum = heap_getattr(tuple, COLUMN_KEY, desc, &isnull);
+
+	if (isnull)
+		return false;
+	kvs_key_from_datum(key, datum);
+	datum = heap_getattr(tuple, COLUMN_VERSIONSTAMP, desc, &isnull);
+	*versionstamp = isnull ? 0 : DatumGetInt64(datum);
+	return true;
+}
+
+/* A number for the deletion, then the word to those who may write the key anew (stamp.c). */
+static void
+note_deleted_row(Relation rel, HeapTuple tuple)
+{
+	Oid			relid = RelationGetRelid(rel);
+	KvsKey		key;
+	int64		versionstamp;
+	int64		number = 0;
+
+	if (!read_row(rel, tuple, &key, &versionstamp))
+		return;
+	kvs_change_note(relid, KVS_FEED_DELETE, kvs_change_deletion_stamp(versionstamp, &number), KvsKeyBytes(&key), key.size);
+	kvs_stamp_note_deletion(relid, KvsKeyBytes(&key), key.size);
+}
+
+/* "flags": KVS_FEED_BROUGHT if the number may be one that the row brought along. */
+static void
+note_written_row(Relation rel, HeapTuple tuple, uint8 flags)
+{
+	KvsKey		key;
+	int64		versionstamp;
+
+	if (read_row(rel, tuple, &key, &versionstamp))
+		kvs_change_note_more(RelationGetRelid(rel), KVS_FEED_SET, flags, versionstamp, KvsKeyBytes(&key), key.size);
+}
+
+static bool
+same_key(Relation rel, HeapTuple old, HeapTuple new)
+{
+	KvsKey		a;
+	KvsKey		b;
+	int64		versionstamp;
+
+	return read_row(rel, old, &a, &versionstamp) && read_row(rel, new, &b, &versionstamp) && a.size == b.size &&
+		memcmp(KvsKeyBytes(&a), KvsKeyBytes(&b), a.size) == 0;
+}
+
+static void
+guard_after_row(TriggerData *data)
+{
+	Relation	rel = data->tg_relation;
+	HeapTuple	old = data->tg_trigtuple;
+
+	if (!kvs_change_active || !is_ours(rel) || kvs_queue_is_named(rel))
+		return;
+	/* an earlier trigger of the same statement may have altered the table */
+	kvs_catalog_check_store_shape(rel);
+	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
+		note_written_row(rel, old, KVS_FEED_BROUGHT);
+	else if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+		note_deleted_row(rel, old);
+	else
+	{
+		bool		renamed = !same_key(rel, old, data->tg_newtuple);
+
+		if (renamed)
+			note_deleted_row(rel, old);
+		note_written_row(rel, data->tg_newtuple, renamed ? KVS_FEED_BROUGHT : 0);
+	}
 }
 
 /* The row is not yet anywhere: the expiry map learns only that the table has it. */
@@ -260,12 +339,12 @@ guard_row(TriggerData *data)
 
 /* ---- Our own statements ---- */
 
-/* Does any trigger of the list fire before each row for this event? */
+/* Does any trigger of the list fire before, or after, each row for this event? */
 static bool
-has_before_row(const TriggerDesc *desc, int16 event)
+has_row_trigger(const TriggerDesc *desc, int16 timing, int16 event)
 {
 	for (int i = 0; i < desc->numtriggers; i++)
-		if (TRIGGER_TYPE_MATCHES(desc->triggers[i].tgtype, TRIGGER_TYPE_ROW, TRIGGER_TYPE_BEFORE, event))
+		if (TRIGGER_TYPE_MATCHES(desc->triggers[i].tgtype, TRIGGER_TYPE_ROW, timing, event))
 			return true;
 	return false;
 }
@@ -277,12 +356,15 @@ remove_guard(TriggerDesc *desc)
 	int			left = 0;
 
 	for (int i = 0; i < desc->numtriggers; i++)
-		if (strcmp(desc->triggers[i].tgname, KVS_GUARD_TRIGGER) != 0)
+		if (!kvs_guard_is_own(desc->triggers[i].tgname))
 			desc->triggers[left++] = desc->triggers[i];
 	desc->numtriggers = left;
-	desc->trig_insert_before_row = has_before_row(desc, TRIGGER_TYPE_INSERT);
-	desc->trig_update_before_row = has_before_row(desc, TRIGGER_TYPE_UPDATE);
-	desc->trig_delete_before_row = has_before_row(desc, TRIGGER_TYPE_DELETE);
+	desc->trig_insert_before_row = has_row_trigger(desc, TRIGGER_TYPE_BEFORE, TRIGGER_TYPE_INSERT);
+	desc->trig_update_before_row = has_row_trigger(desc, TRIGGER_TYPE_BEFORE, TRIGGER_TYPE_UPDATE);
+	desc->trig_delete_before_row = has_row_trigger(desc, TRIGGER_TYPE_BEFORE, TRIGGER_TYPE_DELETE);
+	desc->trig_insert_after_row = has_row_trigger(desc, TRIGGER_TYPE_AFTER, TRIGGER_TYPE_INSERT);
+	desc->trig_update_after_row = has_row_trigger(desc, TRIGGER_TYPE_AFTER, TRIGGER_TYPE_UPDATE);
+	desc->trig_delete_after_row = has_row_trigger(desc, TRIGGER_TYPE_AFTER, TRIGGER_TYPE_DELETE);
 }
 
 static void
@@ -337,19 +419,30 @@ kvstore_guard(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BEFORE(data->tg_event))
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		(!TRIGGER_FIRED_BEFORE(data->tg_event) && !(TRIGGER_FIRED_AFTER(data->tg_event) && TRIGGER_FIRED_FOR_ROW(data->tg_event))))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("kvstore.guard() must be called as a BEFORE trigger")));
+				 errmsg("kvstore.guard() must be called as a BEFORE trigger or for each row")));
+	if (TRIGGER_FIRED_AFTER(data->tg_event))
+	{
+		guard_after_row(data);
+		return PointerGetDatum(NULL);
+	}
 	if (TRIGGER_FIRED_FOR_ROW(data->tg_event))
 		return PointerGetDatum(guard_row(data));
 
 	/* TRUNCATE */
 	if (is_ours(data->tg_relation))
 	{
+		int64		number = 0;
+
 		check_owner(data->tg_relation);
-		if (!kvs_queue_is_named(data->tg_relation))
-			kvs_stamp_note_deletion_of_all();
+		if (kvs_queue_is_named(data->tg_relation))
+			return PointerGetDatum(NULL);
+		number = kvs_change_deletion_stamp(0, &number);
+		kvs_change_note(RelationGetRelid(data->tg_relation), KVS_FEED_CLEAR, number, "", 0);
+		kvs_stamp_note_deletion_of_all();
 	}
 	return PointerGetDatum(NULL);
 }

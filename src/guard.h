@@ -4,8 +4,18 @@
 
 #include "postgres.h"
 
-/* Name of the trigger for rows on every store. */
+/* The triggers on every store: before and after each row, and before TRUNCATE.  Queues do without the second. */
 #define KVS_GUARD_TRIGGER	"kvstore_guard"
+#define KVS_GUARD_AFTER		"kvstore_guard_after"
+#define KVS_GUARD_TRUNCATE	"kvstore_guard_truncate"
+#define KVS_GUARD_TRIGGERS	3
+
+/* Is a trigger of this name ours? */
+static inline bool
+kvs_guard_is_own(const char *name)
+{
+	return strcmp(name, KVS_GUARD_TRIGGER) == 0 || strcmp(name, KVS_GUARD_AFTER) == 0 || strcmp(name, KVS_GUARD_TRUNCATE) == 0;
+}
 
 /*
  * Let the next statement that this backend starts write the table without the guard.  One statement only: what a user's trigger does inside it is

@@ -14,6 +14,9 @@
 
 int			kvs_guc_max_value_size = KVS_DEFAULT_VALUE_SIZE;
 int			kvs_guc_row_map_size = 16 * 1024;
+int			kvs_guc_feed_size = KVS_DEFAULT_FEED_SIZE;
+int			kvs_guc_max_waiters = KVS_DEFAULT_MAX_WAITERS;
+int			kvs_guc_fallback_poll = KVS_DEFAULT_FALLBACK_POLL;
 int			kvs_guc_expiry_slots = KVS_DEFAULT_EXPIRY_SLOTS;
 int			kvs_guc_sweep_batch = KVS_DEFAULT_SWEEP_BATCH;
 int			kvs_guc_log_sweep = KVS_DEFAULT_LOG_SWEEP;
@@ -66,7 +69,31 @@ kvs_guc_init(void)
 								KVS_DEFAULT_QUEUES, 1, KVS_MAX_QUEUES,
 								PGC_POSTMASTER, 0,
 								NULL, NULL, NULL);
+
+		DefineCustomIntVariable("kvstore.feed_size",
+								"Memory in which recent changes are kept for those who follow them, all databases together.",
+								NULL,
+								&kvs_guc_feed_size,
+								KVS_DEFAULT_FEED_SIZE, KVS_MIN_FEED_SIZE, KVS_MAX_FEED_SIZE,
+								PGC_POSTMASTER, GUC_UNIT_KB,
+								NULL, NULL, NULL);
+
+		DefineCustomIntVariable("kvstore.max_waiters",
+								"Sessions that can wait for changes or messages at once.",
+								NULL,
+								&kvs_guc_max_waiters,
+								KVS_DEFAULT_MAX_WAITERS, KVS_MIN_MAX_WAITERS, KVS_MAX_MAX_WAITERS,
+								PGC_POSTMASTER, 0,
+								NULL, NULL, NULL);
 	}
+
+	DefineCustomIntVariable("kvstore.fallback_poll",
+							"How often a session that waits looks again, should it not be woken.",
+							"So soon it also notices that the store was dropped, or its right to read it revoked.",
+							&kvs_guc_fallback_poll,
+							KVS_DEFAULT_FALLBACK_POLL, 10, 60000,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("kvstore.max_leases_per_queue",
 							"Leases held at once of one queue.",

@@ -11,6 +11,25 @@
 /* Largest value, in bytes as stored uncompressed. */
 extern int	kvs_guc_max_value_size;
 
+#define KVS_MIN_FEED_SIZE			256
+#define KVS_DEFAULT_FEED_SIZE		(16 * 1024)
+#define KVS_MAX_FEED_SIZE			(8 * 1024 * 1024)
+
+/* Memory of the feed, in kilobytes. */
+extern int	kvs_guc_feed_size;
+
+#define KVS_MIN_MAX_WAITERS			8
+#define KVS_DEFAULT_MAX_WAITERS		1024
+#define KVS_MAX_MAX_WAITERS			65536
+
+/* Sessions that wait at once. */
+extern int	kvs_guc_max_waiters;
+
+#define KVS_DEFAULT_FALLBACK_POLL	1000
+
+/* A waiter looks again after so many milliseconds. */
+extern int	kvs_guc_fallback_poll;
+
 /* Memory of the row map, in kilobytes. */
 extern int	kvs_guc_row_map_size;
 

@@ -7,6 +7,7 @@
 #include "fmgr.h"
 
 #include "catalog.h"
+#include "change.h"
 #include "check.h"
 #include "expiry.h"
 #include "guard.h"
@@ -35,6 +36,7 @@ _PG_init(void)
 	kvs_check_init();
 	kvs_stats_init();
 	kvs_expiry_init();
+	kvs_change_init();
 	kvs_launcher_init();
 	kvs_list_node_init();
 	kvs_leasexact_init();

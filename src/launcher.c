@@ -38,6 +38,7 @@
 
 #include "compat.h"
 #include "expiry.h"
+#include "feed.h"
 #include "launcher.h"
 #include "stats.h"
 #include "worker.h"
@@ -167,6 +168,7 @@ read_databases(TimestampTz now)
 			continue;
 		kvs_expiry_forget_database(database->oid);
 		kvs_stats_forget_database(database->oid);
+		kvs_feed_forget_database(database->oid);
 		hash_search(databases, &database->oid, HASH_REMOVE, NULL);
 	}
 }

@@ -126,7 +126,7 @@ kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolumns, int nin
 	if (desc->constr != NULL && (desc->constr->num_check > 0 || desc->constr->has_generated_stored))
 		plain = false;
 	for (int i = 0; plain && rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
-		plain = strcmp(rel->trigdesc->triggers[i].tgname, KVS_GUARD_TRIGGER) == 0 ||
+		plain = kvs_guard_is_own(rel->trigdesc->triggers[i].tgname) ||
 			TRIGGER_FOR_TRUNCATE(rel->trigdesc->triggers[i].tgtype);
 	return plain;
 }

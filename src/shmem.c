@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "expiry.h"
+#include "feed.h"
 #include "launcher.h"
 #include "lease.h"
 #include "leasefile.h"
@@ -24,6 +25,7 @@
 #include "shmem.h"
 #include "statefile.h"
 #include "stats.h"
+#include "waiter.h"
 
 KvsShared  *kvs_shared = NULL;
 
@@ -41,6 +43,8 @@ shmem_request(void)
 	kvs_stats_request_shmem();
 	kvs_rowmap_request_shmem();
 	kvs_expiry_request_shmem();
+	kvs_feed_request_shmem();
+	kvs_waiter_request_shmem();
 	kvs_launcher_request_shmem();
 	kvs_queueslot_request_shmem();
 	kvs_lease_request_shmem();
@@ -86,6 +90,8 @@ shmem_startup(void)
 	kvs_stats_startup_shmem();
 	kvs_rowmap_startup_shmem();
 	kvs_expiry_startup_shmem();
+	kvs_feed_startup_shmem();
+	kvs_waiter_startup_shmem();
 	kvs_launcher_startup_shmem();
 	kvs_queueslot_startup_shmem();
 	kvs_lease_startup_shmem();

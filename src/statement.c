@@ -105,7 +105,7 @@ static const Statement statements[KVS_PLAN_END] = {
 		3, {KEY, TIMESTAMPTZOID, INT8OID}, false
 	},
 	[KVS_PLAN_DELETE_MANY] = {
-		"DELETE FROM kvstore.s_%1$s AS t WHERE t.key OPERATOR(%2$s.=) ANY ($1) AND " LIVE("$2") " RETURNING t.key",
+		"DELETE FROM kvstore.s_%1$s AS t WHERE t.key OPERATOR(%2$s.=) ANY ($1) AND " LIVE("$2") " RETURNING t.key, t.versionstamp",
 		2, {KEY_ARRAY, TIMESTAMPTZOID}, false
 	},
 	[KVS_PLAN_DELETE_RANGE] = {
@@ -117,12 +117,13 @@ static const Statement statements[KVS_PLAN_END] = {
 		3, {KEY, KEY, TIMESTAMPTZOID}, false
 	},
 	[KVS_PLAN_EXPIRE] = {
-		"UPDATE kvstore.s_%1$s AS t SET expires_at = $3 WHERE " THIS_KEY " AND " LIVE("$2") " RETURNING " RETURNING_PLACE,
+		"UPDATE kvstore.s_%1$s AS t SET expires_at = $3 WHERE " THIS_KEY " AND " LIVE("$2")
+		" RETURNING t.versionstamp, " RETURNING_PLACE,
 		3, {KEY, TIMESTAMPTZOID, TIMESTAMPTZOID}, true
 	},
 	[KVS_PLAN_EXPIRE_VERSION] = {
 		"UPDATE kvstore.s_%1$s AS t SET expires_at = $3 WHERE " THIS_KEY " AND " LIVE("$2")
-		" AND t.versionstamp " EQ " $4 RETURNING " RETURNING_PLACE,
+		" AND t.versionstamp " EQ " $4 RETURNING t.versionstamp, " RETURNING_PLACE,
 		4, {KEY, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID}, true
 	},
 	[KVS_PLAN_INCREMENT] = {

@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "change.h"
 #include "check.h"
 #include "direct.h"
 #include "errors.h"
@@ -133,6 +134,7 @@ put_by_statement(KvsStore *store, const KvsKey *key, const KvsContent *content, 
 	int			statement = choose_put(write, values);
 	KvsStamp	stamp;
 	Stamped		stamped = {.store = store, .key = key};
+	int64		versionstamp;
 
 	kvs_check_wait(store, KvsKeyDatum(key));
 	stamp = kvs_stamp_take();
@@ -141,7 +143,9 @@ put_by_statement(KvsStore *store, const KvsKey *key, const KvsContent *content, 
 	kvs_statement_set_content(content, write->expires_at, values, nulls);
 	if (kvs_statement_run(store, statement, values, nulls, take_stamp, &stamped) == 0)
 		return 0;
-	return settle_stamp(&stamped, stamp);
+	versionstamp = settle_stamp(&stamped, stamp);
+	kvs_change_note(store->relid, KVS_FEED_SET, versionstamp, KvsKeyBytes(key), key->size);
+	return versionstamp;
 }
 
 int64
@@ -155,6 +159,7 @@ kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, con
 	switch (kvs_direct_change(store, key, change_put, &put))
 	{
 		case KVS_DIRECT_DONE:
+			kvs_change_note(store->relid, KVS_FEED_SET, put.versionstamp, KvsKeyBytes(key), key->size);
 			return put.versionstamp;
 		case KVS_DIRECT_REFUSED:
 			return 0;
@@ -190,8 +195,8 @@ increment_by_statement(KvsStore *store, const KvsKey *key, Numeric by, const Kvs
 	kvs_check_wait(store, KvsKeyDatum(key));
 	stamp = kvs_stamp_take();
 	values[2] = Int64GetDatum(stamp.number);
-	kvs_statement_run(store, KVS_PLAN_INCREMENT, values, nulls, take_number, &stamped);
-	settle_stamp(&stamped, stamp);
+	if (kvs_statement_run(store, KVS_PLAN_INCREMENT, values, nulls, take_number, &stamped) > 0)
+		kvs_change_note(store->relid, KVS_FEED_SET, settle_stamp(&stamped, stamp), KvsKeyBytes(key), key->size);
 	return stamped.number;
 }
 
@@ -202,6 +207,7 @@ typedef struct Increment
 	const KvsContent *initial;	/* what an absent entry becomes */
 	const KvsWrite *write;
 	Numeric		sum;
+	int64		versionstamp;
 } Increment;
 
 static bool
@@ -226,7 +232,8 @@ change_increment(TupleTableSlot *old, Datum *values, bool *nulls, void *arg)
 		values[KVS_COLUMN_VALUE] = content.datum;
 	}
 	increment->sum = kvs_number_of(&content);
-	values[KVS_COLUMN_VERSIONSTAMP] = Int64GetDatum(kvs_stamp_next());
+	increment->versionstamp = kvs_stamp_next();
+	values[KVS_COLUMN_VERSIONSTAMP] = Int64GetDatum(increment->versionstamp);
 	return true;
 }
 
@@ -234,11 +241,12 @@ Numeric
 kvs_store_increment(KvsStore *store, const KvsKey *key, Numeric by, const KvsWrite *write)
 {
 	KvsContent	initial = kvs_number_content(by);
-	Increment	increment = {by, &initial, write, NULL};
+	Increment	increment = {by, &initial, write, NULL, 0};
 
-	if (kvs_direct_change(store, key, change_increment, &increment) == KVS_DIRECT_DONE)
-		return increment.sum;
-	return increment_by_statement(store, key, by, &initial, write);
+	if (kvs_direct_change(store, key, change_increment, &increment) != KVS_DIRECT_DONE)
+		return increment_by_statement(store, key, by, &initial, write);
+	kvs_change_note(store->relid, KVS_FEED_SET, increment.versionstamp, KvsKeyBytes(key), key->size);
+	return increment.sum;
 }
 
 /* ---- Locking ---- */
@@ -343,11 +351,20 @@ kvs_store_delete(KvsStore *store, const KvsKey *key, const KvsWrite *write, KvsC
 		KvsKeyDatum(key), TimestampTzGetDatum(write->now), Int64GetDatum(write->if_version)
 	};
 	int			statement = write->if_version_given ? KVS_PLAN_DELETE_VERSION : KVS_PLAN_DELETE;
+	int64		number = 0;
 
 	if (kvs_statement_run(store, statement, values, NULL, take_content, &sink) == 0)
 		return false;
+	/* the row is locked by now, so a new number is above its own; and it is taken before the deletion is told */
+	kvs_change_note(store->relid, KVS_FEED_DELETE, kvs_change_deletion_stamp(0, &number), KvsKeyBytes(key), key->size);
 	kvs_stamp_note_deletion(store->relid, KvsKeyBytes(key), key->size);
 	return true;
+}
+
+static void
+take_versionstamp(TupleTableSlot *slot, void *arg)
+{
+	*(int64 *) arg = DatumGetInt64(slot->tts_values[0]);
 }
 
 bool
@@ -359,6 +376,10 @@ kvs_store_expire(KvsStore *store, const KvsKey *key, const KvsWrite *write)
 	};
 	bool		nulls[4] = {false, false, write->expires_at == DT_NOEND, false};
 	int			statement = write->if_version_given ? KVS_PLAN_EXPIRE_VERSION : KVS_PLAN_EXPIRE;
+	int64		versionstamp = 0;
 
-	return kvs_statement_run(store, statement, values, nulls, NULL, NULL) > 0;
+	if (kvs_statement_run(store, statement, values, nulls, take_versionstamp, &versionstamp) == 0)
+		return false;
+	kvs_change_note(store->relid, KVS_FEED_TOUCH, versionstamp, KvsKeyBytes(key), key->size);
+	return true;
 }

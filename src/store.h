@@ -94,10 +94,13 @@ extern void kvs_store_remove(KvsStore *store, const KvsKey *key);
 /* Delete a live entry; false if there is none, or not with if_version.  "taken", if not NULL, gets what it held. */
 extern bool kvs_store_delete(KvsStore *store, const KvsKey *key, const KvsWrite *write, KvsContent *taken);
 
-/* Delete the live entries of these keys, sorted, in that order; returns how many. */
-extern int64 kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now);
+/* Delete the live entries of these keys, sorted, in that order; returns how many.  "number": the versionstamp of the deletion, 0: a new one. */
+extern int64 kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now, int64 number);
 
-/* Delete the live entries of [low, high) in key order, "texts_only" plain-string keys only; returns how many. */
+/*
+ * Delete the live entries of [low, high) in key order, "texts_only" plain-string keys only; returns how many.  The range must be that of a prefix, or of all
+ * keys.
+ */
 extern int64 kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only,
 									TimestampTz now);
 

@@ -14,6 +14,7 @@
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 
+#include "change.h"
 #include "check.h"
 #include "direct.h"
 #include "progress.h"
@@ -191,15 +192,20 @@ kvs_store_put_many(KvsStore *store, const KvsEntry *entries, int count)
 {
 	KvsStamp	stamp = kvs_stamp_take();
 	bool		outdated = false;
+	int64		number = stamp.number;
 	Datum	   *keys;
 
 	kvs_store_put_sorted(store, entries, count, stamp, &outdated);
-	if (likely(!outdated))
-		return stamp.number;
-	keys = palloc(sizeof(Datum) * count);
+	if (unlikely(outdated))
+	{
+		keys = palloc(sizeof(Datum) * count);
+		for (int i = 0; i < count; i++)
+			keys[i] = entries[i].key;
+		number = kvs_store_restamp(store, keys, count);
+	}
 	for (int i = 0; i < count; i++)
-		keys[i] = entries[i].key;
-	return kvs_store_restamp(store, keys, count);
+		kvs_change_note_datum(store->relid, KVS_FEED_SET, number, entries[i].key);
+	return number;
 }
 
 bool
@@ -221,14 +227,33 @@ kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp stamp, bool *ou
 
 /* ---- Deleting ---- */
 
+typedef struct Deletion
+{
+	KvsStore   *store;
+	int64		number;			/* of the deletion; 0: none yet */
+} Deletion;
+
+/* A row is deleted: first its number, then the word to those who may write the key anew. */
 static void
 note_deleted(TupleTableSlot *slot, void *arg)
 {
-	KvsStore   *store = (KvsStore *) arg;
+	Deletion   *deletion = (Deletion *) arg;
 	struct varlena *key = PG_DETOAST_DATUM_PACKED(slot->tts_values[0]);
+	int64		number = kvs_change_deletion_stamp(DatumGetInt64(slot->tts_values[1]), &deletion->number);
 
-	kvs_stamp_note_deletion(store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	kvs_change_note(deletion->store->relid, KVS_FEED_DELETE, number, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	kvs_stamp_note_deletion(deletion->store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	kvs_progress_advance();
+}
+
+/* The range is all that is below a prefix, or all there is: its lower end is the prefix and one byte more. */
+static void
+note_range(Oid relid, const KvsKey *low, bool texts_only, int64 number)
+{
+	int			size = low->size - 1;
+
+	kvs_change_note_more(relid, size == 0 ? KVS_FEED_CLEAR : KVS_FEED_DELETE_PREFIX, texts_only ? KVS_FEED_TEXT : 0, number,
+						 KvsKeyBytes(low), size);
 }
 
 static void
@@ -238,13 +263,14 @@ count_deleted(TupleTableSlot *slot, void *arg)
 }
 
 int64
-kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now)
+kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now, int64 number)
 {
 	Datum		values[2] = {
 		make_array(unconstify(Datum *, keys), NULL, count, kvs_catalog_get()->kvkey_type), TimestampTzGetDatum(now)
 	};
+	Deletion	deletion = {store, number};
 
-	return (int64) kvs_statement_run_in_key_order(store, KVS_PLAN_DELETE_MANY, values, note_deleted, store);
+	return (int64) kvs_statement_run_in_key_order(store, KVS_PLAN_DELETE_MANY, values, note_deleted, &deletion);
 }
 
 int64
@@ -252,6 +278,7 @@ kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, b
 {
 	Datum		values[3] = {KvsKeyDatum(low), KvsKeyDatum(high), TimestampTzGetDatum(now)};
 	int64		deleted;
+	int64		number = 0;
 
 	if (kvs_direct_delete_range(store, low, high, texts_only, now, &deleted) != KVS_DIRECT_DONE)
 	{
@@ -260,8 +287,11 @@ kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, b
 														  values, count_deleted, NULL);
 	}
 
+	if (deleted == 0)
+		return 0;
+	if (kvs_change_active)
+		note_range(store->relid, low, texts_only, kvs_change_deletion_stamp(0, &number));
 	/* cheaper than to note each key */
-	if (deleted > 0)
-		kvs_stamp_note_deletion_of_all();
+	kvs_stamp_note_deletion_of_all();
 	return deleted;
 }

@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "change.h"
 #include "compat.h"
 #include "expiry.h"
 #include "guard.h"
@@ -67,7 +68,7 @@ has_other_triggers(Relation rel)
 		Trigger    *trigger = &triggers->triggers[i];
 
 		if (TRIGGER_FOR_DELETE(trigger->tgtype) && trigger->tgenabled != TRIGGER_DISABLED &&
-			strcmp(trigger->tgname, KVS_GUARD_TRIGGER) != 0)
+			!kvs_guard_is_own(trigger->tgname))
 			return true;
 	}
 	return false;
@@ -165,7 +166,10 @@ note_deletion(KvsSweep *sweep)
 	bool		isnull;
 	Datum		datum = slot_getattr(sweep->slot, COLUMN_KEY, &isnull);
 	struct varlena *key = PG_DETOAST_DATUM_PACKED(datum);
+	int64		number = kvs_change_deletion_stamp(DatumGetInt64(sweep->slot->tts_values[COLUMN_VERSIONSTAMP - 1]),
+												   &sweep->number);
 
+	kvs_change_note(RelationGetRelid(sweep->rel), KVS_FEED_EXPIRE, number, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	kvs_stamp_note_deletion(RelationGetRelid(sweep->rel), VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	if (PointerGetDatum(key) != datum)
 		pfree(key);

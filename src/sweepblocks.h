@@ -22,6 +22,7 @@ typedef struct KvsSweep
 	int64		limit;			/* rows that may still be removed */
 	int64		removed;
 	int64		highest;		/* versionstamp of all rows read */
+	int64		number;			/* versionstamp of the deletions, 0: none yet */
 	bool		of_snapshots;	/* a snapshot store: rows have no key and no versionstamp */
 	bool		by_statement;	/* the table has triggers that must run */
 	SPIPlanPtr	plan;			/* for them; there is an SPI connection then */

@@ -1,0 +1,467 @@
+/*
+ * waiter.c
+ *		Sessions that wait for something, and how they are woken.
+ *
+ * A slot in shared memory for each session that waits, kvstore.max_waiters of them.  It has up to KVS_WAIT_TARGETS targets, each in the list of one of
+ * BUCKETS buckets: a key by store and hash, a prefix and a queue by their table.  A bucket has a count that is read without a lock, so that who changes
+ * something for which nobody waits takes none.
+ *
+ * No wake-up is lost: a waiter raises the count and enters the list, then looks; who changes something publishes it, then reads the count; both with a full
+ * barrier between.  One of the two sees the other.
+ *
+ * Waking is in two steps, because a latch is a system call and is not set under a lock: the list of a bucket is read in share mode and
+ * those who are meant are noted in backend memory; when all locks are gone, their latches are set.  A session that has ended meanwhile, or does something else, gets a
+ * needless latch, which does no harm.
+ *
+ * Locks: "free" under lock 0; the targets and the list of a bucket under the lock of that bucket.  A slot belongs to the session that has it: nobody else
+ * writes it but for "woken", an atomic.  Never two of these locks at once.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "guc.h"
+#include "waiter.h"
+
+#define BUCKETS			128
+#define NO_TARGET		(-1)
+
+/* One target in the list of its bucket; its number is slot * KVS_WAIT_TARGETS + n. */
+typedef struct Target
+{
+	KvsWaitTarget what;
+	Oid			database;
+	int			previous;
+	int			next;
+} Target;
+
+typedef struct Slot
+{
+	/* The owner's; read by others while one of the targets is in a list. */
+	Latch	   *latch;
+	int			pid;
+	TimestampTz since;
+	int			ntargets;
+
+	int			next_free;		/* under lock 0 */
+	pg_atomic_uint32 woken;
+	Target		targets[KVS_WAIT_TARGETS];
+} Slot;
+
+typedef struct Bucket
+{
+	LWLock	   *lock;
+	pg_atomic_uint32 count;
+	int			first;
+	int			last;
+} Bucket;
+
+typedef struct Waiters
+{
+	LWLock	   *lock;
+	pg_atomic_uint32 count;		/* targets of all buckets */
+	int			free;
+	Bucket		buckets[BUCKETS];
+	Slot		slots[FLEXIBLE_ARRAY_MEMBER];
+} Waiters;
+
+static Waiters *waiters = NULL;
+static int	my_slot = -1;
+static bool exit_callback_registered = false;
+
+/* Slots whose latches are to be set. */
+static int *chosen = NULL;
+static bool *is_chosen = NULL;
+static int	chosen_count = 0;
+
+static Target *
+target_of(int number)
+{
+	return &waiters->slots[number / KVS_WAIT_TARGETS].targets[number % KVS_WAIT_TARGETS];
+}
+
+static Bucket *
+bucket_of(KvsWaitKind kind, Oid relid, uint64 hash)
+{
+	uint32		mixed = hash_combine(hash_uint32(relid ^ MyDatabaseId), hash_uint32((uint32) kind));
+
+	if (kind == KVS_WAIT_KEY)
+		mixed = hash_combine(mixed, (uint32) hash);
+	return &waiters->buckets[mixed % BUCKETS];
+}
+
+/* ---- Waiters ---- */
+
+static void
+enter_list(int number)
+{
+	Target	   *target = target_of(number);
+	Bucket	   *bucket = bucket_of(target->what.kind, target->what.relid, target->what.hash);
+
+	LWLockAcquire(bucket->lock, LW_EXCLUSIVE);
+	target->next = NO_TARGET;
+	target->previous = bucket->last;
+	if (bucket->last == NO_TARGET)
+		bucket->first = number;
+	else
+		target_of(bucket->last)->next = number;
+	bucket->last = number;
+	pg_atomic_fetch_add_u32(&bucket->count, 1);
+	pg_atomic_fetch_add_u32(&waiters->count, 1);
+	LWLockRelease(bucket->lock);
+}
+
+static void
+leave_list(int number)
+{
+	Target	   *target = target_of(number);
+	Bucket	   *bucket = bucket_of(target->what.kind, target->what.relid, target->what.hash);
+
+	LWLockAcquire(bucket->lock, LW_EXCLUSIVE);
+	if (target->previous == NO_TARGET)
+		bucket->first = target->next;
+	else
+		target_of(target->previous)->next = target->next;
+	if (target->next == NO_TARGET)
+		bucket->last = target->previous;
+	else
+		target_of(target->next)->previous = target->previous;
+	pg_atomic_fetch_sub_u32(&bucket->count, 1);
+	pg_atomic_fetch_sub_u32(&waiters->count, 1);
+	LWLockRelease(bucket->lock);
+}
+
+static void
+waiter_before_exit(int code, Datum arg)
+{
+	kvs_waiter_end();
+}
+
+/* Take a free slot; -1 if there is none. */
+static int
+take_slot(void)
+{
+	int			slot;
+
+	LWLockAcquire(waiters->lock, LW_EXCLUSIVE);
+	slot = waiters->free;
+	if (slot >= 0)
+		waiters->free = waiters->slots[slot].next_free;
+	LWLockRelease(waiters->lock);
+	return slot;
+}
+
+void
+kvs_waiter_begin(const KvsWaitTarget *targets, int count)
+{
+	Slot	   *slot;
+
+	Assert(count <= KVS_WAIT_TARGETS);
+	kvs_waiter_end();
+	if (!exit_callback_registered)
+		before_shmem_exit(waiter_before_exit, (Datum) 0);
+	exit_callback_registered = true;
+	my_slot = take_slot();
+	if (my_slot < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many sessions are waiting"),
+				 errdetail("The limit is %d.", kvs_guc_max_waiters),
+				 errhint("Raise kvstore.max_waiters and restart the server.")));
+	slot = &waiters->slots[my_slot];
+	slot->latch = MyLatch;
+	slot->pid = MyProcPid;
+	slot->since = GetCurrentTimestamp();
+	slot->ntargets = 0;
+	pg_atomic_write_u32(&slot->woken, 0);
+	for (int i = 0; i < count; i++)
+	{
+		slot->targets[i].what = targets[i];
+		slot->targets[i].database = MyDatabaseId;
+		enter_list(my_slot * KVS_WAIT_TARGETS + i);
+		slot->ntargets++;
+	}
+	/* what we look at from now on is read after that */
+	pg_memory_barrier();
+}
+
+void
+kvs_waiter_rearm(void)
+{
+	pg_atomic_exchange_u32(&waiters->slots[my_slot].woken, 0);
+}
+
+bool
+kvs_waiter_is_woken(void)
+{
+	return my_slot >= 0 && pg_atomic_read_u32(&waiters->slots[my_slot].woken) != 0;
+}
+
+void
+kvs_waiter_end(void)
+{
+	Slot	   *slot;
+
+	if (my_slot < 0)
+		return;
+	slot = &waiters->slots[my_slot];
+	while (slot->ntargets > 0)
+		leave_list(my_slot * KVS_WAIT_TARGETS + --slot->ntargets);
+	LWLockAcquire(waiters->lock, LW_EXCLUSIVE);
+	slot->pid = 0;
+	slot->next_free = waiters->free;
+	waiters->free = my_slot;
+	LWLockRelease(waiters->lock);
+	my_slot = -1;
+}
+
+/* ---- Wakers ---- */
+
+void
+kvs_waiter_prepare(void)
+{
+	if (is_chosen != NULL)
+		return;
+	chosen = MemoryContextAlloc(TopMemoryContext, sizeof(int) * kvs_guc_max_waiters);
+	is_chosen = MemoryContextAllocZero(TopMemoryContext, sizeof(bool) * kvs_guc_max_waiters);
+}
+
+bool
+kvs_waiter_any(void)
+{
+	return pg_atomic_read_u32(&waiters->count) != 0;
+}
+
+static void
+choose(int slot)
+{
+	if (is_chosen[slot])
+		return;
+	is_chosen[slot] = true;
+	chosen[chosen_count++] = slot;
+}
+
+/* Does this target wait for a key that begins so? */
+static bool
+is_prefix_of(const KvsWaitTarget *target, const char *key, int size)
+{
+	return size >= target->prefix_size && memcmp(target->prefix, key, target->prefix_size) == 0;
+}
+
+void
+kvs_waiter_wake_key(Oid relid, uint64 hash, const char *key, int size)
+{
+	static const KvsWaitKind kinds[] = {KVS_WAIT_KEY, KVS_WAIT_PREFIX};
+
+	for (Size i = 0; i < lengthof(kinds); i++)
+	{
+		Bucket	   *bucket = bucket_of(kinds[i], relid, hash);
+
+		if (pg_atomic_read_u32(&bucket->count) == 0)
+			continue;
+		LWLockAcquire(bucket->lock, LW_SHARED);
+		for (int n = bucket->first; n != NO_TARGET; n = target_of(n)->next)
+		{
+			const Target *target = target_of(n);
+
+			if (target->what.relid != relid || target->database != MyDatabaseId || target->what.kind != kinds[i])
+				continue;
+			if (kinds[i] == KVS_WAIT_KEY ? target->what.hash == hash : is_prefix_of(&target->what, key, size))
+				choose(n / KVS_WAIT_TARGETS);
+		}
+		LWLockRelease(bucket->lock);
+	}
+}
+
+/* Choose the waiters of all buckets: those of a store or queue, or (InvalidOid) all for a prefix. */
+static void
+choose_everywhere(Oid relid)
+{
+	for (int i = 0; i < BUCKETS; i++)
+	{
+		Bucket	   *bucket = &waiters->buckets[i];
+
+		if (pg_atomic_read_u32(&bucket->count) == 0)
+			continue;
+		LWLockAcquire(bucket->lock, LW_SHARED);
+		for (int n = bucket->first; n != NO_TARGET; n = target_of(n)->next)
+		{
+			const Target *target = target_of(n);
+
+			if (target->database != MyDatabaseId)
+				continue;
+			if (OidIsValid(relid) ? target->what.relid == relid : target->what.kind == KVS_WAIT_PREFIX)
+				choose(n / KVS_WAIT_TARGETS);
+		}
+		LWLockRelease(bucket->lock);
+	}
+}
+
+void
+kvs_waiter_wake_all(Oid relid)
+{
+	choose_everywhere(relid);
+}
+
+void
+kvs_waiter_wake_prefixes(void)
+{
+	choose_everywhere(InvalidOid);
+}
+
+bool
+kvs_waiter_wake_one(Oid relid)
+{
+	Bucket	   *bucket = bucket_of(KVS_WAIT_QUEUE, relid, 0);
+	bool		found = false;
+
+	if (pg_atomic_read_u32(&bucket->count) == 0)
+		return false;
+	LWLockAcquire(bucket->lock, LW_SHARED);
+	for (int n = bucket->first; n != NO_TARGET && !found; n = target_of(n)->next)
+	{
+		const Target *target = target_of(n);
+		uint32		asleep = 0;
+
+		if (target->what.relid != relid || target->database != MyDatabaseId || target->what.kind != KVS_WAIT_QUEUE)
+			continue;
+		found = pg_atomic_compare_exchange_u32(&waiters->slots[n / KVS_WAIT_TARGETS].woken, &asleep, 1);
+		if (found)
+			choose(n / KVS_WAIT_TARGETS);
+	}
+	LWLockRelease(bucket->lock);
+	return found;
+}
+
+void
+kvs_waiter_set_latches(void)
+{
+	while (chosen_count > 0)
+	{
+		int			slot = chosen[--chosen_count];
+		Latch	   *latch = waiters->slots[slot].latch;
+
+		is_chosen[slot] = false;
+		if (latch != NULL)
+			SetLatch(latch);
+	}
+}
+
+/* ---- Initialisation ---- */
+
+static Size
+waiters_size(void)
+{
+	return add_size(offsetof(Waiters, slots), mul_size(sizeof(Slot), kvs_guc_max_waiters));
+}
+
+void
+kvs_waiter_request_shmem(void)
+{
+	RequestAddinShmemSpace(MAXALIGN(waiters_size()));
+	RequestNamedLWLockTranche("kvstore_waiters", BUCKETS + 1);
+}
+
+void
+kvs_waiter_startup_shmem(void)
+{
+	LWLockPadded *locks;
+	bool		found;
+
+	waiters = ShmemInitStruct("kvstore waiters", waiters_size(), &found);
+	if (found)
+		return;
+	memset(waiters, 0, waiters_size());
+	locks = GetNamedLWLockTranche("kvstore_waiters");
+	waiters->lock = &locks[0].lock;
+	pg_atomic_init_u32(&waiters->count, 0);
+	for (int i = 0; i < BUCKETS; i++)
+	{
+		waiters->buckets[i].lock = &locks[i + 1].lock;
+		waiters->buckets[i].first = waiters->buckets[i].last = NO_TARGET;
+		pg_atomic_init_u32(&waiters->buckets[i].count, 0);
+	}
+	waiters->free = 0;
+	for (int i = 0; i < kvs_guc_max_waiters; i++)
+	{
+		pg_atomic_init_u32(&waiters->slots[i].woken, 0);
+		waiters->slots[i].next_free = i + 1 < kvs_guc_max_waiters ? i + 1 : -1;
+	}
+}
+
+/* ---- SQL ---- */
+
+typedef struct WaiterRow
+{
+	int			pid;
+	KvsWaitKind kind;
+	Oid			relid;
+	TimestampTz since;
+} WaiterRow;
+
+/* The targets of this database; "rows" has room for all. */
+static int
+copy_waiters(WaiterRow *rows)
+{
+	int			count = 0;
+
+	for (int i = 0; i < BUCKETS; i++)
+	{
+		Bucket	   *bucket = &waiters->buckets[i];
+
+		LWLockAcquire(bucket->lock, LW_SHARED);
+		for (int n = bucket->first; n != NO_TARGET; n = target_of(n)->next)
+		{
+			const Target *target = target_of(n);
+			const Slot *slot = &waiters->slots[n / KVS_WAIT_TARGETS];
+
+			if (target->database != MyDatabaseId)
+				continue;
+			rows[count].pid = slot->pid;
+			rows[count].kind = target->what.kind;
+			rows[count].relid = target->what.relid;
+			rows[count++].since = slot->since;
+		}
+		LWLockRelease(bucket->lock);
+	}
+	return count;
+}
+
+/* kvstore.waiters(): who waits for what in this database, a row for each key, prefix or queue. */
+PG_FUNCTION_INFO_V1(kvstore_waiters);
+Datum
+kvstore_waiters(PG_FUNCTION_ARGS)
+{
+	static const char *const kinds[] = {"key", "prefix", "queue"};
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	WaiterRow  *rows;
+	int			count;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (waiters == NULL)
+		return (Datum) 0;
+	rows = palloc(sizeof(WaiterRow) * KVS_WAIT_TARGETS * kvs_guc_max_waiters);
+	count = copy_waiters(rows);
+	for (int i = 0; i < count; i++)
+	{
+		Datum		values[4] = {
+			Int32GetDatum(rows[i].pid), CStringGetTextDatum(kinds[rows[i].kind]), ObjectIdGetDatum(rows[i].relid),
+			TimestampTzGetDatum(rows[i].since)
+		};
+		bool		nulls[4] = {false, false, false, false};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,77 @@
+/*
+ * waiter.h
+ *		Sessions that wait for something, and how they are woken.
+ *
+ * Only with shared memory.  A waiter registers, then looks, then sleeps (wait.h); who changes something makes it visible first, then wakes.
+ */
+#ifndef KVS_WAITER_H
+#define KVS_WAITER_H
+
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+/* What a session waits for. */
+typedef enum KvsWaitKind
+{
+	KVS_WAIT_KEY,				/* changes of one key of a store */
+	KVS_WAIT_PREFIX,			/* changes of keys that begin with some bytes */
+	KVS_WAIT_QUEUE				/* a message of a queue */
+} KvsWaitKind;
+
+/* Most things that one session waits for at once; who has more waits for something wider. */
+#define KVS_WAIT_TARGETS		10
+
+/* Bytes of a prefix that are compared before a waiter is woken; what differs only behind them wakes him in vain. */
+#define KVS_WAIT_PREFIX_SIZE	64
+
+typedef struct KvsWaitTarget
+{
+	KvsWaitKind kind;
+	Oid			relid;			/* store or queue, in this database */
+	uint64		hash;			/* KEY */
+	int			prefix_size;	/* PREFIX */
+	char		prefix[KVS_WAIT_PREFIX_SIZE];
+} KvsWaitTarget;
+
+/* ---- Waiters ---- */
+
+/* Register this session; 53400 if kvstore.max_waiters are waiting.  It is registered until kvs_waiter_end(), or its exit. */
+extern void kvs_waiter_begin(const KvsWaitTarget *targets, int count);
+
+/* From now on the session can be chosen (again) by kvs_waiter_wake_one(); before each look. */
+extern void kvs_waiter_rearm(void);
+
+/* Has it been chosen since?  Then a message was meant for it. */
+extern bool kvs_waiter_is_woken(void);
+
+/* No longer; nothing happens if it is not registered. */
+extern void kvs_waiter_end(void);
+
+/* ---- Wakers: what is below runs in transaction callbacks, so it allocates nothing and raises nothing ---- */
+
+/* Memory for the others, before the callback. */
+extern void kvs_waiter_prepare(void);
+
+/* Does anybody wait at all?  What he is to see must be visible before, with a full barrier between. */
+extern bool kvs_waiter_any(void);
+
+/* Choose those who wait for this key, alone or as one of many. */
+extern void kvs_waiter_wake_key(Oid relid, uint64 hash, const char *key, int size);
+
+/* Choose all who wait for this store or queue. */
+extern void kvs_waiter_wake_all(Oid relid);
+
+/* Choose all who wait for any prefix in this database. */
+extern void kvs_waiter_wake_prefixes(void);
+
+/* Choose who has waited longest for this queue and was not chosen yet; false: nobody. */
+extern bool kvs_waiter_wake_one(Oid relid);
+
+/* Set the latches of all who were chosen.  No lock may be held. */
+extern void kvs_waiter_set_latches(void);
+
+extern void kvs_waiter_request_shmem(void);
+extern void kvs_waiter_startup_shmem(void);
+
+#endif							/* KVS_WAITER_H */

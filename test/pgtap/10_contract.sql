@@ -6,7 +6,7 @@ SELECT no_plan();
 CREATE VIEW pg_temp.member_function AS
     SELECT p.oid, p.proname::text AS name, n.nspname::text AS schema, p.provolatile, p.proparallel, p.proisstrict, p.prosecdef, p.proconfig, p.prolang, p.prorettype, p.proretset,
            p.proargnames, p.proargmodes, p.proallargtypes, p.proargtypes::oid[] AS proargtypes,
-           replace(replace(regexp_replace(pg_get_function_arguments(p.oid), '::(text|interval|bigint|jsonb|timestamp with time zone|kvkey)', '', 'g'), 'timestamp with time zone', 'timestamptz'), 'DEFAULT ', '= ') AS arguments,
+           replace(replace(regexp_replace(pg_get_function_arguments(p.oid), '::(text|interval|bigint|jsonb|timestamp with time zone|kvkey)(\[\])?|\mIN ', '', 'g'), 'timestamp with time zone', 'timestamptz'), 'DEFAULT ', '= ') AS arguments,
            replace(pg_get_function_result(p.oid), 'timestamp with time zone', 'timestamptz') AS result
     FROM pg_proc p
     JOIN pg_namespace n ON n.oid = p.pronamespace
@@ -53,6 +53,11 @@ INSERT INTO promised VALUES
     ('kv_snapshot_hashes', $$context text, store text = 'default'$$, 'TABLE(hash text)', 'read'),
     ('kv_snapshot_delete', $$context text, store text = 'default'$$, 'bigint', 'write'),
     ('kv_snapshot_stats', $$context text = NULL, store text = 'default'$$, 'TABLE(item_count bigint, total_size bigint, average_item_size numeric, given_size bigint)', 'read'),
+    ('kv_watch', $$keys text[], versionstamps bigint[] = NULL, wait interval = '00:00:30', store text = 'default'$$, 'TABLE(key text, value jsonb, bytes bytea, kind text, versionstamp bigint, expires_at timestamptz)', 'write'),
+    ('kv_watch_paths', $$keys jsonb, versionstamps bigint[] = NULL, wait interval = '00:00:30', store text = 'default'$$, 'TABLE(key jsonb, value jsonb, bytes bytea, kind text, versionstamp bigint, expires_at timestamptz)', 'write'),
+    ('kv_feed_position', '', 'text', 'write'),
+    ('kv_changes', $$after text, prefix KEY, wait interval = '00:00:00', max_count bigint = 1000, store text = 'default'$$, 'CHANGE', 'write'),
+    ('kv_wait_changes', $$after text, prefix KEY, wait interval = '00:00:30', store text = 'default'$$, NULL, 'write'),
     ('kv_sweep', 'max_count bigint = NULL', 'bigint', 'write'),
     ('kv_maintain', '', 'bigint', 'write'),
     ('kv_version', '', 'text', 'read'),
@@ -67,7 +72,8 @@ INSERT INTO promised VALUES
     ('kv_key_to_json', 'key kvkey', 'jsonb', 'pure');
 UPDATE promised SET result = 'TABLE(context text, hash text, seq bigint, state jsonb, metadata jsonb, created_at timestamptz, expires_at timestamptz)' WHERE result = 'SNAPSHOT';
 CREATE TEMP TABLE expected AS
-    SELECT name, replace(arguments, 'KEY', type) AS arguments, replace(result, 'ROW', format('TABLE(key %s, value jsonb, bytes bytea, kind text, versionstamp bigint, expires_at timestamptz)', shown)) AS result, kind
+    SELECT name, replace(arguments, 'KEY', type) AS arguments, replace(replace(result, 'ROW', format('TABLE(key %s, value jsonb, bytes bytea, kind text, versionstamp bigint, expires_at timestamptz)', shown)),
+        'CHANGE', format('TABLE(feed_position text, operation text, key %s, versionstamp bigint)', shown)) AS result, kind
     FROM promised, (VALUES ('text', 'text'), ('kvkey', 'jsonb')) f(type, shown)
     WHERE type = 'text' OR arguments LIKE '%KEY%';
 
@@ -88,7 +94,7 @@ SELECT is_empty($$SELECT oid::regprocedure FROM pg_temp.member_function WHERE sc
 SELECT is_empty($$SELECT f.oid::regprocedure, t::regtype FROM pg_temp.member_function f, unnest(proargtypes) t WHERE schema = 'public' AND name LIKE 'kv\_%' AND name <> 'kv_key'
     AND t::regtype::text NOT IN ('text', 'text[]', 'jsonb', 'jsonb[]', 'bytea', 'bigint', 'bigint[]', 'numeric', 'boolean', 'timestamp with time zone', 'interval', 'interval[]', 'kvkey')$$, 'arguments are of types that drivers have');
 SELECT is_empty($$SELECT f.oid::regprocedure, t::regtype FROM pg_temp.member_function f, LATERAL (SELECT u.t FROM unnest(proallargtypes, proargmodes) u(t, m) WHERE m = 't' UNION ALL SELECT prorettype WHERE proallargtypes IS NULL) u(t)
-    WHERE schema = 'public' AND name LIKE 'kv\_%' AND name NOT IN ('kv_key', 'kv_key_from_json')
+    WHERE schema = 'public' AND name LIKE 'kv\_%' AND name NOT IN ('kv_key', 'kv_key_from_json') AND result IS NOT NULL
     AND t::regtype::text NOT IN ('text', 'jsonb', 'bytea', 'bigint', 'numeric', 'boolean', 'timestamp with time zone', 'bigint[]')$$, 'and so are results: no interval, composite, void or type of our own');
 SELECT is_empty($$SELECT f.oid::regprocedure FROM pg_temp.member_function f WHERE schema = 'public' AND name LIKE 'kv\_%' AND proretset AND proargmodes IS NULL$$, 'sets are RETURNS TABLE');
 

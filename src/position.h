@@ -1,0 +1,21 @@
+/* position.h: positions in the feed, as text that clients keep. */
+#ifndef KVS_POSITION_H
+#define KVS_POSITION_H
+
+#include "postgres.h"
+
+/* "relid": the store that was followed to there; InvalidOid: none yet. */
+extern text *kvs_position_to_text(uint64 position, Oid relid);
+
+/*
+ * Read it.  22023: it is no position, or of another database; KV003: of another run of the server.
+ */
+extern uint64 kvs_position_from_text(const text *position, Oid *relid);
+
+/* Raise 22023. */
+extern void kvs_position_invalid(void) pg_attribute_noreturn();
+
+/* Raise KV003, and why. */
+extern void kvs_position_lost(const char *why) pg_attribute_noreturn();
+
+#endif							/* KVS_POSITION_H */

@@ -1,0 +1,163 @@
+/*
+ * wait.c
+ *		Waiting inside a function: look, register, look again, sleep.
+ *
+ * Each look is made in a subtransaction that is rolled back, which lets go of the locks that it took: a sleeper holds up no DROP TABLE.  Opening the table anew
+ * each time is also how a DROP and a REVOKE are noticed, after kvstore.fallback_poll at the latest.  That poll also covers what no waker tells
+ * of, such as a client that has gone.
+ *
+ * While it sleeps, a session holds the snapshot of the statement that it is in, if there is one; a procedure can end it before.  Catalog snapshots are
+ * given up here.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "postmaster/interrupt.h"
+#include "storage/latch.h"
+#include "tcop/dest.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "entry.h"
+#include "guc.h"
+#include "wait.h"
+
+TimestampTz
+kvs_wait_deadline(FunctionCallInfo fcinfo, int arg, int seconds)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz result;
+
+	if (PG_ARGISNULL(arg))
+		return now + seconds * USECS_PER_SEC;
+	result = kvs_entry_add_interval(now, PG_GETARG_INTERVAL_P(arg));
+	if (result < now)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("wait must not be negative")));
+	return result;
+}
+
+/* Nobody is there who could be told. */
+static void
+check_client(void)
+{
+	if (MyProcPort == NULL || whereToSendOutput != DestRemote || pq_check_connection())
+		return;
+	whereToSendOutput = DestNone;
+	ereport(FATAL,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg("connection to client lost")));
+}
+
+/* Sleep until the latch is set, at most until then or until the next poll is due. */
+static void
+sleep_until(TimestampTz until)
+{
+	static uint32 wait_event = 0;
+
+	TimestampTz now = GetCurrentTimestamp();
+	long		timeout = kvs_guc_fallback_poll;
+
+	if (until <= now)
+		return;
+	/* rounded up, or we would be back just before */
+	if (until - now < timeout * INT64CONST(1000))
+		timeout = (until - now + 999) / 1000;
+	if (wait_event == 0)
+		wait_event = kvs_compat_wait_event("KvstoreWait");
+	InvalidateCatalogSnapshot();
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout, wait_event);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	check_client();
+}
+
+static pg_noinline bool
+look_in_subtransaction(KvsWait *wait)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool found = false;
+
+	wait->until = DT_NOEND;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		found = wait->look(wait);
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		/* an error must not leave a subtransaction open that nobody knows of */
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return found;
+}
+
+/* Register for the table that the last look was about. */
+static void
+register_for(KvsWait *wait)
+{
+	KvsWaitTarget targets[KVS_WAIT_TARGETS];
+
+	memset(targets, 0, sizeof(targets));
+	kvs_waiter_begin(targets, wait->aim(wait, targets));
+}
+
+/* Once registered, look again before the first sleep. */
+static pg_noinline bool
+look_until_found(KvsWait *wait)
+{
+	Oid			registered = InvalidOid;
+
+	while (!look_in_subtransaction(wait))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (GetCurrentTimestamp() >= wait->deadline)
+			return false;
+		if (registered == wait->relid)
+			sleep_until(Min(wait->deadline, wait->until));
+		else
+			register_for(wait);
+		registered = wait->relid;
+		kvs_waiter_rearm();
+	}
+	return true;
+}
+
+bool
+kvs_wait_for(KvsWait *wait)
+{
+	volatile bool found = false;
+
+	PG_TRY();
+	{
+		found = look_until_found(wait);
+	}
+	PG_CATCH();
+	{
+		kvs_waiter_end();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	kvs_waiter_end();
+	return found;
+}

@@ -1,0 +1,39 @@
+/*
+ * wait.h
+ *		Waiting inside a function: look, register, look again, sleep.
+ */
+#ifndef KVS_WAIT_H
+#define KVS_WAIT_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/timestamp.h"
+
+#include "waiter.h"
+
+typedef struct KvsWait KvsWait;
+
+struct KvsWait
+{
+	TimestampTz deadline;		/* in the past: look once */
+
+	/*
+	 * Is it there?  Called in a subtransaction that is rolled back, so that no lock stays.  Sets "relid", the table that it is about, and may set "until".
+	 */
+	bool		(*look) (KvsWait *wait);
+
+	/* What to wait for in table "relid"; returns how many. */
+	int			(*aim) (KvsWait *wait, KvsWaitTarget *targets);
+
+	Oid			relid;
+	TimestampTz until;			/* look again then at the latest; DT_NOEND before each look */
+};
+
+/* When a wait ends that begins now; SQL NULL: after "seconds".  22023 if it is negative. */
+extern TimestampTz kvs_wait_deadline(FunctionCallInfo fcinfo, int arg, int seconds);
+
+/* Wait until look() says so: true.  False: the time is over. */
+extern bool kvs_wait_for(KvsWait *wait);
+
+#endif							/* KVS_WAIT_H */

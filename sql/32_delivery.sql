@@ -4,7 +4,12 @@ CREATE FUNCTION kv_dequeue(queue text, max_count bigint DEFAULT 1, lease interva
     RETURNS TABLE (id bigint, payload jsonb, receipt text, attempts bigint, priority bigint, headers jsonb, enqueued_at timestamptz, leased_until timestamptz)
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_dequeue';
 COMMENT ON FUNCTION kv_dequeue(text, bigint, interval, interval) IS
-    'lease up to max_count messages; show each receipt to kv_ack() before leased_until, or it is delivered again; attempts counts this delivery';
+    'lease up to max_count messages; show each receipt to kv_ack() before leased_until, or it is delivered again; a wait holds a snapshot, CALL kv_wait_queue() does not';
+
+CREATE PROCEDURE kv_wait_queue(queue text, wait interval DEFAULT '30 s')
+    LANGUAGE c AS 'MODULE_PATHNAME', 'kvstore_wait_queue';
+COMMENT ON PROCEDURE kv_wait_queue(text, interval) IS
+    'wait until kv_dequeue() would give a message, or until the time is over; holds no snapshot, so not in a transaction block';
 
 CREATE FUNCTION kv_ack(receipt text) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_ack';

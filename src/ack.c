@@ -22,6 +22,7 @@
 #include "receipt.h"
 #include "settle.h"
 #include "testing.h"
+#include "waiter.h"
 
 /* The queue of the receipts that are being worked on. */
 typedef struct Session
@@ -131,13 +132,26 @@ nack(Session *session, const KvsReceipt *receipt, Request *request)
 	return kvs_settle_fail(&session->reader, &message, &failure);
 }
 
+static void
+wake_one(Oid relid)
+{
+	kvs_waiter_prepare();
+	if (kvs_waiter_wake_one(relid))
+		kvs_waiter_set_latches();
+}
+
 static KvsSettled
 release(Session *session, const KvsReceipt *receipt, Request *request)
 {
 	KvsMessageRef	message;
 
 	if (request->ready_at <= request->now)
-		return kvs_lease_release(session->reader.queue, receipt->id, receipt->token) ? KVS_SETTLED_RETRY : KVS_SETTLED_GONE;
+	{
+		if (!kvs_lease_release(session->reader.queue, receipt->id, receipt->token))
+			return KVS_SETTLED_GONE;
+		wake_one(session->relid);
+		return KVS_SETTLED_RETRY;
+	}
 	if (!claim(session, receipt, KVS_LEASE_ENDING, DT_NOEND, &message))
 		return KVS_SETTLED_GONE;
 	return kvs_settle_postpone(&session->reader, &message, request->ready_at);

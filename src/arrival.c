@@ -11,7 +11,7 @@
 #include "utils/memutils.h"
 
 #include "arrival.h"
-#include "testing.h"
+#include "waiter.h"
 
 static KvsOwnRange *ranges = NULL;
 static int	nranges = 0;
@@ -62,6 +62,7 @@ kvs_arrival_note(KvsQueue *queue, int priority, TimestampTz low_ready_at, int64 
 	KvsPosition low = {low_ready_at, low_id};
 	KvsPosition high = {high_ready_at, high_id};
 
+	kvs_waiter_prepare();
 	if (range == NULL)
 	{
 		KvsQueueRef ref = kvs_queueslot_ref(queue);
@@ -79,6 +80,16 @@ kvs_arrival_own(int number)
 	return number < nranges ? &ranges[number] : NULL;
 }
 
+/* One for each message; for one that was there before and has changed, too. */
+static void
+wake_waiters(const KvsOwnRange *range)
+{
+	int64		count = Max(range->count, 1);
+
+	while (count-- > 0 && kvs_waiter_wake_one(range->queue.relid))
+		;
+}
+
 void
 kvs_arrival_publish(void)
 {
@@ -91,6 +102,7 @@ kvs_arrival_publish(void)
 			continue;			/* nobody has looked at the queue since its place was given away: the head is at the bottom */
 		kvs_queueslot_arrive(slot, range->priority, range->low, range->high);
 		LWLockRelease(slot->lock);
+		wake_waiters(range);
 	}
 	nranges = 0;
 }

@@ -302,11 +302,7 @@ wait_changes(FunctionCallInfo fcinfo, KvsForm form)
 {
 	Follow	   *follow;
 
-	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) || castNode(CallContext, fcinfo->context)->atomic)
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("kv_wait_changes() cannot be called in a transaction block"),
-				 errhint("It has to be a statement of its own, so that it holds no snapshot while it waits; kv_changes() can wait inside one.")));
+	kvs_wait_check_context(fcinfo, "kv_wait_changes()", "kv_changes()");
 	follow = begin_follow(fcinfo, form, "kv_wait_changes()", 3);
 	follow->left = 1;
 	follow->wait.deadline = kvs_wait_deadline(fcinfo, 2, 30);

@@ -16,44 +16,38 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_class.h"
-#include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
-#include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
 #include "arrival.h"
-#include "entry.h"
+#include "dequeue.h"
 #include "expiry.h"
 #include "lapse.h"
 #include "leasexact.h"
-#include "queueargs.h"
 #include "receipt.h"
 #include "testing.h"
+#include "waiter.h"
 
 #define PASSES		1000
 
 /* Lapsed leases that one dequeue ends. */
 #define LAPSES		100
 
+/* Entries that are looked at for a message beyond those that were wanted. */
+#define LOOK_AHEAD	10
+
 #define DEQUEUE_COLUMNS	8
 
+/* What a scan goes over. */
 typedef struct Dequeue
 {
+	KvsDequeue *request;
 	KvsQueue   *queue;
-	KvsReader reader;
-	TimestampTz now;
-	TimestampTz deadline;
-	int64		wanted;
-	int64		given;
+	KvsReader	reader;
 	bool		full;			/* no room for another lease */
 	bool		own_snapshot;	/* messages must be visible to it */
-	ReturnSetInfo *rsinfo;
 
 	/* Returned messages that our snapshot does not see: to be given back. */
 	int			npostponed;
@@ -85,16 +79,16 @@ give(Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
 	values[4] = Int64GetDatum(message->priority);
 	values[5] = kvs_reader_column(&dequeue->reader, KVS_QUEUE_COLUMN_HEADERS, &nulls[5]);
 	values[6] = TimestampTzGetDatum(message->enqueued_at);
-	values[7] = TimestampTzGetDatum(dequeue->deadline);
-	tuplestore_putvalues(dequeue->rsinfo->setResult, dequeue->rsinfo->setDesc, values, nulls);
+	values[7] = TimestampTzGetDatum(dequeue->request->deadline);
+	tuplestore_putvalues(dequeue->request->rsinfo->setResult, dequeue->request->rsinfo->setDesc, values, nulls);
 	pfree(receipt);
-	dequeue->given++;
+	dequeue->request->given++;
 }
 
 static bool
 is_satisfied(const Dequeue *dequeue)
 {
-	return dequeue->given >= dequeue->wanted || dequeue->full;
+	return dequeue->request->given >= dequeue->request->wanted || dequeue->full;
 }
 
 static bool
@@ -103,7 +97,7 @@ has_expired(const Dequeue *dequeue)
 	bool		isnull;
 	Datum		expires_at = kvs_reader_column(&dequeue->reader, KVS_QUEUE_COLUMN_EXPIRES_AT, &isnull);
 
-	return !isnull && DatumGetTimestampTz(expires_at) <= dequeue->now;
+	return !isnull && DatumGetTimestampTz(expires_at) <= dequeue->request->now;
 }
 
 static bool
@@ -113,6 +107,16 @@ is_in_own_snapshot(Dequeue *dequeue)
 }
 
 /* ---- One entry of the index ---- */
+
+/* Somebody wants to know only whether there is something to be given: is this? */
+static bool
+count_unleased(Dequeue *dequeue, const KvsMessageRef *message)
+{
+	if (kvs_lease_is_known(dequeue->queue, message->id))
+		return false;
+	dequeue->request->given++;
+	return true;
+}
 
 /* What the entry that the scan is at comes to; false: the head must stay before it. */
 static bool
@@ -125,8 +129,10 @@ take_entry(Dequeue *dequeue)
 		return true;
 	if (!is_in_own_snapshot(dequeue))
 		return false;
+	if (dequeue->request->rsinfo == NULL)
+		return !count_unleased(dequeue, &message);
 	kvs_testing_stop("dequeue-seen");
-	switch (kvs_leasexact_take(dequeue->queue, &message, dequeue->now, dequeue->deadline, &token))
+	switch (kvs_leasexact_take(dequeue->queue, &message, dequeue->request->now, dequeue->request->deadline, &token))
 	{
 		case KVS_TAKE_BUSY:
 			return true;
@@ -171,10 +177,10 @@ take_returned(Dequeue *dequeue, int priority)
 	uint64		token;
 
 	while (!is_satisfied(dequeue) &&
-		   kvs_leasexact_take_returned(dequeue->queue, priority, dequeue->now, dequeue->deadline, &message, &token))
+		   kvs_leasexact_take_returned(dequeue->queue, priority, dequeue->request->now, dequeue->request->deadline, &message, &token))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!kvs_reader_fetch(&dequeue->reader, &message) || has_expired(dequeue) || message.ready_at > dequeue->now)
+		if (!kvs_reader_fetch(&dequeue->reader, &message) || has_expired(dequeue) || message.ready_at > dequeue->request->now)
 			kvs_lease_drop(dequeue->queue, &message, token);
 		else if (!is_in_own_snapshot(dequeue))
 			postpone(dequeue, &message, token);
@@ -185,6 +191,27 @@ take_returned(Dequeue *dequeue, int priority)
 
 /* Tell what a scan has come to, now and then and at its end. */
 typedef void (*Advance) (Dequeue *dequeue, void *arg, KvsPosition reached, bool at_end);
+
+/* Is there a message for somebody who waits, right behind those that were taken? */
+static void
+look_ahead(Dequeue *dequeue)
+{
+	KvsMessageRef message = {0};
+	KvsPosition position;
+
+	for (int i = 0; i < LOOK_AHEAD && !dequeue->request->more; i++)
+	{
+		if (!kvs_reader_next(&dequeue->reader, &position))
+			return;
+		if (position.ready_at > dequeue->request->now)
+		{
+			dequeue->request->next = Min(dequeue->request->next, position.ready_at);
+			return;
+		}
+		dequeue->request->more = kvs_reader_see(&dequeue->reader, &message) &&
+			!kvs_lease_is_known(dequeue->queue, message.id);
+	}
+}
 
 /* Scan one priority from "low" to "high". */
 static void
@@ -199,15 +226,17 @@ scan(Dequeue *dequeue, int priority, KvsPosition low, KvsPosition high, Advance 
 	kvs_reader_scan(&dequeue->reader, priority, low);
 	while (kvs_reader_next(&dequeue->reader, &position))
 	{
-		int64		given = dequeue->given;
+		int64		given = dequeue->request->given;
 
 		CHECK_FOR_INTERRUPTS();
 		at_end = false;
-		if (position.ready_at > dequeue->now || kvs_position_compare(position, high) > 0)
+		if (position.ready_at > dequeue->request->now || kvs_position_compare(position, high) > 0)
 		{
+			if (position.ready_at > dequeue->request->now)
+				dequeue->request->next = Min(dequeue->request->next, position.ready_at);
 			/* there is nothing before it */
 			if (may_advance)
-				reached = (KvsPosition) {dequeue->now, PG_INT64_MIN};
+				reached = (KvsPosition) {dequeue->request->now, PG_INT64_MIN};
 			break;
 		}
 		if (!take_entry(dequeue))
@@ -217,11 +246,13 @@ scan(Dequeue *dequeue, int priority, KvsPosition low, KvsPosition high, Advance 
 		if (is_satisfied(dequeue))
 			break;
 		at_end = may_advance;
-		passed = dequeue->given > given ? 0 : passed + 1;
+		passed = dequeue->request->given > given ? 0 : passed + 1;
 		if (may_advance && passed % PASSES == PASSES - 1)
 			advance(dequeue, arg, reached, false);
 	}
 	advance(dequeue, arg, reached, at_end);
+	if (dequeue->request->given >= dequeue->request->wanted && kvs_waiter_any())
+		look_ahead(dequeue);
 }
 
 static void
@@ -281,51 +312,51 @@ take_priority(Dequeue *dequeue, KvsSurvey *survey, int priority)
 		scan_from_head(dequeue, &survey->heads[priority]);
 }
 
+/* Returned messages, or leases to be ended, are something to be given, too. */
+static bool
+look_at_leases(Dequeue *dequeue, const KvsSurvey *survey)
+{
+	if (dequeue->request->rsinfo == NULL && (survey->lapsed || survey->returned >= 0))
+		dequeue->request->given++;
+	return dequeue->request->given > 0;
+}
+
 static void
 take_messages(Dequeue *dequeue)
 {
+	KvsDequeue *request = dequeue->request;
 	KvsSurvey	survey;
 
-	kvs_queueslot_survey(dequeue->queue, dequeue->now, &survey);
-	if (survey.lapsed && !dequeue->own_snapshot &&
-		kvs_lapse_end(&dequeue->reader, dequeue->now, LAPSES) > 0)
-		kvs_queueslot_survey(dequeue->queue, dequeue->now, &survey);
+	kvs_queueslot_survey(dequeue->queue, request->now, &survey);
+	if (look_at_leases(dequeue, &survey))
+		return;
+	if (survey.lapsed && !dequeue->own_snapshot)
+	{
+		request->ended = kvs_lapse_end(&dequeue->reader, request->now, LAPSES);
+		kvs_queueslot_survey(dequeue->queue, request->now, &survey);
+	}
 	kvs_testing_stop("dequeue-surveyed");
+	request->next = survey.next_due;
 	for (int priority = KVS_MAX_PRIORITY; priority >= 0 && !is_satisfied(dequeue); priority--)
 		take_priority(dequeue, &survey, priority);
 	give_back_postponed(dequeue);
-
-	/* for the worker */
-	if (dequeue->given > 0 && kvs_expiry_database() != NULL)
-		kvs_expiry_lower_next_due(dequeue->deadline);
-	if (dequeue->full && dequeue->given == 0)
+	if (dequeue->full && request->given == 0)
 		kvs_lease_raise_full(dequeue->queue);
+	if (request->given > 0 && kvs_expiry_database() != NULL)
+		kvs_expiry_lower_next_due(request->deadline);
 }
 
-/* kv_dequeue(queue, max_count, lease, wait) returns table */
-PG_FUNCTION_INFO_V1(kvstore_dequeue);
-Datum
-kvstore_dequeue(PG_FUNCTION_ARGS)
+void
+kvs_dequeue(KvsDequeue *request, KvsQueue *queue, Relation rel)
 {
-	Dequeue		dequeue = {0};
-	Relation	rel;
+	Dequeue		dequeue = {.request = request, .queue = queue, .own_snapshot = IsolationUsesXactSnapshot()};
 
-	kvs_queueargs_begin("kv_dequeue()");
-	dequeue.queue = kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), RowExclusiveLock, &rel);
-	kvs_queueargs_check_rights(dequeue.queue, ACL_SELECT | ACL_UPDATE | ACL_DELETE);
-	dequeue.wanted = kvs_queueargs_count(fcinfo, 1, 1);
-	dequeue.now = kvs_testing_now();
-	dequeue.deadline = kvs_queueargs_deadline(fcinfo, 2, dequeue.queue, dequeue.now);
-	dequeue.own_snapshot = IsolationUsesXactSnapshot();
-
-	InitMaterializedSRF(fcinfo, 0);
-	dequeue.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	if (!dequeue.queue->paused && dequeue.wanted > 0)
-	{
-		kvs_reader_begin(&dequeue.reader, dequeue.queue, rel);
-		take_messages(&dequeue);
-		kvs_reader_end(&dequeue.reader);
-	}
-	table_close(rel, NoLock);
-	return (Datum) 0;
+	request->given = request->ended = 0;
+	request->more = false;
+	request->next = DT_NOEND;
+	if (queue->paused || request->wanted <= 0)
+		return;
+	kvs_reader_begin(&dequeue.reader, queue, rel);
+	take_messages(&dequeue);
+	kvs_reader_end(&dequeue.reader);
 }

@@ -19,6 +19,7 @@
 #include "arrival.h"
 #include "expiry.h"
 #include "leasexact.h"
+#include "waiter.h"
 
 /* Rolled back again and again, a message waits as its queue's backoff says, but not longer. */
 #define LONGEST_WAIT	(1 * USECS_PER_SEC)
@@ -45,6 +46,7 @@ static int	size = 0;
 static void
 make_room(void)
 {
+	kvs_waiter_prepare();
 	if (notes == NULL)
 	{
 		notes = MemoryContextAlloc(TopMemoryContext, 64 * sizeof(Note));
@@ -165,8 +167,12 @@ undo(const Note *note, TimestampTz now)
 {
 	if (note->ending)
 		kvs_lease_undo_ending(&note->queue, note->id, note->token, now);
-	else if (kvs_lease_undo_take(&note->queue, note->id, note->token, now, note->wait))
-		kvs_expiry_lower_next_due(now);
+	else
+	{
+		if (kvs_lease_undo_take(&note->queue, note->id, note->token, now, note->wait))
+			kvs_expiry_lower_next_due(now);
+		kvs_waiter_wake_one(note->queue.relid);
+	}
 }
 
 void
@@ -185,6 +191,7 @@ commit_notes(void)
 			kvs_lease_finish(&notes[i].queue, notes[i].id, notes[i].token);
 	nnotes = 0;
 	kvs_arrival_publish();
+	kvs_waiter_set_latches();
 }
 
 static void
@@ -195,6 +202,7 @@ abort_notes(void)
 	while (nnotes > 0)
 		undo(&notes[--nnotes], now);
 	kvs_arrival_forget();
+	kvs_waiter_set_latches();
 }
 
 static void
@@ -245,6 +253,7 @@ leasexact_subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransa
 		nnotes--;
 		undo(&notes[i], now);
 	}
+	kvs_waiter_set_latches();
 	kvs_arrival_end_subtransaction(event == SUBXACT_EVENT_COMMIT_SUB, subid, parent);
 }
 

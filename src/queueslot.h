@@ -137,6 +137,7 @@ typedef struct KvsSurvey
 {
 	bool		lapsed;			/* a lease has, see lapse.h */
 	int			returned;		/* the highest priority of returned messages that are ready; -1: none */
+	TimestampTz next_due;		/* when a returned message is ready, or a lease lapses; DT_NOEND: never */
 	KvsHeadScan heads[KVS_PRIORITIES];
 	int			nlate;
 	KvsLateRange late[KVS_LATE_RANGES];

@@ -2,7 +2,7 @@
  * wait.c
  *		Waiting inside a function: look, register, look again, sleep.
  *
- * Each look is made in a subtransaction that is rolled back, which lets go of the locks that it took: a sleeper holds up no DROP TABLE.  Opening the table anew
+ * Each look is made in a subtransaction.  It is rolled back if there was nothing, which lets go of the locks that it took: a sleeper holds up no DROP TABLE.  Opening the table anew
  * each time is also how a DROP and a REVOKE are noticed, after kvstore.fallback_poll at the latest.  That poll also covers what no waker tells
  * of, such as a client that has gone.
  *
@@ -13,6 +13,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
 #include "postmaster/interrupt.h"
 #include "storage/latch.h"
 #include "tcop/dest.h"
@@ -41,6 +42,16 @@ kvs_wait_deadline(FunctionCallInfo fcinfo, int arg, int seconds)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("wait must not be negative")));
 	return result;
+}
+
+void
+kvs_wait_check_context(FunctionCallInfo fcinfo, const char *procedure, const char *instead)
+{
+	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) || castNode(CallContext, fcinfo->context)->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot be called in a transaction block", procedure),
+				 errhint("It has to be a statement of its own, so that it holds no snapshot while it waits; %s can wait inside one.", instead)));
 }
 
 /* Nobody is there who could be told. */
@@ -91,12 +102,16 @@ look_in_subtransaction(KvsWait *wait)
 	volatile bool found = false;
 
 	wait->until = DT_NOEND;
+	wait->keep = false;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
 		found = wait->look(wait);
-		RollbackAndReleaseCurrentSubTransaction();
+		if (wait->keep)
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{

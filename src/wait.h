@@ -19,7 +19,7 @@ struct KvsWait
 	TimestampTz deadline;		/* in the past: look once */
 
 	/*
-	 * Is it there?  Called in a subtransaction that is rolled back, so that no lock stays.  Sets "relid", the table that it is about, and may set "until".
+	 * Is it there?  Called in a subtransaction that is rolled back, so that no lock stays, unless it sets "keep".  Sets "relid", the table that it is about, and may set "until".
 	 */
 	bool		(*look) (KvsWait *wait);
 
@@ -28,10 +28,14 @@ struct KvsWait
 
 	Oid			relid;
 	TimestampTz until;			/* look again then at the latest; DT_NOEND before each look */
+	bool		keep;			/* what the look did stays, with its locks; false before each look */
 };
 
 /* When a wait ends that begins now; SQL NULL: after "seconds".  22023 if it is negative. */
 extern TimestampTz kvs_wait_deadline(FunctionCallInfo fcinfo, int arg, int seconds);
+
+/* 25001 unless a procedure has been called as a statement of its own; "instead" is the function that can wait in a transaction. */
+extern void kvs_wait_check_context(FunctionCallInfo fcinfo, const char *procedure, const char *instead);
 
 /* Wait until look() says so: true.  False: the time is over. */
 extern bool kvs_wait_for(KvsWait *wait);

@@ -53,6 +53,7 @@ typedef struct Slot
 	int			pid;
 	TimestampTz since;
 	int			ntargets;
+	bool		holds_timer;
 
 	int			next_free;		/* under lock 0 */
 	pg_atomic_uint32 woken;
@@ -169,6 +170,7 @@ kvs_waiter_begin(const KvsWaitTarget *targets, int count)
 
 	Assert(count <= KVS_WAIT_TARGETS);
 	kvs_waiter_end();
+	kvs_waiter_prepare();
 	if (!exit_callback_registered)
 		before_shmem_exit(waiter_before_exit, (Datum) 0);
 	exit_callback_registered = true;
@@ -184,6 +186,7 @@ kvs_waiter_begin(const KvsWaitTarget *targets, int count)
 	slot->pid = MyProcPid;
 	slot->since = GetCurrentTimestamp();
 	slot->ntargets = 0;
+	slot->holds_timer = false;
 	pg_atomic_write_u32(&slot->woken, 0);
 	for (int i = 0; i < count; i++)
 	{
@@ -208,22 +211,56 @@ kvs_waiter_is_woken(void)
 	return my_slot >= 0 && pg_atomic_read_u32(&waiters->slots[my_slot].woken) != 0;
 }
 
+bool
+kvs_waiter_holds_timer(bool wanted)
+{
+	Slot	   *slot;
+	Bucket	   *bucket;
+	bool		first = true;
+
+	if (my_slot < 0)
+		return false;
+	slot = &waiters->slots[my_slot];
+	bucket = bucket_of(KVS_WAIT_QUEUE, slot->targets[0].what.relid, 0);
+	LWLockAcquire(bucket->lock, LW_SHARED);
+	for (int n = slot->targets[0].previous; n != NO_TARGET && first; n = target_of(n)->previous)
+		first = target_of(n)->what.relid != slot->targets[0].what.relid || target_of(n)->database != MyDatabaseId ||
+			target_of(n)->what.kind != KVS_WAIT_QUEUE;
+	LWLockRelease(bucket->lock);
+	slot->holds_timer = first && wanted;
+	return slot->holds_timer;
+}
+
+/* What was meant for a waiter that ends is for the next. */
+static void
+pass_on(KvsWaitTarget target, bool needed)
+{
+	if (target.kind == KVS_WAIT_QUEUE && needed && kvs_waiter_wake_one(target.relid))
+		kvs_waiter_set_latches();
+}
+
 void
 kvs_waiter_end(void)
 {
 	Slot	   *slot;
+	KvsWaitTarget target;
+	bool		needed;
 
 	if (my_slot < 0)
 		return;
 	slot = &waiters->slots[my_slot];
+	target = slot->targets[0].what;
+	needed = slot->holds_timer;
 	while (slot->ntargets > 0)
 		leave_list(my_slot * KVS_WAIT_TARGETS + --slot->ntargets);
+	needed |= pg_atomic_read_u32(&slot->woken) != 0;
 	LWLockAcquire(waiters->lock, LW_EXCLUSIVE);
 	slot->pid = 0;
 	slot->next_free = waiters->free;
 	waiters->free = my_slot;
 	LWLockRelease(waiters->lock);
 	my_slot = -1;
+	pass_on(target, needed);
 }
 
 /* ---- Wakers ---- */

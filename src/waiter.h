@@ -45,7 +45,16 @@ extern void kvs_waiter_rearm(void);
 /* Has it been chosen since?  Then a message was meant for it. */
 extern bool kvs_waiter_is_woken(void);
 
-/* No longer; nothing happens if it is not registered. */
+/*
+ * A session that waits for a queue asks before it sleeps: is it the first in line?  Then, if "wanted", it holds the timer: when it ends, the next is woken, to hold it.
+ * False if it is not registered.
+ */
+extern bool kvs_waiter_holds_timer(bool wanted);
+
+/*
+ * No longer; nothing happens if it is not registered.  A waiter for a queue that was chosen and has not looked since, or that held the timer, chooses the
+ * next.
+ */
 extern void kvs_waiter_end(void);
 
 /* ---- Wakers: what is below runs in transaction callbacks, so it allocates nothing and raises nothing ---- */

@@ -1,0 +1,145 @@
+/*
+ * receive.c
+ *		SQL functions that wait for messages: kv_dequeue, kv_wait_queue.
+ *
+ * Each attempt to get messages is one look of wait.c, in a subtransaction.  If it gives something, the subtransaction stays, and with it the leases; if not, it is
+ * rolled back, and a sleeper holds no lock.
+ *
+ * One message wakes one waiter.  Only the waiter that is first in line wakes by itself when a delayed message becomes ready.  Whoever has been woken and ends
+ * without a message, was first in line, or has seen more than it took, wakes the next.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "dequeue.h"
+#include "entry.h"
+#include "queueargs.h"
+#include "shmem.h"
+#include "testing.h"
+#include "wait.h"
+
+typedef struct Receive
+{
+	KvsWait		wait;			/* must be first */
+	FunctionCallInfo fcinfo;
+	KvsDequeue	request;
+} Receive;
+
+/* Try once.  The clock, and the lease, are those of this attempt. */
+static void
+attempt(Receive *receive, AclMode rights, int lease_arg)
+{
+	Relation	rel;
+	KvsQueue   *queue = kvs_queue_open(kvs_entry_text_arg(receive->fcinfo, 0), RowExclusiveLock, &rel);
+
+	kvs_queueargs_check_rights(queue, rights);
+	receive->wait.relid = queue->relid;
+	receive->request.now = kvs_testing_now();
+	if (lease_arg >= 0)
+		receive->request.deadline = kvs_queueargs_deadline(receive->fcinfo, lease_arg, queue, receive->request.now);
+	kvs_dequeue(&receive->request, queue, rel);
+	table_close(rel, NoLock);
+}
+
+/* Who is not first in line leaves it to who is. */
+static void
+set_timer(Receive *receive)
+{
+	if (kvs_waiter_holds_timer(receive->request.next != DT_NOEND))
+		receive->wait.until = receive->request.next;
+}
+
+static bool
+look_and_take(KvsWait *wait)
+{
+	Receive    *receive = (Receive *) wait;
+
+	attempt(receive, ACL_SELECT | ACL_UPDATE | ACL_DELETE, 2);
+	wait->keep = receive->request.given > 0 || receive->request.ended > 0;
+	set_timer(receive);
+	return receive->request.given > 0;
+}
+
+static bool
+look_only(KvsWait *wait)
+{
+	Receive    *receive = (Receive *) wait;
+
+	attempt(receive, ACL_SELECT, -1);
+	set_timer(receive);
+	return receive->request.given > 0;
+}
+
+static int
+aim(KvsWait *wait, KvsWaitTarget *targets)
+{
+	targets[0].kind = KVS_WAIT_QUEUE;
+	targets[0].relid = wait->relid;
+	return 1;
+}
+
+static void
+wake_next(const Receive *receive)
+{
+	if (receive->request.more && kvs_waiter_wake_one(receive->wait.relid))
+		kvs_waiter_set_latches();
+}
+
+/* kv_dequeue(queue, max_count, lease, wait) returns table */
+PG_FUNCTION_INFO_V1(kvstore_dequeue);
+Datum
+kvstore_dequeue(PG_FUNCTION_ARGS)
+{
+	Receive		receive = {.fcinfo = fcinfo};
+	bool		waits;
+
+	kvs_queueargs_begin("kv_dequeue()");
+	receive.request.wanted = kvs_queueargs_count(fcinfo, 1, 1);
+	receive.wait.deadline = kvs_wait_deadline(fcinfo, 3, 0);
+	waits = receive.request.wanted > 0 && receive.wait.deadline > GetCurrentTimestamp();
+	if (waits && IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("kv_dequeue() can only wait at READ COMMITTED"),
+				 errhint("This transaction cannot see what is committed after its snapshot was taken.")));
+	InitMaterializedSRF(fcinfo, 0);
+	receive.request.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	kvs_waiter_prepare();
+	if (waits)
+	{
+		receive.wait.look = look_and_take;
+		receive.wait.aim = aim;
+		kvs_wait_for(&receive.wait);
+	}
+	else
+		attempt(&receive, ACL_SELECT | ACL_UPDATE | ACL_DELETE, 2);
+	wake_next(&receive);
+	return (Datum) 0;
+}
+
+/* kv_wait_queue(queue, wait), a procedure: until there is something to receive, or the time is over */
+PG_FUNCTION_INFO_V1(kvstore_wait_queue);
+Datum
+kvstore_wait_queue(PG_FUNCTION_ARGS)
+{
+	Receive		receive = {.fcinfo = fcinfo, .request.wanted = 1};
+
+	kvs_shmem_require("kv_wait_queue()");
+	kvs_wait_check_context(fcinfo, "kv_wait_queue()", "kv_dequeue()");
+	receive.wait.deadline = kvs_wait_deadline(fcinfo, 1, 30);
+	receive.wait.look = look_only;
+	receive.wait.aim = aim;
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	/* the snapshot of the statement ends with its transaction */
+	SPI_commit();
+	kvs_wait_for(&receive.wait);
+	SPI_finish();
+	PG_RETURN_NULL();
+}

@@ -7,6 +7,7 @@ CREATE VIEW pg_temp.member_function AS
     SELECT p.oid, p.proname::text AS name, n.nspname::text AS schema, p.provolatile, p.proparallel, p.proisstrict, p.prosecdef, p.proconfig, p.prolang, p.prorettype, p.proretset,
            p.proargnames, p.proargmodes, p.proallargtypes, p.proargtypes::oid[] AS proargtypes,
            replace(replace(regexp_replace(pg_get_function_arguments(p.oid), '::(text|interval|bigint|jsonb|timestamp with time zone|kvkey)(\[\])?|\mIN ', '', 'g'), 'timestamp with time zone', 'timestamptz'), 'DEFAULT ', '= ') AS arguments,
+           replace(replace(regexp_replace(pg_get_function_arguments(p.oid), '::(text|interval\[\]|interval|boolean|bigint|jsonb|timestamp with time zone|kvkey)', '', 'g'), 'timestamp with time zone', 'timestamptz'), 'DEFAULT ', '= ') AS arguments,
            replace(pg_get_function_result(p.oid), 'timestamp with time zone', 'timestamptz') AS result
     FROM pg_proc p
     JOIN pg_namespace n ON n.oid = p.pronamespace
@@ -58,6 +59,34 @@ INSERT INTO promised VALUES
     ('kv_feed_position', '', 'text', 'write'),
     ('kv_changes', $$after text, prefix KEY, wait interval = '00:00:00', max_count bigint = 1000, store text = 'default'$$, 'CHANGE', 'write'),
     ('kv_wait_changes', $$after text, prefix KEY, wait interval = '00:00:30', store text = 'default'$$, NULL, 'write'),
+    ('kv_create_queue', $$queue text = 'default', lease interval = '00:00:30', max_attempts bigint = 5, backoff interval[] = '{00:00:00.1,00:00:01,00:00:05,00:00:30,00:01:00}', unlogged boolean = false, keep_dead boolean = true, if_not_exists boolean = false$$, 'text', 'write'),
+    ('kv_alter_queue', $$queue text = 'default', lease interval = NULL, max_attempts bigint = NULL, backoff interval[] = NULL, keep_dead boolean = NULL$$, 'boolean', 'write'),
+    ('kv_drop_queue', $$queue text = 'default'$$, 'boolean', 'write'),
+    ('kv_pause_queue', $$queue text = 'default'$$, 'boolean', 'write'),
+    ('kv_resume_queue', $$queue text = 'default'$$, 'boolean', 'write'),
+    ('kv_purge_queue', $$queue text = 'default'$$, 'bigint', 'write'),
+    ('kv_enqueue', $$queue text, payload jsonb, delay interval = NULL, ready_at timestamptz = NULL, priority bigint = 0, headers jsonb = NULL, max_attempts bigint = NULL, backoff interval[] = NULL, ttl interval = NULL, dedupe_key text = NULL, keys_if_undelivered jsonb = NULL, undelivered_store text = 'default'$$, 'bigint', 'write'),
+    ('kv_enqueue_many', $$queue text, payloads jsonb[], delay interval = NULL, ready_at timestamptz = NULL, priority bigint = 0, headers jsonb = NULL, max_attempts bigint = NULL, backoff interval[] = NULL, ttl interval = NULL, dedupe_key text = NULL, keys_if_undelivered jsonb = NULL, undelivered_store text = 'default'$$, 'TABLE(id bigint)', 'write'),
+    ('kv_dequeue', $$queue text, max_count bigint = 1, lease interval = NULL, wait interval = '00:00:00'$$,
+        'TABLE(id bigint, payload jsonb, receipt text, attempts bigint, priority bigint, headers jsonb, enqueued_at timestamptz, leased_until timestamptz)', 'write'),
+    ('kv_ack', 'receipt text', 'boolean', 'write'),
+    ('kv_ack_many', 'receipts text[]', 'bigint', 'write'),
+    ('kv_nack', 'receipt text, delay interval = NULL, error text = NULL, dead boolean = false', 'text', 'write'),
+    ('kv_nack_many', 'receipts text[], delay interval = NULL, error text = NULL, dead boolean = false', 'bigint', 'write'),
+    ('kv_release', $$receipt text, delay interval = '00:00:00'$$, 'boolean', 'write'),
+    ('kv_release_many', $$receipts text[], delay interval = '00:00:00'$$, 'bigint', 'write'),
+    ('kv_extend', 'receipt text, lease interval = NULL', 'timestamptz', 'write'),
+    ('kv_extend_many', 'receipts text[], lease interval = NULL', 'bigint', 'write'),
+    ('kv_release_id', 'queue text, id bigint', 'boolean', 'write'),
+    ('kv_cancel', 'queue text, id bigint', 'boolean', 'write'),
+    ('kv_peek', 'queue text, max_count bigint = 10, after bigint = NULL, id bigint = NULL', 'TABLE(id bigint, payload jsonb, status text, ready_at timestamptz, priority bigint, attempts bigint, '
+        'max_attempts bigint, headers jsonb, dedupe_key text, last_error text, enqueued_at timestamptz, leased_until timestamptz)', 'read'),
+    ('kv_dead_letters', 'queue text, max_count bigint = 10, after bigint = NULL, id bigint = NULL',
+        'TABLE(id bigint, original_id bigint, payload jsonb, headers jsonb, error text, attempts bigint, enqueued_at timestamptz, failed_at timestamptz)', 'read'),
+    ('kv_dead_requeue', 'queue text, id bigint', 'bigint', 'write'),
+    ('kv_dead_requeue_all', 'queue text', 'bigint', 'write'),
+    ('kv_dead_delete', 'queue text, id bigint', 'boolean', 'write'),
+    ('kv_dead_purge', 'queue text', 'bigint', 'write'),
     ('kv_sweep', 'max_count bigint = NULL', 'bigint', 'write'),
     ('kv_maintain', '', 'bigint', 'write'),
     ('kv_version', '', 'text', 'read'),
@@ -119,9 +148,9 @@ SELECT is_empty($$SELECT name FROM pg_temp.member_relation WHERE relkind IN ('r'
 SELECT is_empty($$SELECT name, p FROM pg_temp.member_relation, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p WHERE relkind IN ('r', 'v') AND has_table_privilege('public', oid, p)$$, 'and nothing more');
 SELECT ok(NOT has_sequence_privilege('public', 'kvstore.versionstamp', p), p || ' on the sequence is not PUBLIC') FROM unnest(ARRAY['USAGE', 'SELECT', 'UPDATE']) p;
 SELECT set_has($$SELECT name FROM pg_temp.member_relation WHERE relkind = 'v'$$, $$VALUES ('kv_stores'), ('kv_snapshot_stores'), ('pg_stat_kvstore')$$, 'the views are there');
-SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'kvstore'$$, $$VALUES ('kvstore.stores'), ('kvstore.snapshot_stores'), ('kvstore.versionstamp')$$, 'pg_dump takes the registry and the sequence along');
+SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'kvstore'$$, $$VALUES ('kvstore.stores'), ('kvstore.queues'), ('kvstore.snapshot_stores'), ('kvstore.versionstamp')$$, 'pg_dump takes the registries and the sequence along');
 SELECT is((SELECT count(*) FROM kvstore.stores) + (SELECT count(*) FROM kvstore.snapshot_stores), 0::bigint, 'the registries are empty after CREATE EXTENSION');
-SELECT is((SELECT count(*) FROM pg_class WHERE relnamespace = 'kvstore'::regnamespace AND relname ~ '^[sqdp]_'), 0::bigint, 'and there is no store');
+SELECT is((SELECT count(*) FROM pg_class WHERE relnamespace = 'kvstore'::regnamespace AND relname ~ '^[sqdp]_'), 0::bigint, 'and there is no store and no queue');
 
 -- ---- Comments: \df+ is the first manual ----
 

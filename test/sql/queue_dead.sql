@@ -1,0 +1,55 @@
+-- Dead letters: list, send again, delete.
+-- kvs: needs preload
+\pset format unaligned
+\pset fieldsep ' | '
+
+SELECT kv_create_queue('dl', max_attempts => 3);
+-- As the queue itself would, only faster.
+INSERT INTO kvstore.d_dl (original_id, payload, headers, error, attempts, enqueued_at, failed_at, priority, max_attempts, backoff)
+    SELECT 100 + i, to_jsonb(i), CASE WHEN i % 2 = 0 THEN '{"h": 1}'::jsonb END, 'failed ' || i, 3, '2000-01-01', '2000-01-02', i % 10, CASE WHEN i % 3 = 0 THEN 7 END, CASE WHEN i % 5 = 0 THEN '{1s,2s}'::interval[] END
+    FROM generate_series(1, 25) i;
+
+SELECT id, original_id, payload, headers, error, attempts, enqueued_at = '2000-01-01' AS enqueued, failed_at = '2000-01-02' AS failed FROM kv_dead_letters('dl', 3);
+SELECT count(*) AS default_page FROM kv_dead_letters('dl');
+SELECT string_agg(id::text, ' ') FROM kv_dead_letters('dl', 100, after => 22);
+SELECT payload FROM kv_dead_letters('dl', id => 7);
+SELECT count(*) FROM kv_dead_letters('dl', id => 99);
+
+-- Sent again: new id, no attempts, everything else is kept.
+SELECT kv_dead_requeue('dl', 15) AS id \gset
+SELECT :id > 0 AS new_id;
+SELECT payload, status, priority, attempts, max_attempts, headers, enqueued_at > '2001-01-01' AS now FROM kv_peek('dl');
+SELECT backoff, max_attempts, last_error FROM kvstore.q_dl;
+SELECT payload, attempts FROM kv_dequeue('dl');
+SELECT kv_dead_requeue('dl', 15) IS NULL AS gone, kv_dead_requeue('dl', 99) IS NULL AS none;
+SELECT kv_dead_delete('dl', 1), kv_dead_delete('dl', 1) AS gone;
+BEGIN;
+SELECT kv_dead_requeue_all('dl'), (SELECT count(*) FROM kv_dead_letters('dl', 100)) AS not_seen_in_this_statement;
+SELECT count(*) FROM kv_dead_letters('dl', 100);
+ROLLBACK;
+SELECT count(*) FROM kv_dead_letters('dl', 100);
+SELECT kv_dead_requeue_all('dl'), kv_dead_requeue_all('dl') AS nothing_left;
+SELECT count(*), count(DISTINCT priority), sum(attempts), count(headers), count(*) FILTER (WHERE max_attempts = 7) FROM kv_peek('dl', 100);
+-- All of them can be delivered.
+SELECT count(*), string_agg(DISTINCT attempts::text, ' ') FROM kv_dequeue('dl', 100);
+SELECT kv_purge_queue('dl');
+INSERT INTO kvstore.d_dl (original_id, payload, attempts, enqueued_at, failed_at, priority) SELECT i, '1', 3, now(), now(), i FROM unnest(ARRAY[-5, 5, 99]) i;
+SELECT kv_dead_requeue_all('dl');
+SELECT priority FROM kv_peek('dl');
+INSERT INTO kvstore.d_dl (original_id, payload, attempts, enqueued_at, failed_at) SELECT i, '1', 3, now(), now() FROM generate_series(1, 3) i;
+SELECT kv_dead_purge('dl'), kv_dead_purge('dl');
+
+-- The queue's own way there.
+SELECT kv_purge_queue('dl') > 0;
+SELECT kv_enqueue('dl', '"poison"', max_attempts => 1, priority => 4, headers => '"h"') AS id \gset
+SELECT kv_nack(receipt, error => 'no good') FROM kv_dequeue('dl');
+SELECT original_id = :id AS original, payload, headers, error, attempts FROM kv_dead_letters('dl');
+SELECT kv_dead_requeue('dl', (SELECT id FROM kv_dead_letters('dl'))) > :id AS new_id;
+SELECT payload, priority, headers, attempts, max_attempts, last_error FROM kv_peek('dl');
+
+SELECT call, outcome(call) AS outcome FROM unnest(ARRAY[$$(SELECT count(*) FROM kv_dead_letters('none'))$$, $$(SELECT count(*) FROM kv_dead_letters(NULL))$$, $$(SELECT count(*) FROM kv_dead_letters('dl', -1))$$, $$kv_dead_requeue('none', 1)$$, $$kv_dead_requeue('dl', NULL)$$,
+    $$kv_dead_requeue_all('none')$$, $$kv_dead_requeue_all(NULL)$$, $$kv_dead_delete('none', 1)$$, $$kv_dead_delete('dl', NULL)$$, $$kv_dead_purge('none')$$]) call;
+-- A table of another shape in its place.
+ALTER TABLE kvstore.d_dl ALTER payload TYPE text;
+SELECT call, outcome(call) AS outcome FROM unnest(ARRAY[$$(SELECT count(*) FROM kv_dead_letters('dl'))$$, $$kv_dead_requeue('dl', 1)$$, $$kv_dead_purge('dl')$$]) call;
+SELECT kv_drop_queue('dl');

@@ -20,6 +20,14 @@
 /* Databases whose versionstamps are known to have jumped since an unclean start; further ones jump once a session. */
 #define KVS_JUMPED_MAX		1024
 
+/* The highest versionstamp that was given in a database since the server started. */
+typedef struct KvsHighestStamp
+{
+	Oid			database;
+	Oid			sequence;		/* that gave it: CREATE EXTENSION makes a new one */
+	pg_atomic_uint64 number;
+} KvsHighestStamp;
+
 typedef struct KvsShared
 {
 	/* Written by the postmaster before anybody else runs, constant then. */
@@ -31,6 +39,8 @@ typedef struct KvsShared
 	LWLock	   *lock;
 	int			jumped_count;
 	Oid			jumped[KVS_JUMPED_MAX];
+	int			highest_count;
+	KvsHighestStamp highest[KVS_JUMPED_MAX];	/* its numbers are atomics */
 
 	/* Atomics, no lock: a clock that each deletion advances, and when a key of the slot was last deleted. */
 	pg_atomic_uint64 deletion_clock;

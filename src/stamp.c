@@ -18,6 +18,10 @@
  * So after a start that was not clean, or on a new timeline, the first number of each database jumps by KVS_STAMP_JUMP, and that jump is flushed before a
  * number is given.  Without preload nobody knows how the server started, so there this holds for clean restarts only.
  *
+ * A dump that is restored into a database that goes on sets the sequence to what it was in the dump, which may be lower: setval() asks nobody.  So the highest
+ * number given is kept in shared memory, and who gets one that is not above it looks whether the sequence itself is below, and raises it.  Without
+ * preload, and for numbers from before a restart, kv_maintain() raises it above all that are stored.
+ *
  * Raising the sequence is read-then-set, without a lock against nextval.  It goes KVS_STAMP_JUMP above everything, so that no number given meanwhile can be
  * given again; a heavyweight lock on the sequence keeps two raisers apart.
  */
@@ -41,6 +45,8 @@
 #include "stamp.h"
 
 static bool start_checked = false;	/* this session knows that its database has jumped, or need not */
+static KvsHighestStamp *my_highest = NULL;	/* of this database, of the sequence it has now */
+static Oid	my_sequence = InvalidOid;
 static int64 raise_at_commit = 0;	/* highest number that a row of this transaction brought along */
 
 /* The number given last, straight from the sequence's page: no right is needed. */
@@ -121,9 +127,57 @@ check_start(void)
 	start_checked = true;
 }
 
+/* Find where the highest number of this database is kept; my_highest stays NULL if there is no room. */
+static void
+find_highest(Oid sequence)
+{
+	KvsHighestStamp *highest = kvs_shared->highest;
+	int			i = 0;
+
+	LWLockAcquire(kvs_shared->lock, LW_EXCLUSIVE);
+	while (i < kvs_shared->highest_count && highest[i].database != MyDatabaseId)
+		i++;
+	if (i < KVS_JUMPED_MAX)
+	{
+		if (i == kvs_shared->highest_count)
+			kvs_shared->highest_count++;
+		if (highest[i].database != MyDatabaseId || highest[i].sequence != sequence)
+			pg_atomic_init_u64(&highest[i].number, 0);
+		highest[i].database = MyDatabaseId;
+		highest[i].sequence = sequence;
+		my_highest = &highest[i];
+	}
+	LWLockRelease(kvs_shared->lock);
+	my_sequence = sequence;
+}
+
+/* A number that the sequence gave: it, or a higher one if somebody had set the sequence back. */
+static int64
+check_highest(Oid sequence, int64 number)
+{
+	uint64		highest;
+
+	if (unlikely(my_sequence != sequence))
+		find_highest(sequence);
+	if (my_highest == NULL)
+		return number;
+	highest = pg_atomic_read_u64(&my_highest->number);
+	if (unlikely((uint64) number <= highest) && (uint64) last_stamp() < highest)
+	{
+		kvs_stamp_raise(highest);
+		number = nextval_internal(sequence, false);
+	}
+	while (highest < (uint64) number && !pg_atomic_compare_exchange_u64(&my_highest->number, &highest, number))
+		;
+	return number;
+}
+
 int64
 kvs_stamp_next(void)
 {
+	Oid			sequence;
+	int64		number;
+
 	if (unlikely(!start_checked && kvs_shared != NULL))
 		check_start();
 	if (unlikely(raise_at_commit != 0))
@@ -131,7 +185,9 @@ kvs_stamp_next(void)
 		kvs_stamp_raise(raise_at_commit);
 		raise_at_commit = 0;
 	}
-	return nextval_internal(kvs_catalog_get()->sequence, false);
+	sequence = kvs_catalog_get()->sequence;
+	number = nextval_internal(sequence, false);
+	return kvs_shared ? check_highest(sequence, number) : number;
 }
 
 void

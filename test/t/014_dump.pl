@@ -1,5 +1,5 @@
-# pg_dump and restore: a store is the user's own table and comes back whole, with values, versionstamps, expiries, settings, grants, indexes,
-# constraints, policies and the guard; new numbers are above the stored ones.
+# pg_dump and restore: a store, a queue and a snapshot store are the user's own tables and come back whole, with values, versionstamps, expiries, settings, grants,
+# indexes, constraints, policies and triggers; new numbers are above the stored ones, also in a database whose own had gone further.
 use strict;
 use warnings;
 
@@ -37,6 +37,16 @@ $node->safe_psql('source', q{
 	GRANT SELECT ON kvstore.s_default TO reader;
 	GRANT SELECT, INSERT, UPDATE ON kvstore.s_sessions TO reader;
 	COMMENT ON TABLE kvstore.s_default IS 'mine';
+	SELECT kv_create_snapshot_store(), kv_create_snapshot_store('week', default_ttl => '7 days');
+	SELECT count(kv_snapshot_append('c' || i % 3, jsonb_build_object('step', i, 'text', repeat(md5(i::text), 200)), metadata => '{"by": "test"}')) FROM generate_series(1, 60) i;
+	SELECT kv_snapshot_append('w', '1', store => 'week');
+	GRANT SELECT ON kvstore.p_default TO reader;
+	SELECT kv_create_queue(), kv_create_queue('mail', lease => '5 min', max_attempts => 1, backoff => '{1s}'), kv_pause_queue('mail');
+	SELECT count(kv_enqueue('default', to_jsonb(i), priority => i % 3, headers => '{"h": 1}', dedupe_key => 'd' || i)) FROM generate_series(1, 30) i;
+	SELECT kv_enqueue('mail', '"delayed"', delay => '1 day') > 0, kv_enqueue('mail', '"dead"') > 0, kv_resume_queue('mail');
+	SELECT kv_nack(receipt, error => 'no', dead => true) FROM kv_dequeue('mail');
+	SELECT kv_pause_queue('mail');
+	GRANT INSERT ON kvstore.q_default TO reader;
 });
 
 # All that must come back, as text.
@@ -46,6 +56,15 @@ my $contents = q{
 			UNION ALL SELECT * FROM kvstore.s_fast WHERE s.store = 'fast') r) y;
 	SELECT store, table_name, owner, unlogged, default_ttl, max_value_size FROM kv_stores ORDER BY store;
 	SELECT * FROM kvstore.stores ORDER BY store;
+	SELECT 'p', p FROM (SELECT * FROM kvstore.p_default UNION ALL SELECT * FROM kvstore.p_week) p ORDER BY seq, context;
+	SELECT 'q', q FROM (SELECT * FROM kvstore.q_default UNION ALL SELECT * FROM kvstore.q_mail) q ORDER BY id, payload;
+	SELECT 'd', d FROM kvstore.d_mail d;
+	SELECT store, table_name, owner, default_ttl FROM kv_snapshot_stores ORDER BY store;
+	SELECT * FROM kvstore.snapshot_stores ORDER BY store;
+	SELECT * FROM kvstore.queues ORDER BY queue;
+	SELECT queue, table_name, owner, lease, paused FROM kv_queues ORDER BY queue;
+	SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = 'kvstore' ORDER BY sequencename;
+	SELECT attrelid::regclass, attname, attcompression FROM pg_attribute WHERE attrelid = 'kvstore.p_default'::regclass AND attcompression <> '';
 	SELECT tgrelid::regclass, tgname, tgenabled, tgfoid::regproc FROM pg_trigger WHERE tgname LIKE 'kvstore%' ORDER BY tgrelid::regclass::text, tgname;
 	SELECT oid::regclass, relacl, reloptions, relrowsecurity, obj_description(oid) FROM pg_class WHERE relnamespace = 'kvstore'::regnamespace ORDER BY relname;
 	SELECT indexdef FROM pg_indexes WHERE schemaname = 'kvstore' ORDER BY indexname;
@@ -53,8 +72,13 @@ my $contents = q{
 	SELECT polname, pg_get_expr(polqual, polrelid) FROM pg_policy;
 	SELECT nspacl FROM pg_namespace WHERE nspname = 'kvstore';
 	SELECT (SELECT count(*) FROM kvstore.v_default), kv_count(kv_key()), kv_get('a'), kv_get_bytes('bytes'), (SELECT kind FROM kv_entry('u64')), kv_exists(repeat('k', 2046)), kv_get('expired') IS NULL};
+# So that what there is does not change while we look.
+$node->poll_query_until('source', q{SELECT NOT EXISTS (SELECT FROM kvstore.s_default WHERE expires_at < now())}) or die 'the worker does not come';
 my $before = $node->safe_psql('source', $contents);
 like($before, qr/many:500/, 'there is something to dump');
+like($before, qr/^p\|.*step"": 60/m, 'snapshots');
+like($before, qr/^q\|.*delayed/m, 'messages');
+like($before, qr/^d\|.*dead/m, 'a dead letter');
 my $highest = $node->safe_psql('source', q{SELECT max(versionstamp) FROM kvstore.s_default});
 
 sub check_restored
@@ -67,6 +91,12 @@ sub check_restored
 	like(kvs_outcome($node, q{SET ROLE reader; INSERT INTO kvstore.s_sessions (key, value) VALUES (kv_key('x'), '1')}, $database), qr/^ERROR 42501: only the owner/, "$how: the guard stands");
 	is(kvs_outcome($node, q{SET ROLE reader; SELECT kv_get('b'), kv_set('r', '1', store => 'sessions') > 0, (SELECT count(*) FROM kvstore.v_sessions)}, $database), 'null|t|2', "$how: grants work");
 	like(kvs_outcome($node, q{SET ROLE reader; SELECT kv_set('b', '1')}, $database), qr/^ERROR 42501/, "$how: and no others");
+	is(kvs_outcome($node, q{SET ROLE reader; SELECT count(*) FROM kv_snapshot_load('c1')}, $database), '20', "$how: snapshots can be read");
+	is($node->safe_psql($database, q{SELECT kv_snapshot_append('c1', '"new"', hash => 'new'); SELECT hash FROM kv_snapshot_latest('c1')}), "new\nnew", "$how: a new snapshot is the latest");
+	is($node->safe_psql($database, q{SELECT expires_at > now() + interval '6 days' FROM kv_snapshot_latest('w', 'week')}), 't', "$how: settings of snapshot stores");
+	is($node->safe_psql($database, q{SELECT kv_enqueue('default', '"new"') > 30}), 't', "$how: a new message is the last");
+	is($node->safe_psql($database, q{SELECT string_agg(payload::text, ' ' ORDER BY n) FROM kv_dequeue('default', 3) WITH ORDINALITY q(id, payload, receipt, attempts, priority, headers, enqueued_at, leased_until, n)}), '2 5 8',
+		"$how: messages are delivered in order");
 	is(kvs_outcome($node, q{SET ROLE owner; SELECT kv_alter_store('sessions', default_ttl => '0'), kv_drop_store('fast')}, $database), 't|t', "$how: it is the owner's");
 }
 
@@ -103,11 +133,45 @@ command_ok([ 'pg_restore', '-e', '--data-only', '-t', 's_default', '-d', $node->
 is($node->safe_psql('alone', q{SELECT kv_get('a'), kv_count('many:')}), '{"n": 1.50, "team": "x"}|500', 'its entries are there');
 cmp_ok($node->safe_psql('alone', q{SELECT kv_set('a', '"new"')}), '>', $highest, 'new versionstamps are above the stored ones');
 
+# ---- Into a database that goes on and whose own numbers had gone further ----
+
+# All of the source but the tables that are there as well; the dump sets the sequence to what it was there.
+$node->safe_psql('postgres', 'CREATE DATABASE ahead OWNER owner');
+$node->safe_psql('ahead', q{
+	CREATE EXTENSION kvstore; GRANT CREATE ON SCHEMA kvstore TO owner; SET ROLE owner; SELECT kv_create_store('own');
+	SELECT kv_set('mine', '1', store => 'own');
+	INSERT INTO kvstore.s_own (key, value, versionstamp) VALUES (kv_key('high'), '1', 5000000000)});
+my $seen = $node->safe_psql('ahead', q{SELECT kv_set('deleted', '1', store => 'own')});
+$node->safe_psql('ahead', q{SELECT kv_delete('deleted', store => 'own')});
+cmp_ok($seen, '>', $highest + 1_000_000, 'a database is ahead');
+my $session = $node->background_psql('ahead');
+$session->query_safe(q{SELECT kv_set('warm', '1', store => 'own')}) if $session->can('query_safe');
+command_ok([ 'pg_restore', '-e', '-j', '2', '-d', $node->connstr('ahead'), "$dir/directory" ], 'pg_restore -j 2 into it');
+cmp_ok($node->safe_psql('ahead', q{SELECT last_value FROM kvstore.versionstamp}), '<', $seen, 'the dump has set the sequence back');
+my $stored = 'SELECT max(versionstamp) FROM (SELECT versionstamp FROM kvstore.s_default UNION ALL SELECT versionstamp FROM kvstore.s_own UNION ALL SELECT versionstamp FROM kvstore.s_sessions) s';
+my $new = $node->safe_psql('ahead', q{SELECT kv_set('brand new', '1')});
+cmp_ok($new, '>', $seen, 'a new number is above every number that was given before');
+is($node->safe_psql('ahead', "SELECT ($stored) = $new"), 't', 'and above all that are stored');
+cmp_ok($session->query_safe(q{SELECT kv_set('deleted', '2', store => 'own')}), '>', $new, 'a session that was there before gets the next ones') if $session->can('query_safe');
+$session->quit;
+is($node->safe_psql('ahead', q{SELECT kv_get('a'), kv_get('mine', 'own'), (SELECT count(*) FROM kv_snapshot_load('c1'))}), '{"n": 1.50, "team": "x"}|1|20', 'all is there, old and new');
+
+# The same without preload: kv_maintain() does it.
+my $other = kvs_node('noload', preload => 0);
+$other->safe_psql('postgres', q{CREATE ROLE owner; CREATE ROLE reader; CREATE EXTENSION kvstore; SELECT kv_create_store('own');
+	INSERT INTO kvstore.s_own (key, value, versionstamp) VALUES (kv_key('high'), '1', 5000000000)});
+$other->safe_psql('postgres', q{SELECT kv_set('own', '1', store => 'own')});
+command_ok([ 'pg_restore', '-e', '-d', $other->connstr('postgres'), "$dir/custom" ], 'pg_restore into a database that is ahead, without preload');
+$other->safe_psql('postgres', q{SELECT kv_maintain()});
+$new = $other->safe_psql('postgres', q{SELECT kv_set('brand new', '1')});
+is($other->safe_psql('postgres', "SELECT ($stored) = $new"), 't', 'after kv_maintain() a new number is above all that are stored');
+$other->stop;
+
 # ---- DROP EXTENSION takes no store along ----
 
 is(kvs_outcome($node, 'DROP EXTENSION kvstore', 'source'), 'ERROR 2BP01: cannot drop extension kvstore because other objects depend on it', 'DROP EXTENSION is refused while there is a store');
 is($node->safe_psql('source', q{SELECT kv_get('b')}), 'null', 'which is still there');
-$node->safe_psql('source', q{SELECT kv_drop_store(store) FROM kv_stores; DROP EXTENSION kvstore});
+$node->safe_psql('source', q{SELECT kv_drop_store(store) FROM kv_stores; SELECT kv_drop_snapshot_store(store) FROM kv_snapshot_stores; SELECT kv_drop_queue(queue) FROM kv_queues; DROP EXTENSION kvstore});
 is($node->safe_psql('source', q{SELECT count(*) FROM pg_namespace WHERE nspname = 'kvstore'}), '0', 'without stores it leaves nothing behind');
 
 done_testing();

@@ -294,6 +294,8 @@ guard_message(TriggerData *data)
 	HeapTuple	tuple = TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple;
 
 	check_owner(rel);
+	if (!TRIGGER_FIRED_BY_INSERT(data->tg_event))
+		kvs_queue_note_removal(RelationGetRelid(rel));
 	if (!TRIGGER_FIRED_BY_DELETE(data->tg_event))
 	{
 		KvsQueue   *queue = kvs_queue_of(rel);
@@ -439,7 +441,10 @@ kvstore_guard(PG_FUNCTION_ARGS)
 
 		check_owner(data->tg_relation);
 		if (kvs_queue_is_named(data->tg_relation))
+		{
+			kvs_queue_note_removal(RelationGetRelid(data->tg_relation));
 			return PointerGetDatum(NULL);
+		}
 		number = kvs_change_deletion_stamp(0, &number);
 		kvs_change_note(RelationGetRelid(data->tg_relation), KVS_FEED_CLEAR, number, "", 0);
 		kvs_stamp_note_deletion_of_all();

@@ -448,6 +448,19 @@ kvs_queue_of(Relation rel)
 	return queue;
 }
 
+void
+kvs_queue_note_removal(Oid relid)
+{
+	get_entry(relid)->removed_by = GetTopFullTransactionId();
+}
+
+bool
+kvs_queue_has_removed(const KvsQueue *queue)
+{
+	return FullTransactionIdIsValid(queue->removed_by) &&
+		FullTransactionIdEquals(queue->removed_by, GetTopFullTransactionIdIfAny());
+}
+
 static Relation
 open_by_name(const char *name, LOCKMODE lockmode, KvsQueue **queue)
 {

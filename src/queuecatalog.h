@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "access/transam.h"
+
 #include "executor/spi.h"
 #include "storage/lock.h"
 #include "utils/array.h"
@@ -90,6 +92,7 @@ typedef struct KvsQueue
 	SPIPlanPtr	plans[KVS_QUEUE_PLANS];
 	int			slot;			/* -1; this and the next belong to the queue's place in shared memory */
 	uint64		slot_generation;
+	FullTransactionId removed_by;	/* see kvs_queue_note_removal() */
 	struct KvsStat *stat;		/* pending counts, see stats.h */
 } KvsQueue;
 
@@ -114,6 +117,13 @@ extern bool kvs_queue_is(Relation rel);
 
 /* Is the table called as a queue is, in our schema?  Its shape is not looked at. */
 extern bool kvs_queue_is_named(Relation rel);
+
+/*
+ * This transaction changes or removes rows of the queue that it holds no leases of: it does not see them any more, but should it roll back they are
+ * there again, and who asks kvs_queue_has_removed() must not conclude that they are gone.
+ */
+extern void kvs_queue_note_removal(Oid relid);
+extern bool kvs_queue_has_removed(const KvsQueue *queue);
 
 /* The OIDs of tables that may be queues. */
 extern List *kvs_queue_list(void);

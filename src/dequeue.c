@@ -48,6 +48,7 @@ typedef struct Dequeue
 	KvsReader	reader;
 	bool		full;			/* no room for another lease */
 	bool		own_snapshot;	/* messages must be visible to it */
+	bool		stays;			/* the head: what this transaction has removed is not gone yet */
 
 	/* Returned messages that our snapshot does not see: to be given back. */
 	int			npostponed;
@@ -106,6 +107,42 @@ is_in_own_snapshot(Dequeue *dequeue)
 	return !dequeue->own_snapshot || kvs_reader_is_visible(&dequeue->reader, GetActiveSnapshot());
 }
 
+static void
+postpone(Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
+{
+	if (dequeue->npostponed == dequeue->postponed_size)
+	{
+		dequeue->postponed_size = Max(16, 2 * dequeue->postponed_size);
+		dequeue->postponed = dequeue->postponed == NULL ? palloc(dequeue->postponed_size * sizeof(KvsReceipt)) :
+			repalloc(dequeue->postponed, dequeue->postponed_size * sizeof(KvsReceipt));
+	}
+	dequeue->postponed[dequeue->npostponed++] = (KvsReceipt) {.id = message->id, .token = token};
+}
+
+/*
+ * A message that we have leased.  "there": we have seen its row since, in the slot.  Else its row is looked for: it may have been given a new one
+ * before we had the lease, over which others may have passed because of us.
+ */
+static void
+give_if_there(Dequeue *dequeue, KvsMessageRef *message, uint64 token, bool there)
+{
+	if (!there)
+	{
+		if (!kvs_reader_fetch(&dequeue->reader, message) || has_expired(dequeue) || message->ready_at > dequeue->request->now)
+		{
+			kvs_lease_drop(dequeue->queue, message, token);
+			return;
+		}
+		kvs_lease_refresh(dequeue->queue, message, token);
+		if (!is_in_own_snapshot(dequeue))
+		{
+			postpone(dequeue, message, token);
+			return;
+		}
+	}
+	give(dequeue, message, token);
+}
+
 /* ---- One entry of the index ---- */
 
 /* Somebody wants to know only whether there is something to be given: is this? */
@@ -142,26 +179,12 @@ take_entry(Dequeue *dequeue)
 		case KVS_TAKE_DONE:
 			break;
 	}
-	if (!kvs_reader_is_there(&dequeue->reader) && !kvs_testing_is("no-recheck"))
-		kvs_lease_drop(dequeue->queue, &message, token);
-	else
-		give(dequeue, &message, token);
+	kvs_testing_stop("dequeue-leased");
+	give_if_there(dequeue, &message, token, kvs_reader_is_there(&dequeue->reader) || kvs_testing_is("no-recheck"));
 	return true;
 }
 
 /* ---- Sources of messages ---- */
-
-static void
-postpone(Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
-{
-	if (dequeue->npostponed == dequeue->postponed_size)
-	{
-		dequeue->postponed_size = Max(16, 2 * dequeue->postponed_size);
-		dequeue->postponed = dequeue->postponed == NULL ? palloc(dequeue->postponed_size * sizeof(KvsReceipt)) :
-			repalloc(dequeue->postponed, dequeue->postponed_size * sizeof(KvsReceipt));
-	}
-	dequeue->postponed[dequeue->npostponed++] = (KvsReceipt) {.id = message->id, .token = token};
-}
 
 static void
 give_back_postponed(Dequeue *dequeue)
@@ -180,12 +203,7 @@ take_returned(Dequeue *dequeue, int priority)
 		   kvs_leasexact_take_returned(dequeue->queue, priority, dequeue->request->now, dequeue->request->deadline, &message, &token))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!kvs_reader_fetch(&dequeue->reader, &message) || has_expired(dequeue) || message.ready_at > dequeue->request->now)
-			kvs_lease_drop(dequeue->queue, &message, token);
-		else if (!is_in_own_snapshot(dequeue))
-			postpone(dequeue, &message, token);
-		else
-			give(dequeue, &message, token);
+		give_if_there(dequeue, &message, token, false);
 	}
 }
 
@@ -219,8 +237,8 @@ scan(Dequeue *dequeue, int priority, KvsPosition low, KvsPosition high, Advance 
 {
 	KvsPosition reached = low;
 	KvsPosition position;
-	bool		may_advance = true;
-	bool		at_end = true;
+	bool		may_advance = !dequeue->stays;
+	bool		at_end = may_advance;
 	int			passed = 0;
 
 	kvs_reader_scan(&dequeue->reader, priority, low);
@@ -349,7 +367,8 @@ take_messages(Dequeue *dequeue)
 void
 kvs_dequeue(KvsDequeue *request, KvsQueue *queue, Relation rel)
 {
-	Dequeue		dequeue = {.request = request, .queue = queue, .own_snapshot = IsolationUsesXactSnapshot()};
+	Dequeue		dequeue = {.request = request, .queue = queue, .own_snapshot = IsolationUsesXactSnapshot(),
+						   .stays = kvs_queue_has_removed(queue)};
 
 	request->given = request->ended = 0;
 	request->more = false;

@@ -296,6 +296,23 @@ kvs_lease_drop(KvsQueue *queue, const KvsMessageRef *message, uint64 token)
 }
 
 void
+kvs_lease_refresh(KvsQueue *queue, const KvsMessageRef *message, uint64 token)
+{
+	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
+	Lease	   *lease = find_token(slot, message->id, token);
+
+	/* a held lease is in the heap of what comes due, which knows nothing of positions */
+	if (lease != NULL && lease->state == KVS_LEASE_HELD)
+	{
+		int			rollbacks = lease->message.rollbacks;
+
+		lease->message = *message;
+		lease->message.rollbacks = rollbacks;
+	}
+	LWLockRelease(slot->lock);
+}
+
+void
 kvs_lease_raise_full(const KvsQueue *queue)
 {
 	if (kvs_guc_max_leases_per_queue > 0)

@@ -58,6 +58,9 @@ extern bool kvs_lease_take_returned(KvsQueue *queue, int priority, uint64 token,
  */
 extern void kvs_lease_drop(KvsQueue *queue, const KvsMessageRef *message, uint64 token);
 
+/* The row of a message that this token holds is where "message" says, with what it says. */
+extern void kvs_lease_refresh(KvsQueue *queue, const KvsMessageRef *message, uint64 token);
+
 /* KV004, with what to do. */
 extern void kvs_lease_raise_full(const KvsQueue *queue) pg_attribute_noreturn();
 

@@ -23,6 +23,7 @@
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
+#include "arrival.h"
 #include "compat.h"
 #include "entry.h"
 #include "leasexact.h"
@@ -135,6 +136,7 @@ purge(KvsQueue *queue, Relation rel)
 	int64		removed = 0;
 	bool		changed = true;
 
+	kvs_queue_note_removal(queue->relid);
 	if (!queue->plain)
 	{
 		SPI_connect();
@@ -215,7 +217,12 @@ cancel(KvsQueue *queue, Relation rel, int64 id)
 		ours = kvs_shared == NULL || kvs_leasexact_try_end(queue, &ref);
 	}
 	if (ours)
+	{
 		ours = queue->plain ? cancel_by_place(queue, rel, id, slot) : cancel_by_statement(queue, id);
+		/* it stays, for a trigger or our own snapshot wants it so: others may have passed over it meanwhile */
+		if (!ours && kvs_shared != NULL)
+			kvs_arrival_note(queue, ref.priority, ref.ready_at, ref.id, ref.ready_at, ref.id, 0);
+	}
 	ExecDropSingleTupleTableSlot(slot);
 	return ours;
 }

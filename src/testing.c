@@ -3,7 +3,8 @@
  *		Hooks for tests: points at which a session stops, and a clock that is ahead.
  *
  * An isolation test has to stop a session between two steps of ours.  It names the point in kvstore.test_point; the session then waits there for the
- * advisory lock 7777, which another session holds, and isolationtester sees that it waits.  They are settings and not a
+ * advisory lock 7777, which another session holds, and isolationtester sees that it waits.  Of several
+ * points, separated by commas, the second has the lock 7778, and so on.  They are settings and not a
  * build option so that what is tested is what is shipped.
  */
 #include "postgres.h"
@@ -20,23 +21,44 @@ char	   *kvs_testing_point = "";
 int			kvs_testing_delay = 0;
 int			kvs_testing_clock = 0;
 
+/* Where the point stands in the list, from 0; -1: it does not. */
+static int
+find_point(const char *point)
+{
+	int			number = 0;
+	size_t		length = strlen(point);
+
+	for (const char *name = kvs_testing_point; *name != '\0'; number++)
+	{
+		size_t		this = strcspn(name, ",");
+
+		if (this == length && strncmp(name, point, length) == 0)
+			return number;
+		name += this;
+		if (*name == ',')
+			name++;
+	}
+	return -1;
+}
+
 bool
 kvs_testing_is(const char *point)
 {
-	return unlikely(kvs_testing_point[0] != '\0') && strcmp(kvs_testing_point, point) == 0;
+	return unlikely(kvs_testing_point[0] != '\0') && find_point(point) >= 0;
 }
 
 void
 kvs_testing_wait(const char *point)
 {
 	LOCKTAG		tag;
+	int			number = find_point(point);
 
 	if (kvs_testing_delay > 0)
 		pg_usleep(kvs_testing_delay);
-	if (!kvs_testing_is(point))
+	if (number < 0)
 		return;
 	/* as pg_advisory_lock(7777) */
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, TEST_LOCK, 1);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, TEST_LOCK + number, 1);
 	LockAcquire(&tag, ShareLock, false, false);
 	LockRelease(&tag, ShareLock, false);
 }

@@ -16,12 +16,12 @@ extern char *kvs_testing_point;
 extern int	kvs_testing_delay;
 extern int	kvs_testing_clock;
 
-/* Is this the point named in kvstore.test_point? */
+/* Is this a point named in kvstore.test_point? */
 extern bool kvs_testing_is(const char *point);
 
 extern void kvs_testing_wait(const char *point);
 
-/* If this is the point, wait for the advisory lock 7777; at every point, sleep kvstore.test_delay microseconds. */
+/* If this is a point that was named, wait for its advisory lock, 7777 for the first; at every point, sleep kvstore.test_delay microseconds. */
 static inline void
 kvs_testing_stop(const char *point)
 {

@@ -102,6 +102,16 @@ execute_as_owner(KvsQueue *queue, int which, const KvsMessageRef *message, int a
 	return count;
 }
 
+/* The transaction's own snapshot does not see what we were to write. */
+static void
+check_serializable(void)
+{
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update")));
+}
+
 /* ---- Deleting ---- */
 
 /* A row that this very command has inserted cannot be deleted by it. */
@@ -115,15 +125,31 @@ see_own_rows(const KvsReader *reader)
 		CommandCounterIncrement();
 }
 
+/* By a statement, for which a trigger of the owner's may have other plans. */
+static TM_Result
+delete_row_by_statement(KvsReader *reader, const KvsMessageRef *message)
+{
+	Datum		values[] = {Int64GetDatum(message->id), TimestampTzGetDatum(message->enqueued_at)};
+
+	if (execute(reader->queue, KVS_QUEUE_PLAN_DELETE, values, NULL) > 0)
+		return TM_Ok;
+	check_serializable();
+	if (kvs_reader_is_there(reader))
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("a trigger of table \"%s\" kept a message from being deleted", RelationGetRelationName(reader->rel)),
+				 errhint("A trigger BEFORE DELETE must return OLD.")));
+	return TM_Deleted;
+}
+
 static TM_Result
 delete_row(KvsReader *reader, KvsMessageRef *message)
 {
-	Datum		values[] = {Int64GetDatum(message->id), TimestampTzGetDatum(message->enqueued_at)};
 	TM_FailureData failure;
 
 	see_own_rows(reader);
 	if (!reader->queue->plain)
-		return execute(reader->queue, KVS_QUEUE_PLAN_DELETE, values, NULL) > 0 ? TM_Ok : TM_Deleted;
+		return delete_row_by_statement(reader, message);
 	CheckCmdReplicaIdentity(reader->rel, CMD_DELETE);
 	return table_tuple_delete(reader->rel, &reader->slot->tts_tid, GetCurrentCommandId(true), GetActiveSnapshot(),
 							  InvalidSnapshot, true, &failure, false);
@@ -140,10 +166,7 @@ kvs_settle_delete(KvsReader *reader, KvsMessageRef *message)
 		CHECK_FOR_INTERRUPTS();
 		if (result == TM_Ok)
 			return KVS_SETTLED_DELETED;
-		if (IsolationUsesXactSnapshot())
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("could not serialize access due to concurrent update")));
+		check_serializable();
 	}
 	return KVS_SETTLED_GONE;
 }
@@ -168,21 +191,35 @@ lock_row(KvsReader *reader, KvsMessageRef *message, bool wait)
 			return KVS_SETTLED_RETRY;
 		if (result == TM_WouldBlock)
 			return KVS_SETTLED_LOCKED;
-		if (IsolationUsesXactSnapshot())
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("could not serialize access due to concurrent update")));
+		check_serializable();
 	}
 	return KVS_SETTLED_GONE;
+}
+
+/*
+ * The row stays: note it as an arrival, where it is.  That is where we have put it, unless a trigger of the owner's had other plans, which may also be to
+ * leave it alone.
+ */
+static KvsSettled
+note_where_it_is(KvsReader *reader, const KvsMessageRef *message)
+{
+	KvsMessageRef found = *message;
+
+	if (!reader->queue->plain && !kvs_reader_fetch(reader, &found))
+		return KVS_SETTLED_GONE;
+	kvs_arrival_note(reader->queue, found.priority, found.ready_at, found.id, found.ready_at, found.id, 0);
+	return KVS_SETTLED_RETRY;
 }
 
 static KvsSettled
 change_row(KvsReader *reader, const KvsMessageRef *message, int attempts, TimestampTz ready_at, const char *error)
 {
+	KvsMessageRef changed = *message;
+
 	if (execute_as_owner(reader->queue, KVS_QUEUE_PLAN_CHANGE, message, attempts, ready_at, error) == 0)
-		return KVS_SETTLED_GONE;
-	kvs_arrival_note(reader->queue, message->priority, ready_at, message->id, ready_at, message->id, 0);
-	return KVS_SETTLED_RETRY;
+		check_serializable();
+	changed.ready_at = ready_at;
+	return note_where_it_is(reader, &changed);
 }
 
 KvsSettled
@@ -222,9 +259,10 @@ bury(KvsReader *reader, const KvsMessageRef *message, int attempts, const KvsFai
 {
 	int			plan = reader->queue->keep_dead ? KVS_QUEUE_PLAN_BURY : KVS_QUEUE_PLAN_DELETE;
 
-	if (execute_as_owner(reader->queue, plan, message, attempts, failure->now, failure->error) == 0)
-		return KVS_SETTLED_GONE;
-	return KVS_SETTLED_DEAD;
+	if (execute_as_owner(reader->queue, plan, message, attempts, failure->now, failure->error) > 0)
+		return KVS_SETTLED_DEAD;
+	check_serializable();
+	return note_where_it_is(reader, message);
 }
 
 KvsSettled

@@ -6,8 +6,7 @@ SELECT no_plan();
 CREATE VIEW pg_temp.member_function AS
     SELECT p.oid, p.proname::text AS name, n.nspname::text AS schema, p.provolatile, p.proparallel, p.proisstrict, p.prosecdef, p.proconfig, p.prolang, p.prorettype, p.proretset,
            p.proargnames, p.proargmodes, p.proallargtypes, p.proargtypes::oid[] AS proargtypes,
-           replace(replace(regexp_replace(pg_get_function_arguments(p.oid), '::(text|interval|bigint|jsonb|timestamp with time zone|kvkey)(\[\])?|\mIN ', '', 'g'), 'timestamp with time zone', 'timestamptz'), 'DEFAULT ', '= ') AS arguments,
-           replace(replace(regexp_replace(pg_get_function_arguments(p.oid), '::(text|interval\[\]|interval|boolean|bigint|jsonb|timestamp with time zone|kvkey)', '', 'g'), 'timestamp with time zone', 'timestamptz'), 'DEFAULT ', '= ') AS arguments,
+           replace(replace(regexp_replace(pg_get_function_arguments(p.oid), '::(text|interval|boolean|bigint|jsonb|timestamp with time zone|kvkey)(\[\])?|\mIN ', '', 'g'), 'timestamp with time zone', 'timestamptz'), 'DEFAULT ', '= ') AS arguments,
            replace(pg_get_function_result(p.oid), 'timestamp with time zone', 'timestamptz') AS result
     FROM pg_proc p
     JOIN pg_namespace n ON n.oid = p.pronamespace
@@ -67,6 +66,7 @@ INSERT INTO promised VALUES
     ('kv_purge_queue', $$queue text = 'default'$$, 'bigint', 'write'),
     ('kv_enqueue', $$queue text, payload jsonb, delay interval = NULL, ready_at timestamptz = NULL, priority bigint = 0, headers jsonb = NULL, max_attempts bigint = NULL, backoff interval[] = NULL, ttl interval = NULL, dedupe_key text = NULL, keys_if_undelivered jsonb = NULL, undelivered_store text = 'default'$$, 'bigint', 'write'),
     ('kv_enqueue_many', $$queue text, payloads jsonb[], delay interval = NULL, ready_at timestamptz = NULL, priority bigint = 0, headers jsonb = NULL, max_attempts bigint = NULL, backoff interval[] = NULL, ttl interval = NULL, dedupe_key text = NULL, keys_if_undelivered jsonb = NULL, undelivered_store text = 'default'$$, 'TABLE(id bigint)', 'write'),
+    ('kv_wait_queue', $$queue text, wait interval = '00:00:30'$$, NULL, 'write'),
     ('kv_dequeue', $$queue text, max_count bigint = 1, lease interval = NULL, wait interval = '00:00:00'$$,
         'TABLE(id bigint, payload jsonb, receipt text, attempts bigint, priority bigint, headers jsonb, enqueued_at timestamptz, leased_until timestamptz)', 'write'),
     ('kv_ack', 'receipt text', 'boolean', 'write'),

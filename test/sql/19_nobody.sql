@@ -39,6 +39,8 @@ CREATE TEMP TABLE nb_calls AS
     LEFT JOIN LATERAL (SELECT expression FROM nb_values v WHERE (v.type IS NULL OR v.type = a.type) AND (v.name IS NULL OR COALESCE(a.name, '') ~ v.name) ORDER BY priority, v.name LIMIT 1) v ON true
     WHERE p.prorettype NOT IN ('trigger'::regtype, 'internal'::regtype, 'cstring'::regtype) AND NOT p.proargtypes::oid[] && ARRAY['internal', 'cstring']::regtype[]::oid[]
     GROUP BY p.oid;
+-- A position has to be one.
+UPDATE nb_calls SET call = replace(call, 'kv_changes(NULL::text', 'kv_changes(kv_feed_position()') WHERE call ~ 'kv_changes';
 SELECT oid::regprocedure AS argument_without_a_value FROM nb_calls WHERE unknown > 0 ORDER BY 1;
 SELECT count(*) > 60 AS many_functions, count(*) FILTER (WHERE guarded) > 40 AS many_on_stores FROM nb_calls;
 GRANT SELECT ON nb_calls TO PUBLIC;

@@ -164,6 +164,17 @@ FROM kv_get_many_paths((SELECT jsonb_agg(CASE WHEN n % 2 = 0 THEN to_jsonb('k' |
     AS e (key, value, bytes, kind, versionstamp, expires_at, n);
 SELECT kv_delete_many((SELECT array_agg('k' || n ORDER BY hashint4(n)) FROM generate_series(1001, 6000) n), 'bulk');
 SELECT kv_delete_prefix('k1', 'bulk'), kv_count('', 'bulk');
+
+-- a prefix that is most of a large table; between its keys lie paths, beside them expired entries
+SELECT kv_create_store('large');
+SELECT kv_set_many((SELECT array_agg('k' || n) FROM generate_series(1, 25000) n), (SELECT array_agg(to_jsonb(n)) FROM generate_series(1, 25000) n), store => 'large') > 0 AS set,
+    kv_set_many_paths((SELECT jsonb_agg(jsonb_build_array('k' || n, n)) FROM generate_series(1, 3000) n), (SELECT jsonb_agg(n) FROM generate_series(1, 3000) n), store => 'large') > 0 AS set,
+    kv_set_many(ARRAY['j', 'l', 'k~', repeat('k', 2000)], ARRAY['1', '2', '3', '4']::jsonb[], store => 'large') > 0 AS set;
+SELECT kv_set_many((SELECT array_agg('k' || n) FROM generate_series(1, 500) n), (SELECT array_agg(to_jsonb(n)) FROM generate_series(1, 500) n), ttl => '0', store => 'large') > 0 AS expired;
+VACUUM ANALYZE kvstore.s_large;
+SELECT kv_count('k', 'large'), kv_delete_prefix('k', 'large'), kv_delete_prefix('k', 'large');
+SELECT kv_count('', 'large') AS texts, kv_count(kv_key(), 'large') AS entries, (SELECT count(*) FROM kvstore.s_large WHERE expires_at < now()) AS expired;
+SELECT kv_clear('large'), kv_drop_store('large');
 -- Whatever the session thinks of index scans: the order of the locks must not depend on it.
 SET enable_indexscan = off;
 SELECT kv_delete_many(ARRAY['k2', 'k3'], 'bulk'), kv_delete_prefix('k9', 'bulk'), kv_clear('bulk');

@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -31,26 +32,45 @@ kvs_sweep_list_stores(void)
 	return list_concat(kvs_catalog_list_tables("s_"), kvs_catalog_list_tables("p_"));
 }
 
-/* Once nobody can have a note for it that is yet to be published. */
+/* Once nobody can have a note for it that is yet to be published, and nobody can undo that it is gone. */
 void
 kvs_sweep_forget_table(Oid relid)
 {
 	Relation	rel;
 	bool		is_store;
+	LOCKTAG		tag;
+	LockAcquireResult result;
 
-	/* Conflicts with every writer, and with who makes the table. */
-	if (!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))
+	/* Conflicts with every writer, and with who makes the table or drops it; that may be ourselves, by hand. */
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	result = LockAcquire(&tag, AccessExclusiveLock, false, true);
+	if (result != LOCKACQUIRE_OK)
 	{
+		if (result != LOCKACQUIRE_NOT_AVAIL)
+			LockRelease(&tag, AccessExclusiveLock, false);
 		kvs_expiry_put_aside(relid, GetCurrentTimestamp(), true);
 		return;
 	}
+	AcceptInvalidationMessages();
 	rel = kvs_catalog_is_installed() ? try_relation_open(relid, NoLock) : NULL;
 	is_store = rel != NULL && (kvs_catalog_is_store(rel) || kvs_snapshot_is_store(rel));
 	if (rel != NULL)
 		relation_close(rel, NoLock);
 	if (!is_store)
 		kvs_expiry_forget_table(MyDatabaseId, relid);
-	UnlockRelationOid(relid, ShareRowExclusiveLock);
+	LockRelease(&tag, AccessExclusiveLock, false);
+}
+
+void
+kvs_sweep_forget_others(const List *stores)
+{
+	Oid		   *relids = palloc(sizeof(Oid) * KVS_EXPIRY_TABLES);
+	int			count = kvs_expiry_list_tables(relids, KVS_EXPIRY_TABLES);
+
+	for (int i = 0; i < count; i++)
+		if (!list_member_oid(stores, relids[i]))
+			kvs_sweep_forget_table(relids[i]);
+	pfree(relids);
 }
 
 /* ---- Steps ---- */

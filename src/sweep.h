@@ -39,6 +39,9 @@ extern void kvs_sweep_table(Oid relid, int64 limit, KvsSweepResult *result);
 /* Have the map forget a table that is gone, or is no store any more. */
 extern void kvs_sweep_forget_table(Oid relid);
 
+/* The same for all that are not in this list of stores; else their slots would wait until they are due. */
+extern void kvs_sweep_forget_others(const List *stores);
+
 /* The tables that may be stores or snapshot stores, a list of OIDs; those of a kind are in order of their names. */
 extern List *kvs_sweep_list_stores(void);
 

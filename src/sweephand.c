@@ -114,10 +114,13 @@ sweep_guarded(Oid relid, bool full, int64 limit)
 static int64
 sweep_all_by_hand(bool full, int64 limit)
 {
+	List	   *stores = kvs_sweep_list_stores();
 	int64		removed = 0;
 	ListCell   *lc;
 
-	foreach(lc, kvs_sweep_list_stores())
+	if (full && kvs_expiry_is_there())
+		kvs_sweep_forget_others(stores);
+	foreach(lc, stores)
 	{
 		if (removed >= limit)
 			break;

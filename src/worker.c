@@ -215,19 +215,12 @@ sleep_until_due(void)
 static bool
 is_installed(void)
 {
-	Oid		   *relids;
-	int			count;
 	bool		installed;
 
 	kvs_worker_begin("looking for the extension");
 	installed = kvs_catalog_is_installed();
 	if (!installed)
-	{
-		relids = palloc(sizeof(Oid) * KVS_EXPIRY_TABLES);
-		count = kvs_expiry_list_tables(relids, KVS_EXPIRY_TABLES);
-		for (int i = 0; i < count; i++)
-			kvs_sweep_forget_table(relids[i]);
-	}
+		kvs_sweep_forget_others(NIL);
 	kvs_worker_commit();
 	return installed;
 }

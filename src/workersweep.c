@@ -80,18 +80,6 @@ list_stores(bool unmapped)
 	return result;
 }
 
-/* The map forgets what is no store any more; else its slots would wait until they are due. */
-static void
-forget_others(const List *stores)
-{
-	Oid		   *relids = palloc(sizeof(Oid) * KVS_EXPIRY_TABLES);
-	int			count = kvs_expiry_list_tables(relids, KVS_EXPIRY_TABLES);
-
-	for (int i = 0; i < count; i++)
-		if (!list_member_oid(stores, relids[i]))
-			kvs_sweep_forget_table(relids[i]);
-}
-
 /* Each store is due in full. */
 static void
 begin_full_pass(void)
@@ -100,7 +88,7 @@ begin_full_pass(void)
 	ListCell   *lc;
 
 	kvs_worker_begin("looking for stores");
-	forget_others(stores);
+	kvs_sweep_forget_others(stores);
 	kvs_stats_forget_missing();
 	foreach(lc, stores)
 	{

@@ -65,7 +65,9 @@ cmp_ok(sql("SELECT pg_relation_size('kvstore.s_s1') / 8192"), '>', 2100, 'a stor
 sql("SELECT kv_expire(g::text, ttl => '0.5 s', store => 's1') FROM generate_series(1, 6000, 100) g");
 comes('what is due in either part goes', "SELECT count(*) = 60 AND NOT EXISTS (SELECT FROM kvstore.s_s1 WHERE expires_at < now() + interval '1 minute') FROM generate_series(1, 6000, 100) g WHERE NOT kv_exists(g::text, 's1')");
 is(sql("SELECT kv_count('', 's1')"), '5941', 'and nothing else');
-# a store that is dropped gives its slots back
+# a store that is dropped gives its slots back, but not before that is for sure
+is(sql("BEGIN; SELECT kv_drop_store('s1'); SELECT kv_maintain(); ROLLBACK"), "t\n0", 'a store is dropped, and is there again');
+is(sql($map), 'kvstore.s_s1 0, kvstore.s_s2 whole, kvstore.s_s3 whole', 'and in the map');
 sql("SELECT kv_drop_store('s1')");
 comes('a store that is dropped is forgotten', "SELECT NOT EXISTS (SELECT FROM kvstore.expiry_map() m WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = m.relid))");
 sql("SELECT kv_create_store('s4')");

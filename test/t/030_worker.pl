@@ -50,12 +50,22 @@ sql("CREATE EXTENSION kvstore; SELECT kv_create_store(); SELECT kv_set('a', '1',
 gone_within('an entry is gone soon after its time', 30, 's_default');
 is(sql("SELECT worker_running, oldest_expired_age_s IS NULL FROM kv_health()"), 't|t', 'kv_health() says so');
 ok(defined wait_for("SELECT expired = 1 FROM pg_stat_kvstore"), 'the sweep is counted');
+ok(defined wait_for("SELECT n_tup_del = 1 FROM pg_stat_user_tables WHERE relname = 's_default'"), 'also in the statistics that autovacuum goes by');
 ok($node->wait_for_log(qr/DEBUG:  kvstore: removed 1 expired entries of table/), 'a batch is logged at DEBUG1');
 unlike(slurp_file($node->logfile), qr/LOG:  kvstore: removed/, 'a small sweep is not logged');
 sql("SELECT kv_set_many(array_agg(g::text), array_agg(to_jsonb(g)), ttl => '0.1 s') FROM generate_series(1, 20) g");
 ok(defined wait_for("SELECT count(*) = 0 FROM kvstore.s_default"), 'entries written together are gone');
 ok(defined wait_for("SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'kvstore worker'"), 'the worker leaves when nothing is due');
 ok($node->wait_for_log(qr/LOG:  kvstore: removed 20 expired entries of database "postgres"/), 'a larger sweep is logged');
+
+# ---- What a ttl does not cost: an overwrite stays HOT ----
+
+is(sql(q{
+	BEGIN;
+	SELECT FROM kv_create_store('hot');
+	SELECT FROM generate_series(1, 10) g, LATERAL (SELECT kv_set('a', to_jsonb(g), ttl => g * interval '1 hour', store => 'hot')) s;
+	SELECT pg_stat_get_xact_tuples_updated('kvstore.s_hot'::regclass), pg_stat_get_xact_tuples_hot_updated('kvstore.s_hot'::regclass);
+	ROLLBACK}) =~ /(\d+\|\d+)\s*$/ && $1, '9|9', 'entries are overwritten with other ttls in place');
 
 # ---- Settings ----
 
@@ -71,6 +81,7 @@ my $keep_busy = "SELECT count(kv_set('k' || g, '1', ttl => g * interval '50 ms')
 sql($keep_busy);
 wait_for("SELECT EXISTS ($worker_pid)");
 my $pid = sql($worker_pid);
+ok(defined wait_for("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid AND query ~ '^(sweeping|looking for)')"), 'its activity is reported');
 sql("SELECT pg_terminate_backend($pid)");
 ok(defined wait_for("SELECT EXISTS ($worker_pid AND pid <> $pid)"), 'a worker that was terminated comes again');
 gone_within('and goes on', 30, 's_default');

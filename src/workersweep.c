@@ -30,7 +30,7 @@
 #define NAP				5
 
 /* Blocks a second that passes read as long as they find nothing; so many milliseconds' worth of them at once. */
-#define PASS_RATE		1000
+#define PASS_RATE		800
 #define PASS_AT_ONCE	250
 
 /* What happened since there was nothing to do. */

@@ -95,7 +95,7 @@ check_delete(Relation rel)
 
 /* ---- Purge ---- */
 
-/* One pass over the table; *changed tells whether rows were changed under our eyes, so that another pass may find their new versions. */
+/* One pass over what is there now, at every isolation level; *changed tells whether rows were changed under our eyes, so that another pass may find their new versions. */
 static int64
 purge_pass(Relation rel, bool *changed)
 {

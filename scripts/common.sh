@@ -21,6 +21,7 @@ KVS_TREE=			# in it, the copy of the installation
 KVS_BIN=			# in that, the programs
 KVS_CHILD=			# process group of the command that runs now, 0 or empty: none
 KVS_USER=			# who runs servers, when that is not who called
+KVS_HOME=			# the caller's home, where the settings of his npm are
 
 # The oldest minor release that each major version is tested with.
 kvs_oldest_minor() { case $1 in 15) echo 15.20 ;; *) echo "$1" ;; esac; }
@@ -117,6 +118,10 @@ kvs_install_missing()
 	command -v gcc > /dev/null || wanted+=(gcc)
 	wanted+=(libc6-dev)
 	[ "$purpose" = demo ] || wanted+=(perl libipc-run-perl libyaml-pp-perl)
+	if [ "$purpose" = check ]; then
+		command -v node > /dev/null || optional+=(nodejs)
+		command -v npm > /dev/null || optional+=(npm)
+	fi
 
 	if [ -z "${PG_CONFIG:-}" ]; then
 		major=$(kvs_distribution_major)
@@ -212,6 +217,7 @@ kvs_make_tmp()
 	# The servers' user, for whom the caller's folder may not exist.
 	cd "$KVS_TMP"
 	kvs_as_user mkdir -m 700 home tmp sock server work
+	KVS_HOME=$HOME
 	export HOME=$KVS_TMP/home TMPDIR=$KVS_TMP/tmp
 }
 
@@ -308,29 +314,87 @@ kvs_cleanup()
 	exit "$status"
 }
 
-# Prometheus's promtool, for tests: the installed one, or out of Debian's package, which is unpacked and not installed, for that would start a service.  Sets
-# KVS_PROMTOOL, empty where there is none.  The download is kept in the clone until "make clean".
-kvs_promtool()
+# ---- What some tests need beside PostgreSQL ----
+
+# Programs out of Debian's packages, which are unpacked and not installed, for that would start services; and packages of npm.  Each is kept in the clone, in
+# .tools, until "make clean", and copied to where the servers' user can read it.  What cannot be had leaves its variable empty, and the tests that need it are
+# skipped.
+
+# Unpack Debian packages: FOLDER PACKAGE...
+kvs_unpack()
 {
-	local kept=$KVS_ROOT/.promtool dir
-	KVS_PROMTOOL=$(command -v promtool || true)
-	[ -z "$KVS_PROMTOOL" ] || return 0
-	if [ ! -x "$kept" ] && command -v apt-get > /dev/null; then
-		kvs_package_exists prometheus || kvs_apt_update
-		dir=$KVS_TMP/promtool
-		mkdir -p "$dir"
-		if (cd "$dir" && apt-get -qq download prometheus 2> "$dir/log" && dpkg -x prometheus_*.deb .) && [ -x "$dir/usr/bin/promtool" ]; then
-			kvs_as_owner cp "$dir/usr/bin/promtool" "$kept"
+	local dir=$1 package
+	shift
+	(cd "$dir" && apt-get -qq download "$@" 2> log && for package in *.deb; do dpkg -x "$package" .; done)
+}
+
+# The libraries that a package needs and this machine has not.
+kvs_missing_libraries()
+{
+	local package
+	for package in $(apt-cache depends "$1" | sed -n 's/^ *Depends: \(lib[^ ]*\)$/\1/p'); do
+		kvs_has_package "$package" || say "$package"
+	done
+}
+
+# Keep a folder as .tools/NAME: FOLDER NAME; in two steps, so that half a copy is never used.
+kvs_keep_tool()
+{
+	kvs_as_owner rm -rf "$KVS_ROOT/.tools/$2" "$KVS_ROOT/.tools/$2.new"
+	kvs_as_owner mkdir -p "$KVS_ROOT/.tools"
+	chmod -R a+rX "$1"
+	kvs_as_owner cp -R "$1" "$KVS_ROOT/.tools/$2.new"
+	kvs_as_owner mv "$KVS_ROOT/.tools/$2.new" "$KVS_ROOT/.tools/$2"
+}
+
+# NAME PACKAGE: sets KVS_PROGRAM to the installed program, or to the one in Debian's package.
+kvs_program()
+{
+	local name=$1 package=$2 kept=$KVS_ROOT/.tools/$1 dir=$KVS_TMP/tools/$1.unpacked file
+	KVS_PROGRAM=$(command -v "$name" || true)
+	[ -z "$KVS_PROGRAM" ] || return 0
+	if [ ! -d "$kept" ] && command -v apt-get > /dev/null; then
+		kvs_package_exists "$package" || kvs_apt_update
+		mkdir -p "$dir/kept"
+		# shellcheck disable=SC2046 # names of packages
+		if kvs_unpack "$dir" "$package" $(kvs_missing_libraries "$package") && file=$(find "$dir" -path "*bin/$name" -type f) && [ -n "$file" ]; then
+			mv "$file" "$dir/kept/"
+			find "$dir" -name '*.so.*' -exec mv -t "$dir/kept" '{}' +
+			kvs_keep_tool "$dir/kept" "$name"
 		else
-			note "the package prometheus cannot be downloaded; what promtool would check is skipped"
+			note "the package $package cannot be downloaded; what needs $name is skipped"
 		fi
 		rm -rf "$dir"
 	fi
-	[ -x "$kept" ] || return 0
-	# The servers' user may not be able to read the clone.
-	KVS_PROMTOOL=$KVS_TMP/promtool
-	cp "$kept" "$KVS_PROMTOOL"
-	chmod 755 "$KVS_PROMTOOL"
+	[ -d "$kept" ] || return 0
+	mkdir -p "$KVS_TMP/tools"
+	cp -R "$kept" "$KVS_TMP/tools/$name"
+	KVS_PROGRAM=$KVS_TMP/tools/$name.sh
+	printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s/%s "$@"\n' "$KVS_TMP/tools/$name" "$KVS_TMP/tools/$name" "$name" > "$KVS_PROGRAM"
+	chmod 755 "$KVS_PROGRAM"
+}
+
+# What a Node program of ours needs from npm, from the registry that this machine's npm is set to: FOLDER (in the clone, with a lock file); sets
+# KVS_NODE_MODULES.
+kvs_node_modules()
+{
+	local from=$KVS_ROOT/$1 name=${1//\//-} dir=$KVS_TMP/tools/npm
+	KVS_NODE_MODULES=
+	command -v node > /dev/null || return 0
+	if ! cmp -s "$from/package-lock.json" "$KVS_ROOT/.tools/$name/package-lock.json"; then
+		command -v npm > /dev/null || return 0
+		mkdir -p "$dir"
+		cp "$from/package.json" "$from/package-lock.json" "$dir/"
+		if (cd "$dir" && HOME=$KVS_HOME npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --cache "$dir/cache" > "$dir/log" 2>&1); then
+			rm -rf "$dir/cache"
+			kvs_keep_tool "$dir" "$name"
+		else
+			note "npm ci in $1 failed; its test is skipped: $(tail -n 1 "$dir/log")"
+		fi
+		rm -rf "$dir"
+	fi
+	[ -d "$KVS_ROOT/.tools/$name/node_modules" ] || return 0
+	KVS_NODE_MODULES=$KVS_ROOT/.tools/$name/node_modules
 }
 
 # ---- A private copy of the installation, with kvstore in it ----

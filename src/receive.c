@@ -109,7 +109,8 @@ kvstore_dequeue(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("kv_dequeue() can only wait at READ COMMITTED"),
 				 errhint("This transaction cannot see what is committed after its snapshot was taken.")));
-	InitMaterializedSRF(fcinfo, 0);
+	/* what the caller expects is what the function is declared to return, and takes no look-up */
+	InitMaterializedSRF(fcinfo, ((ReturnSetInfo *) fcinfo->resultinfo)->expectedDesc ? MAT_SRF_USE_EXPECTED_DESC : 0);
 	receive.request.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	kvs_waiter_prepare();
 	if (waits)

@@ -208,7 +208,7 @@ read_feed(Follow *follow)
 		if (step == KVS_FEED_OVERRUN)
 			kvs_position_lost("The changes after it are no longer in the feed.");
 		if (step == KVS_FEED_TOO_LARGE)
-			kvs_position_lost("A transaction has changed more than the feed can hold, or the store is new.");
+			kvs_position_lost("A transaction changed more than the feed can hold, or the store is new, or rows of it were restored.");
 		if (step == KVS_FEED_NO_POSITION)
 			kvs_position_invalid();
 		give_changes(follow);

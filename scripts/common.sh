@@ -121,6 +121,7 @@ kvs_install_missing()
 	if [ "$purpose" = check ]; then
 		command -v node > /dev/null || optional+=(nodejs)
 		command -v npm > /dev/null || optional+=(npm)
+		optional+=(python3-psycopg2)
 	fi
 
 	if [ -z "${PG_CONFIG:-}" ]; then

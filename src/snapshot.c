@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "catalog/pg_type.h"
@@ -31,12 +32,13 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "ddlcommon.h"
 #include "entry.h"
 #include "expiry.h"
+#include "guc.h"
 #include "shape.h"
 #include "snapshot.h"
-#include "guc.h"
 #include "stats.h"
 
 /* Our place among advisory locks, where PostgreSQL uses 1 and 2, and check.c 3; seen as objsubid in pg_locks. */

@@ -210,6 +210,7 @@ static void
 read_section(const char *name, char *data, int size)
 {
 	MemoryContext context = CurrentMemoryContext;
+	uint32		holdoff = InterruptHoldoffCount;
 	StringInfoData in = {data, size, size, 0};
 
 	PG_TRY();
@@ -222,6 +223,8 @@ read_section(const char *name, char *data, int size)
 	{
 		ErrorData  *error;
 
+		/* An ERROR sets it to 0, but a lock is held here, whose release counts down; all processes of the server inherit this. */
+		InterruptHoldoffCount = holdoff;
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();

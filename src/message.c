@@ -116,11 +116,13 @@ insert_direct(KvsMessageWriter *writer, const KvsMessage *message, const Datum *
 	int			nslots = Min(count, BATCH_ROWS);
 	TupleTableSlot *slots[BATCH_ROWS];
 	MemoryContext scratch = NULL;
+	/* the copy is not counted; to pin and unpin the original for each slot takes longer */
+	TupleDesc	desc = nslots == 1 ? RelationGetDescr(writer->rel) : CreateTupleDescCopy(RelationGetDescr(writer->rel));
 
 	if (count > BATCH_ROWS)
 		scratch = AllocSetContextCreate(CurrentMemoryContext, "kvstore messages", ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < nslots; i++)
-		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
+		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 	open_indexes(writer);
 	for (int done = 0; done < count; done += nslots)
 	{

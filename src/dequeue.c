@@ -128,9 +128,15 @@ give_if_there(Dequeue *dequeue, KvsMessageRef *message, uint64 token, bool there
 {
 	if (!there)
 	{
-		if (!kvs_reader_fetch(&dequeue->reader, message) || has_expired(dequeue) || message->ready_at > dequeue->request->now)
+		if (!kvs_reader_fetch(&dequeue->reader, message) || has_expired(dequeue))
 		{
 			kvs_lease_drop(dequeue->queue, message, token);
+			return;
+		}
+		/* our clock may be that of a while ago */
+		if (message->ready_at > dequeue->request->now)
+		{
+			kvs_lease_defer(dequeue->queue, message, token);
 			return;
 		}
 		kvs_lease_refresh(dequeue->queue, message, token);

@@ -206,6 +206,12 @@ static void
 give_back(KvsQueueSlot *slot, Lease *lease, TimestampTz not_before)
 {
 	move_to(lease, NULL);
+	/* for tests of the tests: what happens without the list of those that were given back */
+	if (kvs_testing_is("forget-returned"))
+	{
+		remove_lease(slot, lease);
+		return;
+	}
 	lease->state = KVS_LEASE_RETURNED;
 	lease->token = 0;
 	lease->due = not_before;
@@ -290,7 +296,29 @@ kvs_lease_drop(KvsQueue *queue, const KvsMessageRef *message, uint64 token)
 		KvsPosition position = {message->ready_at, message->id};
 
 		remove_lease(slot, lease);
-		kvs_queueslot_arrive(slot, message->priority, position, position);
+		if (!kvs_testing_is("drop-silently"))
+			kvs_queueslot_arrive(slot, message->priority, position, position);
+	}
+	LWLockRelease(slot->lock);
+}
+
+void
+kvs_lease_defer(KvsQueue *queue, const KvsMessageRef *message, uint64 token)
+{
+	KvsQueueSlot *slot;
+	Lease	   *lease;
+
+	if (message->rollbacks == 0)
+	{
+		kvs_lease_drop(queue, message, token);
+		return;
+	}
+	slot = kvs_queueslot_lock(queue);
+	lease = find_token(slot, message->id, token);
+	if (lease != NULL && lease->state == KVS_LEASE_HELD)
+	{
+		lease->message = *message;
+		give_back(slot, lease, message->ready_at);
 	}
 	LWLockRelease(slot->lock);
 }

@@ -58,6 +58,9 @@ extern bool kvs_lease_take_returned(KvsQueue *queue, int priority, uint64 token,
  */
 extern void kvs_lease_drop(KvsQueue *queue, const KvsMessageRef *message, uint64 token);
 
+/* The same, if the message is there and has to wait for its ready_at: rollbacks of it that were counted must not be forgotten. */
+extern void kvs_lease_defer(KvsQueue *queue, const KvsMessageRef *message, uint64 token);
+
 /* The row of a message that this token holds is where "message" says, with what it says. */
 extern void kvs_lease_refresh(KvsQueue *queue, const KvsMessageRef *message, uint64 token);
 

@@ -229,7 +229,8 @@ kvs_settle_postpone(KvsReader *reader, KvsMessageRef *message, TimestampTz ready
 
 	if (locked != KVS_SETTLED_RETRY)
 		return locked;
-	return change_row(reader, message, message->attempts, ready_at, NULL);
+	/* what was counted in memory goes with the lease */
+	return change_row(reader, message, message->attempts + message->rollbacks, ready_at, NULL);
 }
 
 /* The message's own backoff, or the queue's: after failure n the n-th delay, the last one repeats. */

@@ -29,6 +29,14 @@ kvs_testing_stop(const char *point)
 		kvs_testing_wait(point);
 }
 
+/* The sleep alone, where nothing may wait for a lock. */
+static inline void
+kvs_testing_nap(void)
+{
+	if (unlikely(kvs_testing_delay > 0))
+		pg_usleep(kvs_testing_delay);
+}
+
 /* The clock of sweeps by hand: kvstore.test_clock seconds ahead. */
 static inline TimestampTz
 kvs_testing_now(void)

@@ -36,6 +36,29 @@ GRANT SELECT ON pg_stat_kvstore TO PUBLIC;
 COMMENT ON VIEW pg_stat_kvstore IS
     'what happened in each store since then (needs shared_preload_libraries); sessions add their counts at the end of a transaction, at most once a second';
 
+CREATE VIEW pg_stat_kvstore_queue AS
+    SELECT k.queue, c.enqueued, c.delivered, c.redelivered, c.acked, c.retried, c.released, c.dead, c.expired, c.cancelled, c.purged,
+           c.waits, c.wakeups, c.since
+    FROM kv_queues k
+    JOIN (SELECT relid,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'queue_enqueued') AS enqueued,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'queue_delivered') AS delivered,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'queue_redelivered') AS redelivered,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'queue_acked') AS acked,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'queue_retried') AS retried,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'queue_released') AS released,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'queue_dead') AS dead,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'queue_expired') AS expired,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'queue_cancelled') AS cancelled,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'queue_purged') AS purged,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'queue_waits') AS waits,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'queue_wakeups') AS wakeups,
+                 pg_catalog.min(since) AS since
+          FROM kvstore.stat_counts() GROUP BY relid) c ON c.relid = pg_catalog.to_regclass(k.table_name);
+GRANT SELECT ON pg_stat_kvstore_queue TO PUBLIC;
+COMMENT ON VIEW pg_stat_kvstore_queue IS
+    'what happened in each queue since then (needs shared_preload_libraries), also in transactions that were rolled back; as pg_stat_kvstore';
+
 CREATE FUNCTION kv_stat_reset() RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_stat_reset';
 COMMENT ON FUNCTION kv_stat_reset() IS
@@ -136,6 +159,12 @@ AS $$
     CROSS JOIN @extschema@.kv_stores s
     LEFT JOIN kvstore.stat_counts() c ON c.relid = to_regclass(s.table_name) AND c.counter = d.name
     WHERE d.kind = 'store' AND kvstore.shared_since() IS NOT NULL
+    UNION ALL
+    SELECT 'kvstore_' || d.name || '_total', 'counter', d.help, 'queue', q.queue, COALESCE(c.count, 0)
+    FROM kvstore.stat_counters() d
+    CROSS JOIN @extschema@.kv_queues q
+    LEFT JOIN kvstore.stat_counts() c ON c.relid = to_regclass(q.table_name) AND c.counter = d.name
+    WHERE d.kind = 'queue' AND kvstore.shared_since() IS NOT NULL
     UNION ALL
     SELECT 'kvstore_errors_total', 'counter', d.help, 'class', d.name, COALESCE(c.count, 0)
     FROM kvstore.stat_counters() d

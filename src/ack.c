@@ -21,6 +21,7 @@
 #include "queueargs.h"
 #include "receipt.h"
 #include "settle.h"
+#include "stats.h"
 #include "testing.h"
 #include "waiter.h"
 
@@ -144,17 +145,22 @@ static KvsSettled
 release(Session *session, const KvsReceipt *receipt, Request *request)
 {
 	KvsMessageRef	message;
+	KvsSettled	result;
 
 	if (request->ready_at <= request->now)
 	{
 		if (!kvs_lease_release(session->reader.queue, receipt->id, receipt->token))
 			return KVS_SETTLED_GONE;
 		wake_one(session->relid);
+		kvs_stats_add(session->reader.queue->stat, KVS_COUNT_QUEUE_RELEASED, 1);
 		return KVS_SETTLED_RETRY;
 	}
 	if (!claim(session, receipt, KVS_LEASE_ENDING, DT_NOEND, &message))
 		return KVS_SETTLED_GONE;
-	return kvs_settle_postpone(&session->reader, &message, request->ready_at);
+	result = kvs_settle_postpone(&session->reader, &message, request->ready_at);
+	if (result == KVS_SETTLED_RETRY)
+		kvs_stats_add(session->reader.queue->stat, KVS_COUNT_QUEUE_RELEASED, 1);
+	return result;
 }
 
 static KvsSettled

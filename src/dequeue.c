@@ -27,6 +27,7 @@
 #include "lapse.h"
 #include "leasexact.h"
 #include "receipt.h"
+#include "stats.h"
 #include "testing.h"
 #include "waiter.h"
 
@@ -84,6 +85,9 @@ give(Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
 	tuplestore_putvalues(dequeue->request->rsinfo->setResult, dequeue->request->rsinfo->setDesc, values, nulls);
 	pfree(receipt);
 	dequeue->request->given++;
+	kvs_stats_add(dequeue->queue->stat, KVS_COUNT_QUEUE_DELIVERED, 1);
+	if (message->attempts + message->rollbacks > 0)
+		kvs_stats_add(dequeue->queue->stat, KVS_COUNT_QUEUE_REDELIVERED, 1);
 }
 
 static bool

@@ -33,6 +33,7 @@
 #include "message.h"
 #include "reader.h"
 #include "statement.h"
+#include "stats.h"
 
 /* Most rows that are handed to the table at once. */
 #define BATCH_ROWS	256
@@ -311,9 +312,11 @@ kvs_message_end(KvsMessageWriter *writer)
 	{
 		KvsArrived *arrived = &writer->arrived[priority];
 
-		if (arrived->count > 0)
-			kvs_arrival_note(writer->queue, priority, arrived->low_ready_at, arrived->low_id, arrived->high_ready_at,
-							 arrived->high_id, arrived->count);
+		if (arrived->count == 0)
+			continue;
+		kvs_arrival_note(writer->queue, priority, arrived->low_ready_at, arrived->low_id, arrived->high_ready_at,
+						 arrived->high_id, arrived->count);
+		kvs_stats_add(writer->queue->stat, KVS_COUNT_QUEUE_ENQUEUED, arrived->count);
 	}
 }
 
@@ -324,10 +327,15 @@ static bool
 remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
 {
 	KvsMessageRef ref = {0};
+	KvsRemoval	removal;
 
 	kvs_reader_describe(writer->queue, slot, &ref);
-	return writer->queue->plain && kvs_leasexact_try_end(writer->queue, &ref) &&
-		kvs_message_remove(writer->rel, slot, true) != KVS_REMOVAL_BUSY;
+	if (!writer->queue->plain || !kvs_leasexact_try_end(writer->queue, &ref))
+		return false;
+	removal = kvs_message_remove(writer->rel, slot, true);
+	if (removal == KVS_REMOVED)
+		kvs_stats_add(writer->queue->stat, KVS_COUNT_QUEUE_EXPIRED, 1);
+	return removal != KVS_REMOVAL_BUSY;
 }
 
 /* The message that has the dedupe_key; 0 if there is none any more. */

@@ -33,6 +33,7 @@
 #include "reader.h"
 #include "shmem.h"
 #include "statement.h"
+#include "stats.h"
 
 /* ---- One row ---- */
 
@@ -164,6 +165,7 @@ kvstore_purge_queue(PG_FUNCTION_ARGS)
 	queue = kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), RowExclusiveLock, &rel);
 	kvs_progress_begin(KVS_COMMAND_PURGE_QUEUE, queue->relid, -1);
 	removed = purge(queue, rel);
+	kvs_stats_add(queue->stat, KVS_COUNT_QUEUE_PURGED, removed);
 	kvs_progress_end();
 	table_close(rel, NoLock);
 	PG_RETURN_INT64(removed);
@@ -220,7 +222,9 @@ cancel(KvsQueue *queue, Relation rel, int64 id)
 	{
 		ours = queue->plain ? cancel_by_place(queue, rel, id, slot) : cancel_by_statement(queue, id);
 		/* it stays, for a trigger or our own snapshot wants it so: others may have passed over it meanwhile */
-		if (!ours && kvs_shared != NULL)
+		if (ours)
+			kvs_stats_add(queue->stat, KVS_COUNT_QUEUE_CANCELLED, 1);
+		else if (kvs_shared != NULL)
 			kvs_arrival_note(queue, ref.priority, ref.ready_at, ref.id, ref.ready_at, ref.id, 0);
 	}
 	ExecDropSingleTupleTableSlot(slot);

@@ -22,6 +22,7 @@
 #include "entry.h"
 #include "queueargs.h"
 #include "shmem.h"
+#include "stats.h"
 #include "testing.h"
 #include "wait.h"
 
@@ -86,6 +87,15 @@ aim(KvsWait *wait, KvsWaitTarget *targets)
 }
 
 static void
+count_wait(const Receive *receive)
+{
+	KvsStat    *stat = kvs_stats_local(receive->wait.relid);
+
+	kvs_stats_add(stat, KVS_COUNT_QUEUE_WAITS, receive->wait.slept ? 1 : 0);
+	kvs_stats_add(stat, KVS_COUNT_QUEUE_WAKEUPS, receive->wait.wakeups);
+}
+
+static void
 wake_next(const Receive *receive)
 {
 	if (receive->request.more && kvs_waiter_wake_one(receive->wait.relid))
@@ -118,6 +128,7 @@ kvstore_dequeue(PG_FUNCTION_ARGS)
 		receive.wait.look = look_and_take;
 		receive.wait.aim = aim;
 		kvs_wait_for(&receive.wait);
+		count_wait(&receive);
 	}
 	else
 		attempt(&receive, ACL_SELECT | ACL_UPDATE | ACL_DELETE, 2);
@@ -141,6 +152,7 @@ kvstore_wait_queue(PG_FUNCTION_ARGS)
 	/* the snapshot of the statement ends with its transaction */
 	SPI_commit();
 	kvs_wait_for(&receive.wait);
+	count_wait(&receive);
 	SPI_finish();
 	PG_RETURN_NULL();
 }

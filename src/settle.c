@@ -26,6 +26,7 @@
 #include "guard.h"
 #include "identity.h"
 #include "settle.h"
+#include "stats.h"
 #include "testing.h"
 
 /* ---- Statements ---- */
@@ -165,7 +166,10 @@ kvs_settle_delete(KvsReader *reader, KvsMessageRef *message)
 
 		CHECK_FOR_INTERRUPTS();
 		if (result == TM_Ok)
+		{
+			kvs_stats_add(reader->queue->stat, KVS_COUNT_QUEUE_ACKED, 1);
 			return KVS_SETTLED_DELETED;
+		}
 		check_serializable();
 	}
 	return KVS_SETTLED_GONE;
@@ -261,7 +265,10 @@ bury(KvsReader *reader, const KvsMessageRef *message, int attempts, const KvsFai
 	int			plan = reader->queue->keep_dead ? KVS_QUEUE_PLAN_BURY : KVS_QUEUE_PLAN_DELETE;
 
 	if (execute_as_owner(reader->queue, plan, message, attempts, failure->now, failure->error) > 0)
+	{
+		kvs_stats_add(reader->queue->stat, KVS_COUNT_QUEUE_DEAD, 1);
 		return KVS_SETTLED_DEAD;
+	}
 	check_serializable();
 	return note_where_it_is(reader, message);
 }
@@ -282,5 +289,6 @@ kvs_settle_fail(KvsReader *reader, KvsMessageRef *message, const KvsFailure *fai
 	slot_getallattrs(reader->slot);
 	if (ready_at == DT_NOBEGIN)
 		ready_at = ready_after_backoff(reader, attempts, failure->now);
+	kvs_stats_add(reader->queue->stat, KVS_COUNT_QUEUE_RETRIED, 1);
 	return change_row(reader, message, attempts, ready_at, failure->error);
 }

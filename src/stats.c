@@ -1,6 +1,6 @@
 /*
  * stats.c
- *		Counts for each store and for the database: pending ones in backend memory, published ones in shared memory.
+ *		Counts for each store, each queue and for the database: pending ones in backend memory, published ones in shared memory.
  *
  * A call only adds to backend memory.  At the end of a transaction, at most once a second, and at exit the pending counts are added to one shared
  * entry for each table.  Without preload nothing is published, and nothing is shown.
@@ -56,6 +56,18 @@ static const struct
 	[KVS_COUNT_CONFLICTS] = {"store", "conflicts", "Writes refused by if_version or a check."},
 	[KVS_COUNT_EXPIRED] = {"store", "expired", "Expired entries removed."},
 	[KVS_COUNT_SWEPT] = {"store", "swept", "Sweeps of the store, each one transaction."},
+	[KVS_COUNT_QUEUE_ENQUEUED] = {"queue", "queue_enqueued", "Messages sent, dead letters sent again too."},
+	[KVS_COUNT_QUEUE_DELIVERED] = {"queue", "queue_delivered", "Deliveries."},
+	[KVS_COUNT_QUEUE_REDELIVERED] = {"queue", "queue_redelivered", "Deliveries of messages that had failed or been rolled back before."},
+	[KVS_COUNT_QUEUE_ACKED] = {"queue", "queue_acked", "Messages acknowledged."},
+	[KVS_COUNT_QUEUE_RETRIED] = {"queue", "queue_retried", "Deliveries that failed, by a nack or a lapsed lease, and are tried again."},
+	[KVS_COUNT_QUEUE_RELEASED] = {"queue", "queue_released", "Deliveries given back without being counted."},
+	[KVS_COUNT_QUEUE_DEAD] = {"queue", "queue_dead", "Messages given up."},
+	[KVS_COUNT_QUEUE_EXPIRED] = {"queue", "queue_expired", "Messages removed because their ttl was over."},
+	[KVS_COUNT_QUEUE_CANCELLED] = {"queue", "queue_cancelled", "Messages deleted by kv_cancel."},
+	[KVS_COUNT_QUEUE_PURGED] = {"queue", "queue_purged", "Messages deleted by kv_purge_queue."},
+	[KVS_COUNT_QUEUE_WAITS] = {"queue", "queue_waits", "Calls that had to wait for a message."},
+	[KVS_COUNT_QUEUE_WAKEUPS] = {"queue", "queue_wakeups", "Sleeps of those calls that a message has ended."},
 };
 
 typedef struct SharedStatKey

@@ -1,6 +1,6 @@
 /*
  * stats.h
- *		Counts for each store, and for the database: what happened how often.
+ *		Counts for each store and queue, and for the database: what happened how often.
  */
 #ifndef KVS_STATS_H
 #define KVS_STATS_H
@@ -26,6 +26,20 @@ typedef enum KvsCounter
 	KVS_COUNT_EXPIRED,			/* expired entries removed by a sweep */
 	KVS_COUNT_SWEPT,			/* sweeps, each one transaction */
 
+	/* of a queue; as with stores, what a rollback undoes stays counted */
+	KVS_COUNT_QUEUE_ENQUEUED,	/* messages sent, dead letters sent again too */
+	KVS_COUNT_QUEUE_DELIVERED,	/* deliveries */
+	KVS_COUNT_QUEUE_REDELIVERED,	/* ... of messages that had failed or been rolled back before */
+	KVS_COUNT_QUEUE_ACKED,
+	KVS_COUNT_QUEUE_RETRIED,	/* deliveries that failed, by a nack or a lapsed lease, and are tried again */
+	KVS_COUNT_QUEUE_RELEASED,
+	KVS_COUNT_QUEUE_DEAD,		/* messages given up */
+	KVS_COUNT_QUEUE_EXPIRED,	/* messages removed because their ttl was over */
+	KVS_COUNT_QUEUE_CANCELLED,
+	KVS_COUNT_QUEUE_PURGED,
+	KVS_COUNT_QUEUE_WAITS,		/* calls that had to wait */
+	KVS_COUNT_QUEUE_WAKEUPS,	/* waits that somebody who sent has ended */
+
 	/* of the database: errors by class of SQLSTATE, in the order of error_classes in stats.c */
 	KVS_COUNT_ERRORS
 } KvsCounter;
@@ -33,7 +47,7 @@ typedef enum KvsCounter
 #define KVS_ERROR_CLASSES	12
 #define KVS_COUNTERS		(KVS_COUNT_ERRORS + KVS_ERROR_CLASSES)
 
-/* Stores and databases that can be counted apart, all databases; what comes later is not counted. */
+/* Stores, queues and databases that can be counted apart, all databases; what comes later is not counted. */
 #define KVS_STATS_MAX_STORES	4096
 
 /* Counts of one table that this backend has not yet published. */

@@ -149,7 +149,11 @@ look_until_found(KvsWait *wait)
 		if (GetCurrentTimestamp() >= wait->deadline)
 			return false;
 		if (registered == wait->relid)
+		{
 			sleep_until(Min(wait->deadline, wait->until));
+			wait->slept = true;
+			wait->wakeups += kvs_waiter_is_woken() ? 1 : 0;
+		}
 		else
 			register_for(wait);
 		registered = wait->relid;

@@ -29,6 +29,10 @@ struct KvsWait
 	Oid			relid;
 	TimestampTz until;			/* look again then at the latest; DT_NOEND before each look */
 	bool		keep;			/* what the look did stays, with its locks; false before each look */
+
+	/* What it came to. */
+	bool		slept;
+	int			wakeups;		/* sleeps that a waker has ended */
 };
 
 /* When a wait ends that begins now; SQL NULL: after "seconds".  22023 if it is negative. */

@@ -149,7 +149,7 @@ CREATE VIEW pg_temp.member_relation AS
 SELECT is_empty($$SELECT name FROM pg_temp.member_relation WHERE relkind IN ('r', 'v') AND NOT has_table_privilege('public', oid, 'SELECT')$$, 'SELECT on registries and views is PUBLIC');
 SELECT is_empty($$SELECT name, p FROM pg_temp.member_relation, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p WHERE relkind IN ('r', 'v') AND has_table_privilege('public', oid, p)$$, 'and nothing more');
 SELECT ok(NOT has_sequence_privilege('public', 'kvstore.versionstamp', p), p || ' on the sequence is not PUBLIC') FROM unnest(ARRAY['USAGE', 'SELECT', 'UPDATE']) p;
-SELECT set_has($$SELECT name FROM pg_temp.member_relation WHERE relkind = 'v'$$, $$VALUES ('kv_stores'), ('kv_snapshot_stores'), ('pg_stat_kvstore')$$, 'the views are there');
+SELECT set_has($$SELECT name FROM pg_temp.member_relation WHERE relkind = 'v'$$, $$VALUES ('kv_stores'), ('kv_snapshot_stores'), ('pg_stat_kvstore'), ('pg_stat_kvstore_queue')$$, 'the views are there');
 SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'kvstore'$$, $$VALUES ('kvstore.stores'), ('kvstore.queues'), ('kvstore.snapshot_stores'), ('kvstore.versionstamp')$$, 'pg_dump takes the registries and the sequence along');
 SELECT is((SELECT count(*) FROM kvstore.stores) + (SELECT count(*) FROM kvstore.snapshot_stores), 0::bigint, 'the registries are empty after CREATE EXTENSION');
 SELECT is((SELECT count(*) FROM pg_class WHERE relnamespace = 'kvstore'::regnamespace AND relname ~ '^[sqdp]_'), 0::bigint, 'and there is no store and no queue');

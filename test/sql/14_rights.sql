@@ -59,7 +59,7 @@ SELECT outcome($$(SELECT count(*) FROM kvstore.s_ri)$$), outcome($$(SELECT count
 SELECT store, owner, default_ttl FROM kv_stores;
 SELECT * FROM kvstore.stores;
 SELECT connected, stores FROM kv_health();
-SELECT outcome($$kv_version() <> ''$$), outcome_of('SELECT * FROM pg_stat_kvstore LIMIT 0');
+SELECT outcome($$kv_version() <> ''$$), outcome_of('SELECT * FROM pg_stat_kvstore, pg_stat_kvstore_queue LIMIT 0');
 -- The registries and the sequence cannot be written.
 SELECT statement, outcome_of(statement) FROM unnest(ARRAY[$$INSERT INTO kvstore.stores VALUES ('ri', '1 s', 1)$$, $$UPDATE kvstore.stores SET default_ttl = '1 s'$$, $$DELETE FROM kvstore.stores$$, $$TRUNCATE kvstore.stores$$,
     $$SELECT nextval('kvstore.versionstamp')$$, $$SELECT setval('kvstore.versionstamp', 1)$$, $$SELECT * FROM kvstore.versionstamp$$, $$CREATE TABLE kvstore.s_x (i int)$$]) statement;

@@ -42,7 +42,7 @@ sub lint
 
 sql('CREATE EXTENSION kvstore; CREATE ROLE nobody');
 lint('of an empty database');
-sql("SELECT kv_create_store(); SELECT kv_create_store('other'); SELECT kv_create_snapshot_store()");
+sql("SELECT kv_create_store(); SELECT kv_create_store('other'); SELECT kv_create_snapshot_store(); SELECT kv_create_queue('mail'); SELECT kv_enqueue('mail', '1')");
 sql(q{
 	SELECT kv_set('secret-key', '1'), kv_set('b', '2'), kv_set('b', '3', if_version => 1000000);
 	SELECT kv_get('secret-key'), kv_get('none'), kv_exists('b');
@@ -70,10 +70,11 @@ is(sql($counts), 'default|5|3|1|3|1|2|1', 'and does not change ours');
 my $text = lint('of stores');
 like($text, qr/^kvstore_sets_total\{store="default"\} 3$/m, 'a counter of a store');
 like($text, qr/^kvstore_sets_total\{store="other"\} 0$/m, 'a store that nobody has used has zeros');
+like($text, qr/^kvstore_queue_enqueued_total\{queue="mail"\} 1$/m, 'a counter of a queue');
 like($text, qr/^kvstore_errors_total\{class="22"\} 2$/m, 'errors by class');
 like($text, qr/^kvstore_(healthy|preloaded|worker_running) 1$/m, 'health');
 unlike($text, qr/secret/, 'no key');
-unlike($text, qr/^kvstore_(?!\w+(\{(store|class|version)="\w[\w.]*"\})? [-\d.e]+$)/m, 'every sample has at most the labels store, class, version');
+unlike($text, qr/^kvstore_(?!\w+(\{(store|queue|class|version)="\w[\w.]*"\})? [-\d.e]+$)/m, 'every sample has at most the labels store, queue, class, version');
 is(sql(q{SELECT m -> 'sets_total' ->> 'default', m -> 'stores', m ->> 'healthy', jsonb_typeof(m -> 'errors_total') FROM kv_metrics() m}), '3|2|1|object', 'the same as JSON');
 is(sql('SET ROLE nobody; SELECT kv_metrics() IS NOT NULL'), 't', 'everybody may see them');
 # A table that is no store of ours, with a name made to break the format.

@@ -118,10 +118,10 @@ kvs_install_missing()
 	command -v gcc > /dev/null || wanted+=(gcc)
 	wanted+=(libc6-dev)
 	[ "$purpose" = demo ] || wanted+=(perl libipc-run-perl libyaml-pp-perl)
+	[ "$purpose" = demo ] || optional+=(python3-psycopg2)
 	if [ "$purpose" = check ]; then
 		command -v node > /dev/null || optional+=(nodejs)
 		command -v npm > /dev/null || optional+=(npm)
-		optional+=(python3-psycopg2)
 	fi
 
 	if [ -z "${PG_CONFIG:-}" ]; then

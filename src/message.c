@@ -38,6 +38,9 @@
 /* Most rows that are handed to the table at once. */
 #define BATCH_ROWS	256
 
+/* So often a message whose dedupe_key nobody seems to have is tried, before it is sent without regard to that. */
+#define PRESENT_ATTEMPTS 20
+
 void
 kvs_message_init(KvsMessage *message, TimestampTz now)
 {
@@ -363,14 +366,18 @@ kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *me
 {
 	int64		id;
 
-	/* The statement waits for who is inserting or deleting the one that has the key; it may be gone again when we look for it. */
-	for (;;)
+	/*
+	 * The statement waits for who is inserting or deleting the one that has the key; it may be gone again when we look for it.  When it never is
+	 * there, it is a unique index of the owner's that keeps the row out, or an id that he has inserted by hand: a plain INSERT says which.
+	 */
+	for (int attempt = 1;; attempt++)
 	{
+		bool		unless_present = attempt <= PRESENT_ATTEMPTS;
 		int64		present;
 
 		CHECK_FOR_INTERRUPTS();
 		id = nextval_internal(writer->queue->sequence, false);
-		if (insert_by_statement(writer->queue, true, message, &payload, 1, &id) > 0)
+		if (insert_by_statement(writer->queue, unless_present, message, &payload, 1, &id) > 0)
 			break;
 		present = find_present(writer, message, now);
 		if (present != 0)

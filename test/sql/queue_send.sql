@@ -136,6 +136,12 @@ CREATE INDEX se_index ON kvstore.q_se ((payload ->> 'a'));
 SELECT pg_temp.sends();
 SELECT left(outcome($$kv_enqueue('se', '"bad"')$$), 75), left(outcome($$(SELECT count(*) FROM kv_enqueue_many('se', '{1, "\"bad\""}'))$$), 75);
 SELECT count(*), count(DISTINCT id), count(extra) FROM kvstore.q_se;
+-- A unique index of the owner's has its say, and is not taken for that of dedupe_key; nor is an id that was given by hand.
+CREATE UNIQUE INDEX se_unique ON kvstore.q_se ((payload ->> 'u'));
+SELECT kv_enqueue('se', '{"u": 1}', dedupe_key => 'u1') > 0 AS sent, left(outcome($$kv_enqueue('se', '{"u": 1}', dedupe_key => 'u2')$$), 72) AS refused, kv_enqueue('se', '{"u": 2}', dedupe_key => 'u2') > 0 AS sent;
+DROP INDEX kvstore.se_unique;
+INSERT INTO kvstore.q_se (id, ready_at, enqueued_at, payload) SELECT last_value + i, now(), now(), '"by hand"' FROM pg_sequences, generate_series(1, 3) i WHERE sequencename = 'q_se_id_seq';
+SELECT kv_enqueue('se', '1', dedupe_key => 'u3') > 0 AS sent;
 -- Rights on single columns are rights too.
 REVOKE INSERT ON kvstore.q_se FROM regress_kvs_sender;
 SELECT pg_temp.sends();

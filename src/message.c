@@ -382,7 +382,7 @@ kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *me
 		present = find_present(writer, message, now);
 		if (present != 0)
 			return present;
-		if (writer->changed)
+		if (writer->changed || !unless_present)
 			return 0;			/* it is a trigger that keeps the row out */
 	}
 	note_written(writer, message, 1, &id);

@@ -71,9 +71,11 @@ static void
 sleep_until(TimestampTz until)
 {
 	static uint32 wait_event = 0;
+	static TimestampTz last_check = 0;
 
 	TimestampTz now = GetCurrentTimestamp();
 	long		timeout = kvs_guc_fallback_poll;
+	int			events;
 
 	if (until <= now)
 		return;
@@ -83,7 +85,7 @@ sleep_until(TimestampTz until)
 	if (wait_event == 0)
 		wait_event = kvs_compat_wait_event("KvstoreWait");
 	InvalidateCatalogSnapshot();
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout, wait_event);
+	events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout, wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
@@ -91,7 +93,12 @@ sleep_until(TimestampTz until)
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 	}
-	check_client();
+	/* a system call that who is woken need not make: he is about to answer, or will be back */
+	if (events & WL_TIMEOUT || TimestampDifferenceExceeds(last_check, now, kvs_guc_fallback_poll))
+	{
+		last_check = now;
+		check_client();
+	}
 }
 
 static pg_noinline bool

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """How soon a watcher has the row, measured from the moment at which the writer sends COMMIT; and the same with LISTEN/NOTIFY.
 
-Usage: watch.py latency ROUNDS | many WATCHERS      (with PGHOST, PGPORT, PGUSER; needs psycopg2, Debian: python3-psycopg2)
+Usage: watch.py latency ROUNDS | many WATCHERS | idle WATCHERS | follow | listen      (with PGHOST, PGPORT, PGUSER; needs psycopg2, Debian: python3-psycopg2)
 Prints lines "name value" in milliseconds.  Each watcher is a process of its own; time.monotonic() is one clock for all of them.
 """
 import multiprocessing
@@ -10,6 +10,7 @@ import sys
 import time
 
 import psycopg2
+import psycopg2.extensions
 
 
 def connect():
@@ -74,42 +75,84 @@ def measure(name, reader, statement, rounds):
     print(name + '_seen', len(times))
 
 
-def watch_once(ready, results):
-    cursor = connect().cursor()
-    cursor.execute("SELECT versionstamp FROM kv_entry('many')")
-    version = cursor.fetchone()[0]
-    ready.release()
-    cursor.execute("SELECT value FROM kv_watch(ARRAY['many'], ARRAY[%s]::bigint[], '60 s')", (version,))
-    results.put(time.monotonic())
+def connect_many(count):
+    """Connections that do not wait for answers, so that one process is the client of all."""
+    connections = []
+    for _ in range(count):
+        connection = psycopg2.connect(dbname='postgres', async_=True)
+        while True:
+            state = connection.poll()
+            if state == psycopg2.extensions.POLL_OK:
+                break
+            wanted = [connection] if state == psycopg2.extensions.POLL_READ else [], [connection] if state == psycopg2.extensions.POLL_WRITE else []
+            select.select(*wanted, [])
+        connections.append(connection)
+    return connections
 
 
 def many(count):
-    ready, results = multiprocessing.Semaphore(0), multiprocessing.Queue()
+    """How soon all watchers of one key are told: until the last one's answer is here."""
     cursor = connect().cursor()
     cursor.execute("SELECT kv_set('many', '0')")
-    watchers = [multiprocessing.Process(target=watch_once, args=(ready, results)) for _ in range(count)]
-    for process in watchers:
-        process.start()
-    for _ in watchers:
-        ready.acquire()
+    version, = cursor.fetchone()
+    connections = connect_many(count)
+    poller = select.epoll()
+    for connection in connections:
+        connection.cursor().execute("SELECT value FROM kv_watch(ARRAY['many'], ARRAY[%s]::bigint[], '60 s')", (version,))
+        poller.register(connection.fileno(), select.EPOLLIN)
     waiting = 0
     while waiting < count:
-        cursor.execute("SELECT count(*) FROM kvstore.waiters()")
-        waiting = cursor.fetchone()[0]
+        cursor.execute('SELECT count(*) FROM kvstore.waiters()')
+        waiting, = cursor.fetchone()
         time.sleep(0.05)
     time.sleep(0.2)
+    left = count
     sent = time.monotonic()
     cursor.execute("SELECT kv_set('many', '1')")
     own = time.monotonic()
-    times = [results.get() for _ in watchers]
-    print('writer', '%.3f' % (1000 * (own - sent)))
-    print('last', '%.3f' % (1000 * (max(times) - sent)))
-    for process in watchers:
-        process.join()
+    while left > 0:
+        for fileno, _ in poller.poll():
+            poller.unregister(fileno)
+            left -= 1
+    print('many_last', '%.1f' % (1000 * (time.monotonic() - sent)))
+    print('many_writer', '%.1f' % (1000 * (own - sent)))
+
+
+def idle(count):
+    """Watchers of other keys, until this is killed."""
+    for n, connection in enumerate(connect_many(count)):
+        connection.cursor().execute("SELECT value FROM kv_watch(ARRAY['idle' || %s], ARRAY[0]::bigint[], '1 hour')", (n,))
+    time.sleep(3600)
+
+
+def follow():
+    """One follower of all changes, until this is killed."""
+    cursor = connect().cursor()
+    cursor.execute('SELECT kv_feed_position()')
+    position, = cursor.fetchone()
+    while True:
+        cursor.execute("SELECT max(feed_position) FROM kv_changes(%s, ''::text, '1 minute', 100000)", (position,))
+        position, = cursor.fetchone()
+
+
+def listen_all():
+    """One listener, until this is killed."""
+    connection = connect()
+    connection.cursor().execute('LISTEN changes')
+    while True:
+        select.select([connection], [], [])
+        connection.poll()
+        connection.notifies.clear()
 
 
 if sys.argv[1] == 'latency':
     measure('watch', watch, "SELECT kv_set('latency', %s::jsonb)", int(sys.argv[2]))
-    measure('notify', listen, "SELECT pg_notify('latency', %s)", int(sys.argv[2]))
-else:
+    measure('notify', listen, "SELECT kv_set('latency', '0'), pg_notify('latency', %s)", int(sys.argv[2]))
+elif sys.argv[1] == 'many':
     many(int(sys.argv[2]))
+elif sys.argv[1] == 'idle':
+    idle(int(sys.argv[2]))
+elif sys.argv[1] == 'follow':
+    follow()
+else:
+    listen_all()

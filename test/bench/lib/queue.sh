@@ -13,16 +13,16 @@ queue_script()	# NAME
 	case $1 in
 		kv) cat <<-'SQL' ;;
 			SELECT kv_enqueue('bench', :payload::jsonb);
-			SELECT id, payload, receipt FROM kv_dequeue('bench') \gset
+			SELECT id, payload AS body, receipt FROM kv_dequeue('bench') \gset
 			SELECT kv_ack(:receipt);
 		SQL
 		hand) cat <<-'SQL' ;;
 			INSERT INTO hand_queue (payload) VALUES (:payload::jsonb) RETURNING id;
-			UPDATE hand_queue SET leased_until = now() + interval '30 s', attempts = attempts + 1 WHERE id = (SELECT id FROM hand_queue WHERE ready_at <= now() AND (leased_until IS NULL OR leased_until < now()) ORDER BY ready_at, id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id, payload, attempts \gset
+			UPDATE hand_queue SET leased_until = now() + interval '30 s', attempts = attempts + 1 WHERE id = (SELECT id FROM hand_queue WHERE ready_at <= now() AND (leased_until IS NULL OR leased_until < now()) ORDER BY ready_at, id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id, payload AS body, attempts \gset
 			DELETE FROM hand_queue WHERE id = :id AND attempts = :attempts RETURNING id;
 		SQL
 		kv_receive) cat <<-'SQL' ;;
-			SELECT id, payload, receipt FROM kv_dequeue('bench') \gset
+			SELECT id, payload AS body, receipt FROM kv_dequeue('bench') \gset
 			SELECT kv_ack(:receipt);
 		SQL
 		hand_receive) queue_script hand | tail -n +2 ;;

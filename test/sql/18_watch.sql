@@ -16,7 +16,8 @@ CREATE FUNCTION wa_since(after text, prefix text DEFAULT '') RETURNS TABLE (oper
 SELECT kv_feed_position() AS p \gset
 SELECT count(*), min(operation), bool_and(feed_position > '') FROM kv_changes(:'p', '', store => 'wa');
 SELECT kv_set('a', '1', store => 'wa') > 0, kv_set('b', '1', store => 'wa') > 0, kv_set('other', '1', store => 'wb') > 0;
-SELECT kv_set('a', '2', if_version => 1, store => 'wa'), kv_set('a', '2', if_version => 0, store => 'wa'), kv_delete('none', store => 'wa'), kv_expire('none', store => 'wa');
+SELECT versionstamp FROM kv_entry('a', 'wa') \gset
+SELECT kv_set('a', '2', if_version => :versionstamp, store => 'wa') IS NOT NULL, kv_set('a', '2', if_version => 0, store => 'wa'), kv_delete('none', store => 'wa'), kv_expire('none', store => 'wa');
 SELECT kv_incr('n', store => 'wa'), kv_incr('n', store => 'wa');
 SELECT kv_delete('a', store => 'wa'), kv_take('n', 'wa');
 SELECT kv_expire('b', ttl => '1 day', store => 'wa');

@@ -21,17 +21,28 @@ show()
 
 session_a_open() { coproc SESSION_A { kvs_psql -d demo -P pager=off 2>&1; }; }
 
-# Run a statement in session A and print what it says, up to a mark that psql echoes after it.
-session_a()
+# Start a statement in session A.
+session_a_ask()
 {
-	local line
 	printf '\n-- %s\n[A] %s\n' "$1" "$2"
 	printf '%s\n\\echo end-of-output\n' "$2" >&"${SESSION_A[1]}"
+}
+
+# Print what it says, up to a mark that psql echoes after it.
+session_a_answer()
+{
+	local line
 	while IFS= read -r -t 60 line <&"${SESSION_A[0]}"; do
 		[ "$line" != end-of-output ] || return 0
 		printf '%s\n' "$line"
 	done
 	die "session A ended"
+}
+
+session_a()
+{
+	session_a_ask "$@"
+	session_a_answer
 }
 
 session_a_close()
@@ -104,6 +115,30 @@ INSERT INTO orders VALUES (1);
 SELECT kv_set('orders:last', '1');
 ROLLBACK;
 SELECT kv_get('orders:last') AS last, (SELECT count(*) FROM orders) AS orders;"
+
+show "A queue. A message is there when its transaction commits, and work and acknowledgement are one transaction:" \
+	"SELECT kv_create_queue('mail');
+SELECT kv_enqueue('mail', '{\"to\": \"ada\"}');
+BEGIN;
+SELECT id, payload, receipt FROM kv_dequeue('mail') \\gset
+INSERT INTO orders VALUES (:id);
+SELECT :'payload' AS payload, kv_ack(:'receipt') AS acknowledged;
+COMMIT;"
+
+session_a_open
+session_a_ask "Who waits is woken by the commit. Pod A waits for a message..." \
+	"SELECT payload, attempts FROM kv_dequeue('mail', wait => '30 s');"
+session_b "...pod B sends one..." \
+	"SELECT kv_enqueue('mail', '{\"to\": \"bob\"}');"
+printf '\n-- ...and pod A has it:\n'
+session_a_answer
+session_a_ask "The same for entries: pod A waits for the leader to change..." \
+	"SELECT key, value FROM kv_watch(ARRAY['leader'], ARRAY[(SELECT versionstamp FROM kv_entry('leader'))]);"
+session_b "...pod B takes over." \
+	"SELECT kv_set('leader', '\"pod-2\"');"
+printf '\n-- Pod A:\n'
+session_a_answer
+session_a_close
 
 if [ -t 0 ] && [ -t 1 ] && [ "${KVS_DEMO_PROMPT:-yes}" = yes ]; then
 	printf '\n-- Your turn. \\df+ kv_* lists all functions; \\q ends and removes the server.\n\n'

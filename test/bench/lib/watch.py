@@ -120,7 +120,8 @@ def many(count):
 
 def idle(count):
     """Watchers of other keys, until this is killed."""
-    for n, connection in enumerate(connect_many(count)):
+    connections = connect_many(count)
+    for n, connection in enumerate(connections):
         connection.cursor().execute("SELECT value FROM kv_watch(ARRAY['idle' || %s], ARRAY[0]::bigint[], '1 hour')", (n,))
     time.sleep(3600)
 

@@ -14,7 +14,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -306,11 +305,7 @@ wait_changes(FunctionCallInfo fcinfo, KvsForm form)
 	follow = begin_follow(fcinfo, form, "kv_wait_changes()", 3);
 	follow->left = 1;
 	follow->wait.deadline = kvs_wait_deadline(fcinfo, 2, 30);
-	SPI_connect_ext(SPI_OPT_NONATOMIC);
-	/* the snapshot of the statement ends with its transaction */
-	SPI_commit();
-	kvs_wait_for(&follow->wait);
-	SPI_finish();
+	kvs_wait_in_procedure(&follow->wait);
 	PG_RETURN_NULL();
 }
 

@@ -12,7 +12,6 @@
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -148,11 +147,7 @@ kvstore_wait_queue(PG_FUNCTION_ARGS)
 	receive.wait.deadline = kvs_wait_deadline(fcinfo, 1, 30);
 	receive.wait.look = look_only;
 	receive.wait.aim = aim;
-	SPI_connect_ext(SPI_OPT_NONATOMIC);
-	/* the snapshot of the statement ends with its transaction */
-	SPI_commit();
-	kvs_wait_for(&receive.wait);
+	kvs_wait_in_procedure(&receive.wait);
 	count_wait(&receive);
-	SPI_finish();
 	PG_RETURN_NULL();
 }

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "postmaster/interrupt.h"
@@ -52,6 +53,14 @@ kvs_wait_check_context(FunctionCallInfo fcinfo, const char *procedure, const cha
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("%s cannot be called in a transaction block", procedure),
 				 errhint("It has to be a statement of its own, so that it holds no snapshot while it waits; %s can wait inside one.", instead)));
+}
+
+/* The transaction of a procedure has seen nothing yet; whatever the default, it has to see what others commit while it waits. */
+static void
+begin_read_committed(void)
+{
+	Assert(!FirstSnapshotSet);
+	XactIsoLevel = XACT_READ_COMMITTED;
 }
 
 /* Nobody is there who could be told. */
@@ -186,4 +195,17 @@ kvs_wait_for(KvsWait *wait)
 	PG_END_TRY();
 	kvs_waiter_end();
 	return found;
+}
+
+void
+kvs_wait_in_procedure(KvsWait *wait)
+{
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	/* the snapshot of the statement ends with its transaction */
+	SPI_commit();
+	begin_read_committed();
+	kvs_wait_for(wait);
+	/* a block that goes on after the CALL has the isolation that it expects */
+	SPI_commit();
+	SPI_finish();
 }

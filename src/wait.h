@@ -44,4 +44,7 @@ extern void kvs_wait_check_context(FunctionCallInfo fcinfo, const char *procedur
 /* Wait until look() says so: true.  False: the time is over. */
 extern bool kvs_wait_for(KvsWait *wait);
 
+/* The same for a procedure (kvs_wait_check_context()): in transactions of its own at READ COMMITTED, without a snapshot. */
+extern void kvs_wait_in_procedure(KvsWait *wait);
+
 #endif							/* KVS_WAIT_H */

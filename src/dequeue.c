@@ -358,13 +358,14 @@ take_messages(Dequeue *dequeue)
 	kvs_queueslot_survey(dequeue->queue, request->now, &survey);
 	if (look_at_leases(dequeue, &survey))
 		return;
-	if (survey.lapsed && !dequeue->own_snapshot)
+	if (survey.lapsed && !dequeue->own_snapshot && !request->goes_on)
 	{
 		request->ended = kvs_lapse_end(&dequeue->reader, request->now, LAPSES);
 		kvs_queueslot_survey(dequeue->queue, request->now, &survey);
 	}
 	kvs_testing_stop("dequeue-surveyed");
-	request->next = survey.next_due;
+	/* who ends a lease wakes us, so there is no use in looking again at once */
+	request->next = survey.lapsed && request->goes_on ? DT_NOEND : survey.next_due;
 	for (int priority = KVS_MAX_PRIORITY; priority >= 0 && !is_satisfied(dequeue); priority--)
 		take_priority(dequeue, &survey, priority);
 	give_back_postponed(dequeue);

@@ -19,6 +19,7 @@ typedef struct KvsDequeue
 	TimestampTz deadline;		/* of the leases */
 	int64		wanted;
 	ReturnSetInfo *rsinfo;		/* gets the rows; NULL: only look whether there is one */
+	bool		goes_on;		/* the transaction may sleep then: it must not end leases, which nobody else could do before it ends */
 
 	/* What came of it. */
 	int64		given;			/* messages */

@@ -159,10 +159,13 @@ look_until_found(KvsWait *wait)
 {
 	Oid			registered = InvalidOid;
 
-	while (!look_in_subtransaction(wait))
+	for (;;)
 	{
+		wait->last = GetCurrentTimestamp() >= wait->deadline;
+		if (look_in_subtransaction(wait))
+			return true;
 		CHECK_FOR_INTERRUPTS();
-		if (GetCurrentTimestamp() >= wait->deadline)
+		if (wait->last)
 			return false;
 		if (registered == wait->relid)
 		{
@@ -175,7 +178,6 @@ look_until_found(KvsWait *wait)
 		registered = wait->relid;
 		kvs_waiter_rearm();
 	}
-	return true;
 }
 
 bool

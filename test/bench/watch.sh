@@ -17,7 +17,8 @@ watch_start()
 }
 watch_stop()
 {
-	[ -z "$WATCH_PID" ] || kill "$WATCH_PID" 2> /dev/null || true
+	# a function in the background is a shell whose child is the client
+	[ -z "$WATCH_PID" ] || pkill -P "$WATCH_PID" 2> /dev/null || true
 	[ -z "$WATCH_PID" ] || wait "$WATCH_PID" 2> /dev/null || true
 	WATCH_PID=
 	until [ "$(sql 'SELECT count(*) FROM kvstore.waiters()')" = 0 ]; do sleep 0.1; done

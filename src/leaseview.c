@@ -18,6 +18,9 @@
 
 #define LEASE_COLUMNS	7
 
+/* The hash table has a few entries more than it was asked for: it rounds up for each of its 32 free lists. */
+#define MOST_LEASES		(kvs_guc_max_leases + 32)
+
 static const char *
 state_name(KvsLeaseState state)
 {
@@ -44,8 +47,8 @@ kvstore_leases(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	if (kvs_shared == NULL || !has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS))
 		return (Datum) 0;
-	list = palloc_extended(kvs_guc_max_leases * sizeof(KvsLeaseInfo), MCXT_ALLOC_HUGE);
-	count = kvs_lease_list(list, kvs_guc_max_leases);
+	list = palloc_extended(MOST_LEASES * sizeof(KvsLeaseInfo), MCXT_ALLOC_HUGE);
+	count = kvs_lease_list(list, MOST_LEASES);
 	for (int i = 0; i < count; i++)
 	{
 		const KvsLeaseInfo *lease = &list[i];

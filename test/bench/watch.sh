@@ -1,29 +1,7 @@
 # shellcheck shell=bash disable=SC2016
 # from commit to the watcher's row, beside LISTEN/NOTIFY; what watchers cost writers; a thousand watchers of one key
 
-watch_python=/usr/bin/python3
-watch_client() { kvs_as_user "$watch_python" "$BENCH_DIR_COPY/watch.py" "$@"; }
-BENCH_DIR_COPY=$KVS_TMP/work/watch
-mkdir -p "$BENCH_DIR_COPY"
-cp "$BENCH_DIR/lib/watch.py" "$BENCH_DIR_COPY/"
-chmod -R a+rX "$BENCH_DIR_COPY"
-
-# A client in the background; watch_stop ends it.
-WATCH_PID=
-watch_start()
-{
-	kvs_as_user "$watch_python" "$BENCH_DIR_COPY/watch.py" "$@" &
-	WATCH_PID=$!
-}
-watch_stop()
-{
-	# a function in the background is a shell whose child is the client
-	[ -z "$WATCH_PID" ] || pkill -P "$WATCH_PID" 2> /dev/null || true
-	[ -z "$WATCH_PID" ] || wait "$WATCH_PID" 2> /dev/null || true
-	WATCH_PID=
-	until [ "$(sql 'SELECT count(*) FROM kvstore.waiters()')" = 0 ]; do sleep 0.1; done
-}
-waiters_are() { until [ "$(sql 'SELECT count(*) FROM kvstore.waiters()')" = "$1" ]; do sleep 0.1; done; }
+. "$BENCH_DIR/lib/watch.sh"
 
 if ! "$watch_python" -c 'import psycopg2' 2> /dev/null; then
 	note "no python3-psycopg2: watch is not measured"

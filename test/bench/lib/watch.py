@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""How soon a watcher has the row, measured from the moment at which the writer sends COMMIT; and the same with LISTEN/NOTIFY.
+"""How soon a watcher or a consumer has the row, measured from the moment at which the writer sends COMMIT; and the same with LISTEN/NOTIFY.
 
-Usage: watch.py latency ROUNDS | many WATCHERS | idle WATCHERS | follow | listen      (with PGHOST, PGPORT, PGUSER; needs psycopg2, Debian: python3-psycopg2)
+Usage: watch.py latency ROUNDS | many WATCHERS | idle WATCHERS | follow | listen | queue_latency ROUNDS | queue_idle CONSUMERS | queue_consume CONSUMERS |
+queue_consume_notified CONSUMERS      (with PGHOST, PGPORT, PGUSER; needs psycopg2, Debian: python3-psycopg2)
 Prints lines "name value" in milliseconds.  Each watcher is a process of its own; time.monotonic() is one clock for all of them.
 """
 import multiprocessing
@@ -11,6 +12,7 @@ import time
 
 import psycopg2
 import psycopg2.extensions
+import psycopg2.extras
 
 
 def connect():
@@ -49,6 +51,35 @@ def listen(last, ready, results):
         for notify in connection.notifies:
             seen[int(notify.payload)] = now
         connection.notifies.clear()
+    results.put(seen)
+
+
+def receive(last, ready, results):
+    cursor = connect().cursor()
+    ready.set()
+    seen = {}
+    while last not in seen:
+        cursor.execute("SELECT payload FROM kv_dequeue('bench', lease => '1 minute', wait => '1 minute')")
+        now = time.monotonic()
+        for value, in cursor.fetchall():
+            seen[value] = now
+    results.put(seen)
+
+
+def receive_notified(last, ready, results):
+    connection = connect()
+    cursor = connection.cursor()
+    cursor.execute('LISTEN latency')
+    ready.set()
+    seen = {}
+    while last not in seen:
+        select.select([connection], [], [])
+        connection.poll()
+        connection.notifies.clear()
+        cursor.execute("SELECT payload FROM kv_dequeue('bench', 100, lease => '1 minute')")
+        now = time.monotonic()
+        for value, in cursor.fetchall():
+            seen[value] = now
     results.put(seen)
 
 
@@ -146,6 +177,40 @@ def listen_all():
         connection.notifies.clear()
 
 
+def queue_idle(count):
+    """Consumers of an empty queue, until this is killed."""
+    connections = connect_many(count)
+    for connection in connections:
+        connection.cursor().execute("SELECT payload FROM kv_dequeue('bench', wait => '1 hour')")
+    time.sleep(3600)
+
+
+def queue_consume(count, notified):
+    """Consumers that receive and acknowledge in one statement, until this is killed; they wait in it, or for a notification."""
+    statement = "SELECT count(kv_ack(receipt)) FROM kv_dequeue('bench', 100%s)" % ('' if notified else ", wait => '1 minute'")
+    poller = select.epoll()
+    consumers = {}
+    for connection in connect_many(count):
+        cursor = connection.cursor()
+        if notified:
+            cursor.execute('LISTEN bench')
+            psycopg2.extras.wait_select(connection)
+        cursor.execute(statement)
+        poller.register(connection.fileno(), select.EPOLLIN)
+        consumers[connection.fileno()] = [connection, cursor, True]
+    while True:
+        for fileno, _ in poller.poll():
+            connection, cursor, busy = consumer = consumers[fileno]
+            if connection.poll() != psycopg2.extensions.POLL_OK:
+                continue
+            told = len(connection.notifies) > 0
+            connection.notifies.clear()
+            # with notifications: on as long as there is something, and once for what was told meanwhile
+            consumer[2] = not notified or told or (busy and cursor.fetchone()[0] > 0)
+            if consumer[2]:
+                cursor.execute(statement)
+
+
 if sys.argv[1] == 'latency':
     measure('watch', watch, "SELECT kv_set('latency', %s::jsonb)", int(sys.argv[2]))
     measure('notify', listen, "SELECT kv_set('latency', '0'), pg_notify('latency', %s)", int(sys.argv[2]))
@@ -155,5 +220,12 @@ elif sys.argv[1] == 'idle':
     idle(int(sys.argv[2]))
 elif sys.argv[1] == 'follow':
     follow()
+elif sys.argv[1] == 'queue_latency':
+    measure('queue', receive, "SELECT kv_enqueue('bench', %s::jsonb)", int(sys.argv[2]))
+    measure('notify', receive_notified, "SELECT kv_enqueue('bench', %s::jsonb), pg_notify('latency', '')", int(sys.argv[2]))
+elif sys.argv[1] == 'queue_idle':
+    queue_idle(int(sys.argv[2]))
+elif sys.argv[1] in ('queue_consume', 'queue_consume_notified'):
+    queue_consume(int(sys.argv[2]), sys.argv[1] == 'queue_consume_notified')
 else:
     listen_all()

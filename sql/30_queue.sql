@@ -85,6 +85,17 @@ CREATE FUNCTION kv_peek(queue text, max_count bigint DEFAULT 10, after bigint DE
 COMMENT ON FUNCTION kv_peek(text, bigint, bigint, bigint) IS
     'messages in the order of their ids, without leasing them: ready, delayed or leased; page on with after => the last id';
 
+CREATE FUNCTION kv_queue_stats(queue text DEFAULT NULL) RETURNS TABLE(queue text, ready bigint, delayed bigint, leased bigint, dead bigint, oldest_age_s numeric,
+    enqueued bigint, delivered bigint, acked bigint, retried bigint, expired bigint, paused boolean, exact boolean, dead_exact boolean)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_queue_stats';
+COMMENT ON FUNCTION kv_queue_stats(text) IS
+    'how many messages there are and what happened, of one queue or (NULL) all you may SELECT; counts no rows, exact false: estimated';
+
+CREATE FUNCTION kvstore.queue_counts(OUT relid oid, OUT messages bigint, OUT leased bigint) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_queue_counts';
+COMMENT ON FUNCTION kvstore.queue_counts() IS
+    'what shared memory knows of queues: how many messages there are (NULL: not counted yet, the worker will), and how many of them are leased';
+
 -- Dead letters
 
 CREATE FUNCTION kv_dead_letters(queue text, max_count bigint DEFAULT 10, after bigint DEFAULT NULL, id bigint DEFAULT NULL) RETURNS TABLE(id bigint,

@@ -110,7 +110,7 @@ AS $$
                 ELSE r.reason END,
            true, s.shared_since IS NOT NULL, s.worker_running, s.in_recovery, s.version, pg_postmaster_start_time(),
            k.stores, k.keys_estimate,
-           0::bigint, 0::bigint, 0::bigint, 0::bigint,  -- of queues
+           q.queues, q.ready, q.leased, q.dead,
            s.oldest_age
     FROM (SELECT pg_is_in_recovery() AS in_recovery, current_setting('default_transaction_read_only')::boolean AS read_only,
                  kvstore.shared_since() AS shared_since, kvstore.worker_running() AS worker_running, @extschema@.kv_version() AS version,
@@ -123,9 +123,16 @@ AS $$
                 WHEN s.oldest_age > 300 THEN format('what expired %s seconds ago is not removed yet', round(s.oldest_age)) END AS reason) r,
          (SELECT count(*) AS stores, COALESCE(sum(GREATEST(c.reltuples, pg_stat_get_live_tuples(c.oid))), 0)::bigint AS keys_estimate
           FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1 AND a.attname = 'key' AND a.atttypid = '@extschema@.kvkey'::regtype
-          WHERE c.relnamespace = 'kvstore'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^s_') k
+          WHERE c.relnamespace = 'kvstore'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^s_') k,
+         (SELECT count(*) AS queues, COALESCE(sum(n.leased), 0)::bigint AS leased,
+                 COALESCE(sum(GREATEST(COALESCE(n.messages, GREATEST(c.reltuples, pg_stat_get_live_tuples(c.oid))) - COALESCE(n.leased, 0), 0)), 0)::bigint AS ready,
+                 COALESCE(sum((SELECT GREATEST(d.reltuples, pg_stat_get_live_tuples(d.oid), 0) FROM pg_class d
+                               WHERE d.relnamespace = c.relnamespace AND d.relname = 'd_' || substr(c.relname, 3))), 0)::bigint AS dead
+          FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 2 AND a.attname = 'ready_at' AND a.atttypid = 'timestamptz'::regtype
+          LEFT JOIN kvstore.queue_counts() n ON n.relid = c.oid
+          WHERE c.relnamespace = 'kvstore'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^q_') q
 $$;
-COMMENT ON FUNCTION kv_health() IS 'one row, whatever happens: is all well (status ok, degraded, read-only), and if not, why; numbers of keys are estimates';
+COMMENT ON FUNCTION kv_health() IS 'one row, whatever happens: is all well (status ok, degraded, read-only), and if not, why; numbers of keys, ready and dead messages may be estimates';
 
 -- Metrics, of this database: names of stores, never of keys.
 
@@ -143,6 +150,7 @@ AS $$
             ('in_recovery', 'Is the server a standby?', NULL, NULL, h.in_recovery::int),
             ('start_time_seconds', 'When the server started, in seconds since 1970.', NULL, NULL, extract(epoch FROM h.started_at)),
             ('stores', 'Number of stores.', NULL, NULL, h.stores),
+            ('queues', 'Number of queues.', NULL, NULL, h.queues),
             ('oldest_expired_age_seconds', 'How long ago the entry expired that waits longest for its removal, 0: none does.', NULL, NULL, COALESCE(h.oldest_expired_age_s, 0))
          ) g(name, help, label_name, label_value, value)
     UNION ALL
@@ -153,6 +161,14 @@ AS $$
     SELECT v.* FROM @extschema@.kv_snapshot_stores s, LATERAL (VALUES
             ('kvstore_snapshots', 'gauge', 'Snapshots of the snapshot store, estimated.', 'store', s.store, GREATEST(s.snapshots_estimate, pg_stat_get_live_tuples(to_regclass(s.table_name)))::numeric),
             ('kvstore_snapshot_store_size_bytes', 'gauge', 'Size of the snapshot store with its indexes.', 'store', s.store, s.total_bytes)) v
+    UNION ALL
+    SELECT v.* FROM (SELECT q.queue, to_regclass(q.table_name) AS relid, to_regclass('kvstore.d_' || q.queue) AS dead, q.messages_estimate, q.total_bytes FROM @extschema@.kv_queues q) q
+        LEFT JOIN kvstore.queue_counts() n ON n.relid = q.relid, LATERAL (VALUES
+            ('kvstore_queue_messages', 'gauge', 'Messages of the queue: ready, delayed and leased; estimated until they have been counted once.', 'queue', q.queue,
+             COALESCE(n.messages, GREATEST(q.messages_estimate, pg_stat_get_live_tuples(q.relid)))::numeric),
+            ('kvstore_queue_leased', 'gauge', 'Messages of the queue that are leased.', 'queue', q.queue, COALESCE(n.leased, 0)),
+            ('kvstore_queue_dead_letters', 'gauge', 'Dead letters of the queue, estimated.', 'queue', q.queue, COALESCE(pg_stat_get_live_tuples(q.dead), 0)),
+            ('kvstore_queue_size_bytes', 'gauge', 'Size of the queue with its indexes.', 'queue', q.queue, q.total_bytes)) v
     UNION ALL
     SELECT 'kvstore_' || d.name || '_total', 'counter', d.help, 'store', s.store, COALESCE(c.count, 0)
     FROM kvstore.stat_counters() d

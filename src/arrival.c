@@ -11,6 +11,7 @@
 #include "utils/memutils.h"
 
 #include "arrival.h"
+#include "queuecount.h"
 #include "waiter.h"
 
 static KvsOwnRange *ranges = NULL;
@@ -101,6 +102,7 @@ kvs_arrival_publish(void)
 		if (slot == NULL)
 			continue;			/* nobody has looked at the queue since its place was given away: the head is at the bottom */
 		kvs_queueslot_arrive(slot, range->priority, range->low, range->high);
+		kvs_queuecount_publish_to(slot);
 		LWLockRelease(slot->lock);
 		wake_waiters(range);
 	}

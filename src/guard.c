@@ -32,9 +32,12 @@
 #include "compat.h"
 #include "expiry.h"
 #include "guard.h"
+#include "guc.h"
 #include "key.h"
+#include "leasexact.h"
 #include "number.h"
 #include "queuecatalog.h"
+#include "queuecount.h"
 #include "scan.h"
 #include "shmem.h"
 #include "stamp.h"
@@ -181,7 +184,7 @@ guard_after_row(TriggerData *data)
 	Relation	rel = data->tg_relation;
 	HeapTuple	old = data->tg_trigtuple;
 
-	if (!kvs_change_active || !is_ours(rel) || kvs_queue_is_named(rel))
+	if (!kvs_change_active || !is_ours(rel))
 		return;
 	/* an earlier trigger of the same statement may have altered the table */
 	kvs_catalog_check_store_shape(rel);
@@ -285,6 +288,50 @@ note_arrival(KvsQueue *queue, TupleDesc desc, HeapTuple tuple)
 	if (kvs_shared != NULL)
 		kvs_arrival_note(queue, DatumGetInt16(priority), DatumGetTimestampTz(ready_at), DatumGetInt64(id),
 						 DatumGetTimestampTz(ready_at), DatumGetInt64(id), 1);
+}
+
+/* A row that somebody may have leased is gone. */
+static void
+note_removed(KvsQueue *queue, TupleDesc desc, HeapTuple tuple)
+{
+	bool		nulls[2];
+	Datum		id = heap_getattr(tuple, KVS_QUEUE_COLUMN_ID + 1, desc, &nulls[0]);
+	Datum		enqueued_at = heap_getattr(tuple, KVS_QUEUE_COLUMN_ENQUEUED_AT + 1, desc, &nulls[1]);
+
+	kvs_leasexact_note_removed(queue, DatumGetInt64(id), DatumGetTimestampTz(enqueued_at));
+}
+
+/* The number of messages; of a table that was altered meanwhile nobody knows it. */
+static void
+guard_after_message(TriggerData *data)
+{
+	KvsQueue   *queue = kvs_shared == NULL ? NULL : kvs_queue_find(data->tg_relation);
+
+	if (queue == NULL || TRIGGER_FIRED_BY_UPDATE(data->tg_event))
+		return;
+	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+		note_removed(queue, RelationGetDescr(data->tg_relation), data->tg_trigtuple);
+	kvs_queuecount_note(queue, TRIGGER_FIRED_BY_DELETE(data->tg_event) ? -1 : 1);
+}
+
+/* Nobody else has the table, so all leases that there are go with the commit. */
+static void
+truncate_messages(Relation rel)
+{
+	KvsQueue   *queue = kvs_shared == NULL ? NULL : kvs_queue_find(rel);
+	KvsLeaseInfo *list;
+	int			count;
+
+	kvs_queue_note_removal(RelationGetRelid(rel));
+	kvs_queuecount_note_empty(RelationGetRelid(rel));
+	if (queue == NULL)
+		return;
+	list = palloc_extended(kvs_guc_max_leases * sizeof(KvsLeaseInfo), MCXT_ALLOC_HUGE);
+	count = kvs_lease_list(list, kvs_guc_max_leases);
+	for (int i = 0; i < count; i++)
+		if (list[i].relid == queue->relid)
+			kvs_leasexact_note_removed(queue, list[i].message.id, list[i].message.enqueued_at);
+	pfree(list);
 }
 
 static HeapTuple
@@ -428,7 +475,10 @@ kvstore_guard(PG_FUNCTION_ARGS)
 				 errmsg("kvstore.guard() must be called as a BEFORE trigger or for each row")));
 	if (TRIGGER_FIRED_AFTER(data->tg_event))
 	{
-		guard_after_row(data);
+		if (is_ours(data->tg_relation) && kvs_queue_is_named(data->tg_relation))
+			guard_after_message(data);
+		else
+			guard_after_row(data);
 		return PointerGetDatum(NULL);
 	}
 	if (TRIGGER_FIRED_FOR_ROW(data->tg_event))
@@ -442,7 +492,7 @@ kvstore_guard(PG_FUNCTION_ARGS)
 		check_owner(data->tg_relation);
 		if (kvs_queue_is_named(data->tg_relation))
 		{
-			kvs_queue_note_removal(RelationGetRelid(data->tg_relation));
+			truncate_messages(data->tg_relation);
 			return PointerGetDatum(NULL);
 		}
 		number = kvs_change_deletion_stamp(0, &number);

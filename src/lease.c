@@ -29,6 +29,7 @@
 #include "errors.h"
 #include "guc.h"
 #include "lease.h"
+#include "queuecount.h"
 #include "testing.h"
 
 #define PARTITIONS	16
@@ -104,12 +105,22 @@ move_to(Lease *lease, pairingheap *heap)
 void
 kvs_lease_init_slot(KvsQueueSlot *slot)
 {
-	slot->nleases = 0;
+	slot->nleases = slot->nreturned = 0;
 	slot->due = (pairingheap) {compare_due, NULL, NULL};
 	slot->ready = (pairingheap) {compare_position, NULL, NULL};
 }
 
 /* ---- The table ---- */
+
+static void
+set_state(KvsQueueSlot *slot, Lease *lease, KvsLeaseState state)
+{
+	if (lease->state == KVS_LEASE_RETURNED)
+		slot->nreturned--;
+	lease->state = state;
+	if (lease->state == KVS_LEASE_RETURNED)
+		slot->nreturned++;
+}
 
 static Lease *
 search(KvsQueueSlot *slot, int64 id, HASHACTION action)
@@ -140,6 +151,7 @@ static void
 remove_lease(KvsQueueSlot *slot, Lease *lease)
 {
 	move_to(lease, NULL);
+	set_state(slot, lease, KVS_LEASE_NONE);
 	slot->nleases--;
 	search(slot, lease->key.id, HASH_REMOVE);
 }
@@ -194,7 +206,7 @@ static void
 hold(KvsQueueSlot *slot, Lease *lease, uint64 token, TimestampTz now, TimestampTz deadline)
 {
 	move_to(lease, NULL);
-	lease->state = KVS_LEASE_HELD;
+	set_state(slot, lease, KVS_LEASE_HELD);
 	lease->token = token;
 	lease->due = deadline;
 	lease->since = now;
@@ -212,18 +224,18 @@ give_back(KvsQueueSlot *slot, Lease *lease, TimestampTz not_before)
 		remove_lease(slot, lease);
 		return;
 	}
-	lease->state = KVS_LEASE_RETURNED;
+	set_state(slot, lease, KVS_LEASE_RETURNED);
 	lease->token = 0;
 	lease->due = not_before;
 	move_to(lease, not_before == DT_NOBEGIN ? &slot->ready : &slot->due);
 }
 
 static void
-begin_ending(Lease *lease, uint64 token)
+begin_ending(KvsQueueSlot *slot, Lease *lease, uint64 token)
 {
 	move_to(lease, NULL);
 	lease->before = lease->state;
-	lease->state = KVS_LEASE_ENDING;
+	set_state(slot, lease, KVS_LEASE_ENDING);
 	lease->token = token;
 }
 
@@ -371,7 +383,7 @@ claim_locked(KvsQueueSlot *slot, uint64 token, KvsLeaseState state, TimestampTz 
 		if (lease == NULL)
 			return KVS_CLAIM_FULL;
 		/* should the transaction abort, it is as if it had been returned */
-		lease->state = KVS_LEASE_RETURNED;
+		set_state(slot, lease, KVS_LEASE_RETURNED);
 	}
 	else if (lease->message.enqueued_at != message->enqueued_at || lease->state == KVS_LEASE_ENDING || lease->doomed ||
 			 (lease->state == KVS_LEASE_HELD && lease->token != token && !kvs_testing_is("no-fence")))
@@ -379,7 +391,7 @@ claim_locked(KvsQueueSlot *slot, uint64 token, KvsLeaseState state, TimestampTz 
 
 	*message = lease->message;
 	if (state == KVS_LEASE_ENDING)
-		begin_ending(lease, token);
+		begin_ending(slot, lease, token);
 	else
 		hold(slot, lease, token, now, deadline);
 	return KVS_CLAIM_DONE;
@@ -423,7 +435,7 @@ kvs_lease_next_lapsed(KvsQueue *queue, TimestampTz now, KvsMessageRef *message, 
 		*message = lease->message;
 		*token = lease->token;
 		*doomed = lease->doomed;
-		begin_ending(lease, lease->token);
+		begin_ending(slot, lease, lease->token);
 	}
 	LWLockRelease(slot->lock);
 	return lapsed;
@@ -447,9 +459,12 @@ kvs_lease_is_held(KvsQueue *queue, int64 id, TimestampTz enqueued_at, TimestampT
 bool
 kvs_lease_is_known(KvsQueue *queue, int64 id)
 {
-	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
-	bool		known = search(slot, id, HASH_FIND) != NULL;
+	KvsQueueSlot *slot = kvs_queueslot_lock_if_room(queue);
+	bool		known;
 
+	if (slot == NULL)
+		return false;
+	known = search(slot, id, HASH_FIND) != NULL;
 	LWLockRelease(slot->lock);
 	return known;
 }
@@ -472,6 +487,14 @@ kvs_lease_next_due(KvsQueueSlot *slot)
 	Lease	   *lease = top_of(&slot->due);
 
 	return lease == NULL ? DT_NOEND : lease->due;
+}
+
+TimestampTz
+kvs_lease_first_returned(KvsQueueSlot *slot)
+{
+	Lease	   *lease = top_of(&slot->ready);
+
+	return lease == NULL ? DT_NOEND : lease->message.ready_at;
 }
 
 /* Entries are read without their queues' locks: each field is right, but they may be of two moments. */
@@ -519,6 +542,21 @@ kvs_lease_finish(const KvsQueueRef *ref, int64 id, uint64 token)
 	lease = find_token(slot, id, token);
 	if (lease != NULL && lease->state == KVS_LEASE_ENDING)
 		remove_lease(slot, lease);
+	kvs_queuecount_publish_to(slot);
+	LWLockRelease(slot->lock);
+}
+
+void
+kvs_lease_forget(const KvsQueueRef *ref, int64 id, TimestampTz enqueued_at)
+{
+	KvsQueueSlot *slot = kvs_queueslot_lock_ref(ref);
+	Lease	   *lease;
+
+	if (slot == NULL)
+		return;
+	lease = search(slot, id, HASH_FIND);
+	if (lease != NULL && lease->message.enqueued_at == enqueued_at && lease->state != KVS_LEASE_ENDING)
+		remove_lease(slot, lease);
 	LWLockRelease(slot->lock);
 }
 
@@ -538,7 +576,7 @@ kvs_lease_undo_ending(const KvsQueueRef *ref, int64 id, uint64 token, TimestampT
 			give_back(slot, lease, DT_NOBEGIN);
 		else
 		{
-			lease->state = lease->before;
+			set_state(slot, lease, lease->before);
 			lease->due = Max(lease->due, TimestampTzPlusMilliseconds(now, RETRY));
 			move_to(lease, &slot->due);
 		}

@@ -105,6 +105,9 @@ extern bool kvs_lease_look(KvsQueueSlot *slot, TimestampTz now, int *returned);
 /* With the lock held: when has this queue something to do next: a lease lapses, a returned message has waited long enough.  DT_NOEND: never. */
 extern TimestampTz kvs_lease_next_due(KvsQueueSlot *slot);
 
+/* With the lock held: since when the first returned message is ready; DT_NOEND: there is none. */
+extern TimestampTz kvs_lease_first_returned(KvsQueueSlot *slot);
+
 /* A lease, for who wants to see it. */
 typedef struct KvsLeaseInfo
 {
@@ -135,6 +138,9 @@ extern void kvs_lease_undo_ending(const KvsQueueRef *ref, int64 id, uint64 token
  * worker to see to.
  */
 extern bool kvs_lease_undo_take(const KvsQueueRef *ref, int64 id, uint64 token, TimestampTz now, int64 delay);
+
+/* The row of a message is gone: forget its lease, unless a transaction is just about to end it. */
+extern void kvs_lease_forget(const KvsQueueRef *ref, int64 id, TimestampTz enqueued_at);
 
 /* ---- For leasefile.c: in the postmaster, when nobody else runs ---- */
 

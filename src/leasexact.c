@@ -19,6 +19,8 @@
 #include "arrival.h"
 #include "expiry.h"
 #include "leasexact.h"
+#include "queuecount.h"
+#include "shmem.h"
 #include "testing.h"
 #include "waiter.h"
 
@@ -28,14 +30,22 @@
 /* Random numbers fetched at once. */
 #define TOKENS		64
 
+typedef enum NoteKind
+{
+	TAKEN,
+	ENDING,
+	REMOVED						/* the row was deleted without regard to who has leased it */
+} NoteKind;
+
 typedef struct Note
 {
 	KvsQueueRef queue;
 	int64		id;
 	uint64		token;
 	SubTransactionId subid;
-	bool		ending;			/* else: taken */
-	int64		wait;			/* should it be rolled back again, in microseconds */
+	NoteKind	kind;
+	int64		wait;			/* TAKEN: should it be rolled back again, in microseconds */
+	TimestampTz enqueued_at;	/* REMOVED */
 } Note;
 
 static Note *notes = NULL;
@@ -73,11 +83,11 @@ first_backoff(const KvsQueue *queue)
 }
 
 static void
-add_note(KvsQueue *queue, int64 id, uint64 token, bool ending)
+add_note(KvsQueue *queue, int64 id, uint64 token, NoteKind kind)
 {
 	notes[nnotes++] = (Note) {
 		{queue->relid, queue->slot, queue->slot_generation},
-		id, token, GetCurrentSubTransactionId(), ending, first_backoff(queue)
+		id, token, GetCurrentSubTransactionId(), kind, first_backoff(queue), 0
 	};
 }
 
@@ -111,7 +121,7 @@ kvs_leasexact_take(KvsQueue *queue, KvsMessageRef *message, TimestampTz now, Tim
 	*token = new_token();
 	result = kvs_lease_take(queue, message, *token, now, deadline);
 	if (result == KVS_TAKE_DONE)
-		add_note(queue, message->id, *token, false);
+		add_note(queue, message->id, *token, TAKEN);
 	return result;
 }
 
@@ -123,7 +133,7 @@ kvs_leasexact_take_returned(KvsQueue *queue, int priority, TimestampTz now, Time
 	*token = new_token();
 	if (!kvs_lease_take_returned(queue, priority, *token, now, deadline, message))
 		return false;
-	add_note(queue, message->id, *token, false);
+	add_note(queue, message->id, *token, TAKEN);
 	return true;
 }
 
@@ -135,7 +145,7 @@ kvs_leasexact_begin_ending(KvsQueue *queue, uint64 token, bool row, KvsMessageRe
 	make_room();
 	result = kvs_lease_claim(queue, token, KVS_LEASE_ENDING, DT_NOEND, row, message);
 	if (result == KVS_CLAIM_DONE)
-		add_note(queue, message->id, token, true);
+		add_note(queue, message->id, token, ENDING);
 	return result;
 }
 
@@ -147,7 +157,7 @@ kvs_leasexact_next_lapsed(KvsQueue *queue, TimestampTz now, KvsMessageRef *messa
 	make_room();
 	if (!kvs_lease_next_lapsed(queue, now, message, &token, doomed))
 		return false;
-	add_note(queue, message->id, token, true);
+	add_note(queue, message->id, token, ENDING);
 	return true;
 }
 
@@ -161,14 +171,25 @@ kvs_leasexact_try_end(KvsQueue *queue, KvsMessageRef *row)
 	return result == KVS_CLAIM_DONE;
 }
 
+/* That of a lease which is taken between this and the commit is not forgotten: it lapses. */
+void
+kvs_leasexact_note_removed(KvsQueue *queue, int64 id, TimestampTz enqueued_at)
+{
+	if (kvs_shared == NULL || !kvs_lease_is_known(queue, id))
+		return;
+	make_room();
+	add_note(queue, id, 0, REMOVED);
+	notes[nnotes - 1].enqueued_at = enqueued_at;
+}
+
 /* ---- Ends of transactions ---- */
 
 static void
 undo(const Note *note, TimestampTz now)
 {
-	if (note->ending)
+	if (note->kind == ENDING)
 		kvs_lease_undo_ending(&note->queue, note->id, note->token, now);
-	else
+	else if (note->kind == TAKEN)
 	{
 		if (kvs_lease_undo_take(&note->queue, note->id, note->token, now, note->wait))
 			kvs_expiry_lower_next_due(now);
@@ -179,7 +200,7 @@ undo(const Note *note, TimestampTz now)
 void
 kvs_leasexact_cancel_ending(void)
 {
-	Assert(nnotes > 0 && notes[nnotes - 1].ending);
+	Assert(nnotes > 0 && notes[nnotes - 1].kind == ENDING);
 	nnotes--;
 	undo(&notes[nnotes], GetCurrentTimestamp());
 }
@@ -192,13 +213,16 @@ commit_notes(void)
 	if (kvs_testing_is("finish"))
 		return;
 	for (int i = 0; i < nnotes; i++)
-		if (notes[i].ending)
+		if (notes[i].kind == ENDING)
 			kvs_lease_finish(&notes[i].queue, notes[i].id, notes[i].token);
+		else if (notes[i].kind == REMOVED)
+			kvs_lease_forget(&notes[i].queue, notes[i].id, notes[i].enqueued_at);
 	nnotes = 0;
 	kvs_testing_nap();
 	if (kvs_testing_is("arrival"))
 		return;
 	kvs_arrival_publish();
+	kvs_queuecount_publish();
 	kvs_waiter_set_latches();
 }
 
@@ -210,16 +234,17 @@ abort_notes(void)
 	while (nnotes > 0)
 		undo(&notes[--nnotes], now);
 	kvs_arrival_forget();
+	kvs_queuecount_forget();
 	kvs_waiter_set_latches();
 }
 
 static void
 check_prepare(void)
 {
-	if (nnotes > 0 || kvs_arrival_own(0) != NULL)
+	if (nnotes > 0 || kvs_arrival_own(0) != NULL || kvs_queuecount_any())
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot PREPARE a transaction that has sent or received messages"),
+				 errmsg("cannot PREPARE a transaction that has sent, received or deleted messages"),
 				 errhint("Commit it in one phase.")));
 }
 
@@ -263,6 +288,7 @@ leasexact_subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransa
 	}
 	kvs_waiter_set_latches();
 	kvs_arrival_end_subtransaction(event == SUBXACT_EVENT_COMMIT_SUB, subid, parent);
+	kvs_queuecount_end_subtransaction(event == SUBXACT_EVENT_COMMIT_SUB, subid, parent);
 }
 
 void

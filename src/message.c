@@ -31,6 +31,7 @@
 #include "guard.h"
 #include "leasexact.h"
 #include "message.h"
+#include "queuecount.h"
 #include "reader.h"
 #include "statement.h"
 #include "stats.h"
@@ -317,6 +318,7 @@ kvs_message_end(KvsMessageWriter *writer)
 
 		if (arrived->count == 0)
 			continue;
+		kvs_queuecount_note(writer->queue, arrived->count);
 		kvs_arrival_note(writer->queue, priority, arrived->low_ready_at, arrived->low_id, arrived->high_ready_at,
 						 arrived->high_id, arrived->count);
 		kvs_stats_add(writer->queue->stat, KVS_COUNT_QUEUE_ENQUEUED, arrived->count);
@@ -337,7 +339,10 @@ remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
 		return false;
 	removal = kvs_message_remove(writer->rel, slot, true);
 	if (removal == KVS_REMOVED)
+	{
+		kvs_queuecount_note(writer->queue, -1);
 		kvs_stats_add(writer->queue->stat, KVS_COUNT_QUEUE_EXPIRED, 1);
+	}
 	return removal != KVS_REMOVAL_BUSY;
 }
 

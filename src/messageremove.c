@@ -30,6 +30,7 @@
 #include "message.h"
 #include "progress.h"
 #include "queuecatalog.h"
+#include "queuecount.h"
 #include "reader.h"
 #include "shmem.h"
 #include "statement.h"
@@ -96,9 +97,17 @@ check_delete(Relation rel)
 
 /* ---- Purge ---- */
 
+static void
+note_removed(KvsQueue *queue, TupleTableSlot *slot)
+{
+	slot_getsomeattrs(slot, KVS_QUEUE_COLUMN_ENQUEUED_AT + 1);
+	kvs_leasexact_note_removed(queue, DatumGetInt64(slot->tts_values[KVS_QUEUE_COLUMN_ID]),
+							   DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_ENQUEUED_AT]));
+}
+
 /* One pass over what is there now, at every isolation level; *changed tells whether rows were changed under our eyes, so that another pass may find their new versions. */
 static int64
-purge_pass(Relation rel, bool *changed)
+purge_pass(KvsQueue *queue, Relation rel, bool *changed)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
@@ -112,6 +121,7 @@ purge_pass(Relation rel, bool *changed)
 		switch (kvs_message_remove(rel, slot, false))
 		{
 			case KVS_REMOVED:
+				note_removed(queue, slot);
 				removed++;
 				kvs_progress_advance();
 				break;
@@ -148,7 +158,7 @@ purge(KvsQueue *queue, Relation rel)
 	}
 	check_delete(rel);
 	while (changed)
-		removed += purge_pass(rel, &changed);
+		removed += purge_pass(queue, rel, &changed);
 	return removed;
 }
 
@@ -165,6 +175,7 @@ kvstore_purge_queue(PG_FUNCTION_ARGS)
 	queue = kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), RowExclusiveLock, &rel);
 	kvs_progress_begin(KVS_COMMAND_PURGE_QUEUE, queue->relid, -1);
 	removed = purge(queue, rel);
+	kvs_queuecount_note(queue, -removed);
 	kvs_stats_add(queue->stat, KVS_COUNT_QUEUE_PURGED, removed);
 	kvs_progress_end();
 	table_close(rel, NoLock);
@@ -223,7 +234,10 @@ cancel(KvsQueue *queue, Relation rel, int64 id)
 		ours = queue->plain ? cancel_by_place(queue, rel, id, slot) : cancel_by_statement(queue, id);
 		/* it stays, for a trigger or our own snapshot wants it so: others may have passed over it meanwhile */
 		if (ours)
+		{
+			kvs_queuecount_note(queue, -1);
 			kvs_stats_add(queue->stat, KVS_COUNT_QUEUE_CANCELLED, 1);
+		}
 		else if (kvs_shared != NULL)
 			kvs_arrival_note(queue, ref.priority, ref.ready_at, ref.id, ref.ready_at, ref.id, 0);
 	}

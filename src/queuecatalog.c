@@ -448,6 +448,17 @@ kvs_queue_of(Relation rel)
 	return queue;
 }
 
+KvsQueue *
+kvs_queue_find(Relation rel)
+{
+	KvsQueue   *queue = get_entry(RelationGetRelid(rel));
+	const char *detail = NULL;
+
+	if (unlikely(!queue->valid))
+		queue = load_queue(rel, &detail);
+	return detail == NULL ? queue : NULL;
+}
+
 void
 kvs_queue_note_removal(Oid relid)
 {

@@ -109,6 +109,9 @@ extern KvsQueue *kvs_queue_open_relid(Oid relid, LOCKMODE lockmode, Relation *re
 /* The entry of an open table; 42809 if it has not the shape of a queue.  Row-level security does not matter here. */
 extern KvsQueue *kvs_queue_of(Relation rel);
 
+/* The same, but NULL if it has not. */
+extern KvsQueue *kvs_queue_find(Relation rel);
+
 /* Raise 42809 unless the open table has the shape of a queue. */
 extern void kvs_queue_check_shape(Relation rel);
 

@@ -34,6 +34,7 @@
 
 #include "guc.h"
 #include "lease.h"
+#include "queuecount.h"
 #include "queueslot.h"
 #include "testing.h"
 
@@ -73,6 +74,7 @@ reset_slot(KvsQueueSlot *slot, Oid database, Oid relid)
 	slot->narrivals = slot->nranges = slot->generation << 32;
 	slot->nlate = 0;
 	kvs_lease_init_slot(slot);
+	kvs_queuecount_init_slot(slot);
 }
 
 static KvsQueueSlot *
@@ -118,6 +120,14 @@ find_room(void)
 	return best;
 }
 
+static bool
+has_free_place(void)
+{
+	KvsQueueSlot *slot = find_room();
+
+	return slot != NULL && !OidIsValid(slot->database);
+}
+
 static KvsQueueSlot *
 make_slot(Oid database, Oid relid)
 {
@@ -141,8 +151,9 @@ make_slot(Oid database, Oid relid)
 	return NULL;				/* keep compiler quiet */
 }
 
-KvsQueueSlot *
-kvs_queueslot_lock(KvsQueue *queue)
+/* Lock a queue's place, found or made; "evict": if need be at the cost of another queue, else NULL. */
+static KvsQueueSlot *
+lock_slot(KvsQueue *queue, bool evict)
 {
 	KvsQueueSlot *slot = NULL;
 
@@ -155,12 +166,26 @@ kvs_queueslot_lock(KvsQueue *queue)
 
 	LWLockAcquire(directory_lock, LW_EXCLUSIVE);
 	slot = find_slot(MyDatabaseId, queue->relid);
-	if (slot == NULL)
+	if (slot == NULL && (evict || has_free_place()))
 		slot = make_slot(MyDatabaseId, queue->relid);
 	LWLockRelease(directory_lock);
+	if (slot == NULL)
+		return NULL;
 	queue->slot = slot - slots;
 	queue->slot_generation = slot->generation;
 	return slot;
+}
+
+KvsQueueSlot *
+kvs_queueslot_lock(KvsQueue *queue)
+{
+	return lock_slot(queue, true);
+}
+
+KvsQueueSlot *
+kvs_queueslot_lock_if_room(KvsQueue *queue)
+{
+	return lock_slot(queue, false);
 }
 
 KvsQueueSlot *

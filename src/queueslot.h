@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "lib/pairingheap.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
@@ -44,6 +45,23 @@ typedef struct KvsLateRange
 	KvsPosition high;
 } KvsLateRange;
 
+/* Running transactions that a snapshot to count with may have. */
+#define KVS_COUNT_XIDS	128
+
+/* How many messages there are, see queuecount.c. */
+typedef struct KvsMessageCount
+{
+	bool		known;
+	bool		begun;			/* what commits is added, unless this snapshot sees it */
+	int64		messages;
+	uint64		number;			/* of the count begun last */
+	TimestampTz due;			/* when the worker is to count; DT_NOEND: it need not */
+	FullTransactionId xmin;		/* the snapshot's */
+	FullTransactionId xmax;
+	int			nxip;
+	TransactionId xip[KVS_COUNT_XIDS];
+} KvsMessageCount;
+
 /* All fields are under "lock", but those of who uses the place: they change under the lock of the directory, too. */
 typedef struct KvsQueueSlot
 {
@@ -67,8 +85,11 @@ typedef struct KvsQueueSlot
 
 	/* See lease.c. */
 	int			nleases;		/* entries of the lease table */
+	int			nreturned;		/* of these, returned ones */
 	pairingheap due;			/* held leases by deadline, returned ones that have to wait by time */
 	pairingheap ready;			/* returned ones that can be delivered, by position */
+
+	KvsMessageCount count;
 } KvsQueueSlot;
 
 /* Compare two positions, as the index does: <0, 0, >0. */
@@ -92,6 +113,9 @@ kvs_position_behind(KvsPosition position)
  * Lock a queue's place, found or made.  53400 if there is none left.  Release the lock of the slot it returns.
  */
 extern KvsQueueSlot *kvs_queueslot_lock(KvsQueue *queue);
+
+/* The same, but NULL, and nothing locked, if that would take the place of another queue. */
+extern KvsQueueSlot *kvs_queueslot_lock_if_room(KvsQueue *queue);
 
 /* What of a queue a transaction callback can use. */
 typedef struct KvsQueueRef

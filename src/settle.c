@@ -25,6 +25,7 @@
 #include "arrival.h"
 #include "guard.h"
 #include "identity.h"
+#include "queuecount.h"
 #include "settle.h"
 #include "stats.h"
 #include "testing.h"
@@ -167,6 +168,7 @@ kvs_settle_delete(KvsReader *reader, KvsMessageRef *message)
 		CHECK_FOR_INTERRUPTS();
 		if (result == TM_Ok)
 		{
+			kvs_queuecount_note(reader->queue, -1);
 			kvs_stats_add(reader->queue->stat, KVS_COUNT_QUEUE_ACKED, 1);
 			return KVS_SETTLED_DELETED;
 		}
@@ -266,6 +268,7 @@ bury(KvsReader *reader, const KvsMessageRef *message, int attempts, const KvsFai
 
 	if (execute_as_owner(reader->queue, plan, message, attempts, failure->now, failure->error) > 0)
 	{
+		kvs_queuecount_note(reader->queue, -1);
 		kvs_stats_add(reader->queue->stat, KVS_COUNT_QUEUE_DEAD, 1);
 		return KVS_SETTLED_DEAD;
 	}

@@ -206,6 +206,23 @@ stats_before_exit(int code, Datum arg)
 	publish_all();
 }
 
+bool
+kvs_stats_read(Oid relid, int64 *counts)
+{
+	SharedStatKey key = {MyDatabaseId, relid};
+	SharedStat *shared;
+
+	if (shared_stats == NULL)
+		return false;
+	publish_all();
+	LWLockAcquire(shared_stats_lock, LW_SHARED);
+	shared = hash_search(shared_stats, &key, HASH_FIND, NULL);
+	for (int i = 0; i < KVS_COUNTERS; i++)
+		counts[i] = shared == NULL ? 0 : (int64) pg_atomic_read_u64(&shared->counts[i]);
+	LWLockRelease(shared_stats_lock);
+	return true;
+}
+
 /* ---- Errors ---- */
 
 static void

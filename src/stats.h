@@ -61,6 +61,9 @@ typedef struct KvsStat
 /* The pending counts of a table; the pointer holds as long as the session. */
 extern KvsStat *kvs_stats_local(Oid relid);
 
+/* All counts of a table, this session's pending ones too; false: there are none, without preload. */
+extern bool kvs_stats_read(Oid relid, int64 *counts);
+
 /* A transaction that only counted would not be published: this is what asks for it. */
 extern bool kvs_stats_any_pending;
 

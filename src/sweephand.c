@@ -15,6 +15,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 
+#include "queuecount.h"
 #include "stats.h"
 #include "sweep.h"
 #include "sweepblocks.h"
@@ -156,5 +157,6 @@ kvstore_maintain(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("kv_maintain()");
 	PreventCommandDuringRecovery("kv_maintain()");
 	kvs_stats_forget_missing();
+	kvs_queuecount_ask_all();
 	PG_RETURN_INT64(sweep_all_by_hand(true, PG_INT64_MAX));
 }

@@ -3,7 +3,8 @@
  *		The worker's task of looking after queues.
  *
  * Each queue of this database that is in shared memory is asked when it has something due: a lease has lapsed, which is ended in a short transaction, as a
- * failed attempt of its message; or its heads have moved for a while, so that they are verified (verify.c).  A queue whose table is gone is forgotten, with its
+ * failed attempt of its message; its heads have moved for a while, so that they are verified (verify.c); or somebody has asked how many messages it has, and they
+ * are to be counted (queuecount.c).  A queue whose table is gone is forgotten, with its
  * leases.
  */
 #include "postgres.h"
@@ -16,6 +17,7 @@
 
 #include "guc.h"
 #include "lapse.h"
+#include "queuecount.h"
 #include "queueslot.h"
 #include "verify.h"
 #include "worker.h"
@@ -32,20 +34,28 @@ typedef struct Due
 	Oid			relid;
 	TimestampTz lapse;
 	TimestampTz verify;
+	TimestampTz count;
 } Due;
 
 static Due
 read_due(int i)
 {
-	Due			due = {InvalidOid, DT_NOEND, DT_NOEND};
+	Due			due = {InvalidOid, DT_NOEND, DT_NOEND, DT_NOEND};
 	KvsQueueSlot *slot = kvs_queueslot_lock_nth(i, &due.relid);
 
 	if (slot == NULL)
 		return due;
 	due.lapse = kvs_lease_next_due(slot);
 	due.verify = slot->verify_at;
+	due.count = slot->count.due;
 	LWLockRelease(slot->lock);
 	return due;
+}
+
+static TimestampTz
+earliest(const Due *due)
+{
+	return Min(due->lapse, Min(due->verify, due->count));
 }
 
 static TimestampTz
@@ -57,7 +67,7 @@ queue_next(void)
 	{
 		Due			due = read_due(i);
 
-		next = Min(next, Min(due.lapse, due.verify));
+		next = Min(next, earliest(&due));
 	}
 	return next;
 }
@@ -89,6 +99,8 @@ look_after(const Due *due, TimestampTz now)
 		kvs_queueslot_forget(due->relid);
 	else
 	{
+		if (due->count <= now)
+			(void) kvs_queuecount_run(queue, rel);
 		kvs_reader_begin(&reader, queue, rel);
 		kvs_lapse_end(&reader, now, BATCH);
 		if (due->verify <= now)
@@ -111,7 +123,7 @@ queue_step(void)
 	{
 		Due			due = read_due(i);
 
-		if (Min(due.lapse, due.verify) > now)
+		if (earliest(&due) > now)
 			continue;
 		if (kvs_worker_is_in_the_way())
 			break;

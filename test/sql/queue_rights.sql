@@ -34,7 +34,7 @@ INSERT INTO rq_calls VALUES
     ('kv_enqueue(text,jsonb,interval,timestamptz,bigint,jsonb,bigint,interval[],interval,text,jsonb,text)', $$kv_enqueue('rq', '1', delay => '1 hour', dedupe_key => 'a') > 0$$, 'send'),
     ('kv_enqueue_many(text,jsonb[],interval,timestamptz,bigint,jsonb,bigint,interval[],interval,text,jsonb,text)', $$(SELECT count(*) FROM kv_enqueue_many('rq', '{1}', delay => '1 hour'))$$, 'send'),
     ('kv_dequeue(text,bigint,interval,interval)', $$(SELECT count(*) FROM kv_dequeue('rq', 0 + 1))$$, 'receive'),
-    ('kv_peek(text,bigint,bigint,bigint)', $$(SELECT count(*) >= 0 FROM kv_peek('rq'))$$, 'look'),
+    ('kv_peek(text,bigint,bigint,bigint)', $$(SELECT count(*) >= 0 FROM kv_peek('rq'))$$, 'look'), ('kv_queue_stats(text)', $$(SELECT count(*) FROM kv_queue_stats('rq'))$$, 'look'),
     ('kv_cancel(text,bigint)', $$kv_cancel('rq', -1)$$, 'delete'), ('kv_purge_queue(text)', $$kv_purge_queue('rq') >= 0$$, 'delete'),
     ('kv_dead_letters(text,bigint,bigint,bigint)', $$(SELECT count(*) FROM kv_dead_letters('rq'))$$, 'dead'), ('kv_dead_delete(text,bigint)', $$kv_dead_delete('rq', -1)$$, 'dead'),
     ('kv_dead_purge(text)', $$kv_dead_purge('rq') >= 0$$, 'dead'), ('kv_dead_requeue(text,bigint)', $$kv_dead_requeue('rq', -1) IS NULL$$, 'dead'), ('kv_dead_requeue_all(text)', $$kv_dead_requeue_all('rq') >= 0$$, 'dead');

@@ -19,6 +19,7 @@ my $setup = q{
 	INSERT INTO kvstore.d_mail (original_id, payload, error, attempts, enqueued_at, failed_at) VALUES (1, '"dead"', 'x', 5, now(), now());
 };
 my %looks = (
+	q{SELECT queue, ready, delayed, leased, dead, paused, exact, dead_exact FROM kv_queue_stats('mail')} => 'mail|1|1|0|1|f|t|t',
 	q{SELECT id, payload, status FROM kv_peek('mail')} => qq{1|"one"|ready\n2|"two"|delayed},
 	q{SELECT original_id, payload, error FROM kv_dead_letters('mail')} => '1|"dead"|x',
 	q{SELECT queue, unlogged, max_attempts FROM kv_queues ORDER BY queue} => "fast|t|5\nmail|f|5");

@@ -29,6 +29,7 @@
 #include "settle.h"
 #include "stats.h"
 #include "testing.h"
+#include "undelivered.h"
 
 /* ---- Statements ---- */
 
@@ -261,12 +262,33 @@ ready_after_backoff(const KvsReader *reader, int attempts, TimestampTz now)
 												   IntervalPGetDatum(&backoff[Min(Max(attempts, 1), count) - 1])));
 }
 
+/* The error of the dead letter, with what went wrong when its undelivered keys were to be written. */
+static const char *
+write_undelivered(KvsReader *reader, const KvsFailure *failure)
+{
+	const char *problem = kvs_undelivered_write(reader, failure->now);
+	const char *error = failure->error;
+	bool		isnull;
+	Datum		last;
+
+	if (problem == NULL)
+		return error;
+	last = kvs_reader_column(reader, KVS_QUEUE_COLUMN_LAST_ERROR, &isnull);
+	if (error == NULL && !isnull)
+		error = TextDatumGetCString(last);
+	if (!reader->queue->keep_dead)
+		ereport(WARNING,
+				(errmsg("undelivered keys of a message of queue \"%s\" were not written: %s", reader->queue->name, problem)));
+	return psprintf("%s%sundelivered keys not written: %s", error ? error : "", error ? "; " : "", problem);
+}
+
 static KvsSettled
 bury(KvsReader *reader, const KvsMessageRef *message, int attempts, const KvsFailure *failure)
 {
 	int			plan = reader->queue->keep_dead ? KVS_QUEUE_PLAN_BURY : KVS_QUEUE_PLAN_DELETE;
+	const char *error = write_undelivered(reader, failure);
 
-	if (execute_as_owner(reader->queue, plan, message, attempts, failure->now, failure->error) > 0)
+	if (execute_as_owner(reader->queue, plan, message, attempts, failure->now, error) > 0)
 	{
 		kvs_queuecount_note(reader->queue, -1);
 		kvs_stats_add(reader->queue->stat, KVS_COUNT_QUEUE_DEAD, 1);

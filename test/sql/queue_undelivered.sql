@@ -1,0 +1,86 @@
+-- keys_if_undelivered: what is written when a message is given up, and what if that fails.
+-- kvs: needs preload
+\pset format unaligned
+\pset fieldsep ' | '
+
+CREATE ROLE regress_kvs_un_owner;
+SELECT kv_create_queue('un', max_attempts => 2, backoff => '{}'), kv_create_store('un');
+CREATE VIEW un_entries AS SELECT key, value, expires_at IS NOT NULL AS expires FROM kv_list(kv_key(), store => 'un');
+CREATE FUNCTION un_fail(error text DEFAULT NULL, dead boolean DEFAULT false) RETURNS text LANGUAGE sql AS $$ SELECT kv_nack(receipt, error => error, dead => dead) FROM kv_dequeue('un') $$;
+
+--
+-- Written when it is a dead letter, and not before
+--
+
+SELECT kv_enqueue('un', '{"n": 1}', keys_if_undelivered => '["b", ["a", 1], "b"]', undelivered_store => 'un') > 0;
+SELECT un_fail('first');
+SELECT * FROM un_entries;
+SELECT un_fail();
+SELECT * FROM un_entries;
+SELECT payload, error FROM kv_dead_letters('un');
+-- In the same transaction.
+SELECT kv_enqueue('un', '2', keys_if_undelivered => '["c"]', undelivered_store => 'un') > 0;
+BEGIN;
+SELECT un_fail(dead => true);
+SELECT value FROM un_entries WHERE key = '["c"]';
+ROLLBACK;
+SELECT count(*) FROM un_entries WHERE key = '["c"]';
+-- An acknowledged, a cancelled and a purged one leave nothing.
+SELECT kv_ack(receipt) FROM kv_dequeue('un');
+SELECT kv_cancel('un', kv_enqueue('un', '2', keys_if_undelivered => '["c"]', undelivered_store => 'un'));
+SELECT kv_enqueue('un', '2', keys_if_undelivered => '["c"]', undelivered_store => 'un') > 0;
+SELECT kv_purge_queue('un');
+SELECT count(*) FROM un_entries WHERE key = '["c"]';
+-- No keys; the store's default expiry; a queue that keeps no dead letters.
+SELECT kv_alter_store('un', default_ttl => '1 hour'), kv_alter_queue('un', keep_dead => false), kv_dead_purge('un');
+SELECT kv_enqueue('un', '3', keys_if_undelivered => '[]', undelivered_store => 'un') > 0, kv_enqueue('un', '4', keys_if_undelivered => '["d"]', undelivered_store => 'un') > 0;
+SELECT un_fail(dead => true);
+SELECT un_fail(dead => true);
+SELECT * FROM un_entries WHERE key = '["d"]';
+SELECT count(*) FROM kv_dead_letters('un');
+
+--
+-- Not to be written: the dead letter says so, and the message is gone all the same
+--
+
+SELECT kv_alter_queue('un', keep_dead => true);
+ALTER TABLE kvstore.q_un OWNER TO regress_kvs_un_owner;
+ALTER TABLE kvstore.d_un OWNER TO regress_kvs_un_owner;
+GRANT ALL ON kvstore.q_un, kvstore.d_un TO PUBLIC;
+CREATE FUNCTION un_send() RETURNS boolean LANGUAGE sql AS $$ SELECT kv_enqueue('un', '5', keys_if_undelivered => '["e", "f"]', undelivered_store => 'un') > 0 $$;
+-- The owner of the queue may not.
+SELECT un_send();
+SELECT un_fail('why', true);
+GRANT SELECT, INSERT, UPDATE ON kvstore.s_un TO regress_kvs_un_owner;
+-- The store takes no value of that size.
+SELECT kv_alter_store('un', max_value_size => 1);
+SELECT un_send();
+SELECT un_fail(dead => true);
+SELECT kv_alter_store('un', max_value_size => 1000);
+-- A trigger, for the second key; nothing of the first one stays.
+CREATE FUNCTION un_no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.key::text = '["f"]' THEN RAISE EXCEPTION 'not %, says %', NEW.key, current_user; END IF; RETURN NEW; END $$;
+CREATE TRIGGER un_no BEFORE INSERT ON kvstore.s_un FOR EACH ROW EXECUTE FUNCTION un_no();
+SELECT un_send();
+SELECT un_fail(dead => true);
+DROP TRIGGER un_no ON kvstore.s_un;
+CREATE CONSTRAINT TRIGGER un_no AFTER INSERT ON kvstore.s_un DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION un_no();
+SELECT un_send();
+SELECT un_fail(dead => true);
+DROP TRIGGER un_no ON kvstore.s_un;
+SELECT count(*) FROM un_entries WHERE key IN ('["e"]', '["f"]');
+-- A deadlock or the like may pass: the message stays.
+CREATE FUNCTION un_pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'try again' USING errcode = '40P01'; END $$;
+CREATE TRIGGER un_pass BEFORE INSERT ON kvstore.s_un FOR EACH ROW EXECUTE FUNCTION un_pass();
+SELECT un_send();
+SELECT outcome($$un_fail(dead => true)$$);
+DROP TRIGGER un_pass ON kvstore.s_un;
+-- The store is gone.
+DROP VIEW un_entries;
+SELECT kv_drop_store('un');
+SELECT un_fail(dead => true);
+SELECT payload, error FROM kv_dead_letters('un');
+SELECT count(*) FROM kvstore.q_un;
+
+SELECT kv_drop_queue('un');
+DROP FUNCTION un_fail, un_send, un_no, un_pass;
+DROP ROLE regress_kvs_un_owner;

@@ -15,7 +15,7 @@ COMMENT ON FUNCTION kvstore.is_text(kvkey) IS 'is this a plain-string key, one t
 CREATE FUNCTION kv_atomic(operations jsonb, store text DEFAULT 'default') RETURNS TABLE (ok boolean, versionstamp bigint, failed_checks bigint[])
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'kvstore_atomic';
 COMMENT ON FUNCTION kv_atomic(jsonb, text) IS
-    'checks, then set, delete, sum, min, max, all or nothing with one versionstamp; failed_checks are 1-based positions';
+    'checks, then set, delete, sum, min, max, enqueue, all or nothing with one versionstamp; failed_checks are 1-based positions';
 
 CREATE FUNCTION kv_check(key text, versionstamp bigint, store text DEFAULT 'default') RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_check';

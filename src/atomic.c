@@ -13,6 +13,8 @@
  * been written.  Otherwise everything else is written by one statement, and deleted by another.  What an entry becomes depends on that entry alone, so
  * the operations of a key are folded, in their order, once its state is known.
  *
+ * Messages are sent last of all (operationqueue.c).
+ *
  * All rows get one number.  If it turns out too low for one of them (stamp.c), all are stamped again.
  */
 #include "postgres.h"
@@ -31,7 +33,9 @@
 #include "entry.h"
 #include "errors.h"
 #include "number.h"
+#include "operationqueue.h"
 #include "operations.h"
+#include "shmem.h"
 #include "stats.h"
 #include "store.h"
 
@@ -75,6 +79,23 @@ compare_operations(const void *a, const void *b)
 	int			result = kvs_key_compare(x->key, y->key);
 
 	return result != 0 ? result : x->position - y->position;
+}
+
+/* Put those that send a message behind the others, and return how many of those there are. */
+static int
+split_operations(KvsOperation *operations, int count)
+{
+	int			with_key = 0;
+
+	for (int i = 0; i < count; i++)
+		if (operations[i].type != KVS_OPERATION_ENQUEUE)
+		{
+			KvsOperation swapped = operations[with_key];
+
+			operations[with_key++] = operations[i];
+			operations[i] = swapped;
+		}
+	return with_key;
 }
 
 /* Sort the operations by key, and note what each key needs. */
@@ -149,6 +170,7 @@ fold_operation(Atomic *atomic, const KvsOperation *operation, KvsState *state)
 			state->present = true;
 			break;
 		case KVS_OPERATION_CHECK:
+		case KVS_OPERATION_ENQUEUE:
 			break;
 	}
 }
@@ -354,6 +376,7 @@ kvstore_atomic(PG_FUNCTION_ARGS)
 	Atomic		atomic = {0};
 	int64		versionstamp = 0;
 	int			count;
+	int			with_key;
 
 	if (PG_ARGISNULL(0))
 		kvs_entry_null_argument("operations");
@@ -361,12 +384,18 @@ kvstore_atomic(PG_FUNCTION_ARGS)
 	atomic.now = GetCurrentTimestamp();
 	count = kvs_operations_read(PG_GETARG_JSONB_P(0), atomic.now, &atomic.operations);
 	atomic.failed = palloc(sizeof(Datum) * Max(count, 1));
-	collect_keys(&atomic, count);
+	with_key = split_operations(atomic.operations, count);
+	if (with_key < count)
+		kvs_shmem_require("kv_atomic() with \"enqueue\"");
+	collect_keys(&atomic, with_key);
 
 	for (int i = 0; i < atomic.key_count; i++)
 		take_key(&atomic, &atomic.keys[i], i < atomic.last_locked);
 	if (atomic.failed_count == 0)
+	{
 		versionstamp = write_keys(&atomic);
+		kvs_operationqueue_send(atomic.operations + with_key, count - with_key, atomic.now);
+	}
 	else
 	{
 		undo_claims(&atomic);

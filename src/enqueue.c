@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "enqueue.h"
 #include "entry.h"
 #include "errors.h"
 #include "guc.h"
@@ -79,16 +80,14 @@ read_ready_at(FunctionCallInfo fcinfo, TimestampTz now)
 	return result;
 }
 
-static int16
-read_priority(FunctionCallInfo fcinfo)
+void
+kvs_enqueue_set_priority(KvsMessage *message, int64 priority)
 {
-	int64		priority = PG_ARGISNULL(ARG_PRIORITY) ? 0 : PG_GETARG_INT64(ARG_PRIORITY);
-
 	if (priority < 0 || priority > KVS_MAX_PRIORITY)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("priority must be between 0 and %d", KVS_MAX_PRIORITY)));
-	return (int16) priority;
+	kvs_message_set(message, KVS_QUEUE_COLUMN_PRIORITY, Int16GetDatum((int16) priority));
 }
 
 static void
@@ -104,37 +103,59 @@ check_size(Datum value, const char *name)
 				 errhint("The limit is the setting kvstore.max_value_size.")));
 }
 
+void
+kvs_enqueue_check_payload(Datum payload)
+{
+	check_size(payload, "payload");
+}
+
+void
+kvs_enqueue_set_headers(KvsMessage *message, Datum headers)
+{
+	check_size(headers, "headers");
+	kvs_message_set(message, KVS_QUEUE_COLUMN_HEADERS, headers);
+}
+
+void
+kvs_enqueue_set_backoff(KvsMessage *message, ArrayType *backoff)
+{
+	Interval	delays[KVS_BACKOFF_MAX];
+
+	kvs_queue_read_backoff(backoff, delays);
+	kvs_message_set(message, KVS_QUEUE_COLUMN_BACKOFF, PointerGetDatum(backoff));
+}
+
 /* It must fit into an index entry. */
-static void
-check_dedupe_key(const text *key)
+void
+kvs_enqueue_set_dedupe_key(KvsMessage *message, const text *key)
 {
 	if (VARSIZE_ANY_EXHDR(key) > DEDUPE_KEY_MAX_SIZE)
 		ereport(ERROR,
 				(errcode(KVS_ERRCODE_TOO_LARGE),
 				 errmsg("dedupe_key is too large"),
 				 errdetail("It has %d bytes; the limit is %d.", (int) VARSIZE_ANY_EXHDR(key), DEDUPE_KEY_MAX_SIZE)));
+	kvs_message_set(message, KVS_QUEUE_COLUMN_DEDUPE_KEY, PointerGetDatum(key));
 }
 
 /* The keys are written when the message is given up; whether the sender may write them is asked now. */
-static void
-read_undelivered(FunctionCallInfo fcinfo, KvsMessage *message)
+void
+kvs_enqueue_set_undelivered(KvsMessage *message, Jsonb *keys, const text *store_name)
 {
-	const text *store_name = kvs_entry_text_arg(fcinfo, ARG_UNDELIVERED_STORE);
 	const AclMode rights = ACL_SELECT | ACL_INSERT | ACL_UPDATE;
 	KvsKeyIterator iterator;
 	KvsKey		key;
 	KvsStore   *store;
 	Relation	rel;
 
-	kvs_entry_iterate_keys(&iterator, PG_GETARG_JSONB_P(ARG_KEYS_IF_UNDELIVERED), "keys_if_undelivered");
+	kvs_entry_iterate_keys(&iterator, keys, "keys_if_undelivered");
 	while (kvs_entry_next_key(&iterator, &key))
 		 /* checked, no more */ ;
-	check_size(PG_GETARG_DATUM(ARG_KEYS_IF_UNDELIVERED), "keys_if_undelivered");
+	check_size(JsonbPGetDatum(keys), "keys_if_undelivered");
 	store = kvs_catalog_open_store(store_name, AccessShareLock, &rel);
 	if (pg_class_aclmask(store->relid, GetUserId(), rights, ACLMASK_ALL) != rights)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(rel));
 	table_close(rel, NoLock);
-	kvs_message_set(message, KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED, PG_GETARG_DATUM(ARG_KEYS_IF_UNDELIVERED));
+	kvs_message_set(message, KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED, JsonbPGetDatum(keys));
 	kvs_message_set(message, KVS_QUEUE_COLUMN_UNDELIVERED_STORE, PointerGetDatum(store_name));
 }
 
@@ -144,23 +165,15 @@ read_options(FunctionCallInfo fcinfo, KvsMessage *message, TimestampTz now)
 {
 	kvs_message_init(message, now);
 	kvs_message_set(message, KVS_QUEUE_COLUMN_READY_AT, TimestampTzGetDatum(read_ready_at(fcinfo, now)));
-	kvs_message_set(message, KVS_QUEUE_COLUMN_PRIORITY, Int16GetDatum(read_priority(fcinfo)));
+	if (!PG_ARGISNULL(ARG_PRIORITY))
+		kvs_enqueue_set_priority(message, PG_GETARG_INT64(ARG_PRIORITY));
 	if (!PG_ARGISNULL(ARG_HEADERS))
-	{
-		check_size(PG_GETARG_DATUM(ARG_HEADERS), "headers");
-		kvs_message_set(message, KVS_QUEUE_COLUMN_HEADERS, PG_GETARG_DATUM(ARG_HEADERS));
-	}
+		kvs_enqueue_set_headers(message, PG_GETARG_DATUM(ARG_HEADERS));
 	if (!PG_ARGISNULL(ARG_MAX_ATTEMPTS))
 		kvs_message_set(message, KVS_QUEUE_COLUMN_MAX_ATTEMPTS,
 						Int32GetDatum(kvs_queue_check_max_attempts(PG_GETARG_INT64(ARG_MAX_ATTEMPTS))));
 	if (!PG_ARGISNULL(ARG_BACKOFF))
-	{
-		ArrayType  *array = PG_GETARG_ARRAYTYPE_P(ARG_BACKOFF);
-		Interval	delays[KVS_BACKOFF_MAX];
-
-		kvs_queue_read_backoff(array, delays);
-		kvs_message_set(message, KVS_QUEUE_COLUMN_BACKOFF, PointerGetDatum(array));
-	}
+		kvs_enqueue_set_backoff(message, PG_GETARG_ARRAYTYPE_P(ARG_BACKOFF));
 	if (!PG_ARGISNULL(ARG_TTL))
 	{
 		TimestampTz expires_at = read_interval(fcinfo, ARG_TTL, now, "ttl");
@@ -169,12 +182,10 @@ read_options(FunctionCallInfo fcinfo, KvsMessage *message, TimestampTz now)
 			kvs_message_set(message, KVS_QUEUE_COLUMN_EXPIRES_AT, TimestampTzGetDatum(expires_at));
 	}
 	if (!PG_ARGISNULL(ARG_DEDUPE_KEY))
-	{
-		check_dedupe_key(PG_GETARG_TEXT_PP(ARG_DEDUPE_KEY));
-		kvs_message_set(message, KVS_QUEUE_COLUMN_DEDUPE_KEY, PG_GETARG_DATUM(ARG_DEDUPE_KEY));
-	}
+		kvs_enqueue_set_dedupe_key(message, PG_GETARG_TEXT_PP(ARG_DEDUPE_KEY));
 	if (!PG_ARGISNULL(ARG_KEYS_IF_UNDELIVERED))
-		read_undelivered(fcinfo, message);
+		kvs_enqueue_set_undelivered(message, PG_GETARG_JSONB_P(ARG_KEYS_IF_UNDELIVERED),
+									kvs_entry_text_arg(fcinfo, ARG_UNDELIVERED_STORE));
 }
 
 static KvsQueue *
@@ -183,6 +194,21 @@ open_queue(FunctionCallInfo fcinfo, const char *function, Relation *rel)
 	PreventCommandIfReadOnly(function);
 	kvs_shmem_require(function);
 	return kvs_queue_open(kvs_entry_text_arg(fcinfo, ARG_QUEUE), RowExclusiveLock, rel);
+}
+
+int64
+kvs_enqueue(KvsQueue *queue, Relation rel, const KvsMessage *message, Datum payload, TimestampTz now)
+{
+	KvsMessageWriter writer;
+	int64		id;
+
+	kvs_message_begin(&writer, queue, rel);
+	if (message->nulls[KVS_QUEUE_COLUMN_DEDUPE_KEY])
+		kvs_message_insert(&writer, message, &payload, 1, &id);
+	else
+		id = kvs_message_insert_unless_present(&writer, message, payload, now);
+	kvs_message_end(&writer);
+	return id;
 }
 
 /* ---- SQL ---- */
@@ -199,7 +225,6 @@ kvstore_enqueue(PG_FUNCTION_ARGS)
 	KvsMessage	message;
 	Relation	rel;
 	KvsQueue   *queue = open_queue(fcinfo, "kv_enqueue()", &rel);
-	KvsMessageWriter writer;
 	Datum		payload;
 	int64		id;
 
@@ -208,12 +233,7 @@ kvstore_enqueue(PG_FUNCTION_ARGS)
 	payload = PG_GETARG_DATUM(ARG_PAYLOAD);
 	check_size(payload, "payload");
 	read_options(fcinfo, &message, now);
-	kvs_message_begin(&writer, queue, rel);
-	if (message.nulls[KVS_QUEUE_COLUMN_DEDUPE_KEY])
-		kvs_message_insert(&writer, &message, &payload, 1, &id);
-	else
-		id = kvs_message_insert_unless_present(&writer, &message, payload, now);
-	kvs_message_end(&writer);
+	id = kvs_enqueue(queue, rel, &message, payload, now);
 	table_close(rel, NoLock);
 	if (unlikely(id == 0))
 		PG_RETURN_NULL();

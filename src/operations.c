@@ -16,6 +16,7 @@
 #include "base64.h"
 #include "entry.h"
 #include "number.h"
+#include "operationqueue.h"
 #include "operations.h"
 #include "scan.h"
 
@@ -55,17 +56,9 @@ static const struct
 	{"delete", KVS_OPERATION_DELETE, KVS_SUM, ARG_KEY, 0},
 	{"sum", KVS_OPERATION_ARITHMETIC, KVS_SUM, ARG_KEY | ARG_VALUE | ARG_U64, ARG_VALUE | ARG_U64},
 	{"min", KVS_OPERATION_ARITHMETIC, KVS_MIN, ARG_KEY | ARG_VALUE | ARG_U64, ARG_VALUE | ARG_U64},
+	{"enqueue", KVS_OPERATION_ENQUEUE, KVS_SUM, 0, 0},	/* operationqueue.c */
 	{"max", KVS_OPERATION_ARITHMETIC, KVS_MAX, ARG_KEY | ARG_VALUE | ARG_U64, ARG_VALUE | ARG_U64},
 };
-
-#define bad_operation(position, ...) \
-	ereport(ERROR, \
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), \
-			 errmsg("operation %d is not valid", (position)), \
-			 errdetail(__VA_ARGS__)))
-
-/* A string or part of it that is safe to show. */
-#define SHOWN(str)	kvs_entry_shown_size((str).val.string.val, (str).val.string.len), (str).val.string.val
 
 /* ---- Arguments ---- */
 
@@ -86,24 +79,22 @@ read_versionstamp(const JsonbValue *value, int position)
 	else if (value->type == jbvString &&
 			 kvs_u64_parse(value->val.string.val, value->val.string.len, &number) && number <= PG_INT64_MAX)
 		return (int64) number;
-	bad_operation(position, "\"versionstamp\" must be a number from 0 up, as such or as a decimal string, or null for 0.");
+	kvs_operation_bad(position, "\"versionstamp\" must be a number from 0 up, as such or as a decimal string, or null for 0.");
 	return 0;
 }
 
-static TimestampTz
-read_ttl_ms(const JsonbValue *value, TimestampTz now, int position)
+TimestampTz
+kvs_operation_read_ms(const JsonbValue *value, const char *name, TimestampTz now, int position)
 {
 	Numeric		limit;
 	int64		ms;
 
-	if (value->type == jbvNull)
-		return DT_NOEND;
 	limit = int64_to_numeric((END_TIMESTAMP - now) / 1000 - 1);
 	if (value->type != jbvNumeric ||
 		DatumGetBool(DirectFunctionCall2(numeric_lt, NumericGetDatum(value->val.numeric),
 										 NumericGetDatum(int64_to_numeric(0)))) ||
 		DatumGetBool(DirectFunctionCall2(numeric_gt, NumericGetDatum(value->val.numeric), NumericGetDatum(limit))))
-		bad_operation(position, "\"ttl_ms\" must be a number of milliseconds from 0 up.");
+		kvs_operation_bad(position, "\"%s\" must be a number of milliseconds from 0 up.", name);
 	ms = DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric)));
 	return now + ms * 1000;
 }
@@ -124,12 +115,12 @@ read_content(int bit, JsonbValue *value, int position)
 			if (value->type == jbvString)
 				content.datum = PointerGetDatum(kvs_base64_decode(value->val.string.val, value->val.string.len));
 			if (content.datum == (Datum) 0)
-				bad_operation(position, "\"bytes\" must be a string of base64 with padding.");
+				kvs_operation_bad(position, "\"bytes\" must be a string of base64 with padding.");
 			break;
 		default:
 			if (value->type != jbvString ||
 				!kvs_u64_parse(value->val.string.val, value->val.string.len, &number))
-				bad_operation(position, "\"u64\" must be a string of decimal digits, at most 18446744073709551615.");
+				kvs_operation_bad(position, "\"u64\" must be a string of decimal digits, at most 18446744073709551615.");
 			content = kvs_u64_content(number);
 			break;
 	}
@@ -154,7 +145,7 @@ read_argument(KvsOperation *operation, int bit, JsonbValue *value, TimestampTz n
 	else if (bit == ARG_TTL_MS)
 	{
 		operation->ttl_given = value->type != jbvNull;
-		operation->expires_at = read_ttl_ms(value, now, position);
+		operation->expires_at = operation->ttl_given ? kvs_operation_read_ms(value, "ttl_ms", now, position) : DT_NOEND;
 	}
 	else
 	{
@@ -162,7 +153,7 @@ read_argument(KvsOperation *operation, int bit, JsonbValue *value, TimestampTz n
 		if (operation->type != KVS_OPERATION_ARITHMETIC)
 			return;
 		if (bit == ARG_VALUE && value->type != jbvNumeric)
-			bad_operation(position, "\"value\" must be a number.");
+			kvs_operation_bad(position, "\"value\" must be a number.");
 		operation->operand = kvs_number_of(&operation->content);
 	}
 }
@@ -191,7 +182,12 @@ read_arguments(KvsOperation *operation, int kind, JsonbValue *object, TimestampT
 	JsonbValue	name = {0};
 
 	if (object->type != jbvBinary || !JsonContainerIsObject(object->val.binary.data))
-		bad_operation(position, "\"%s\" must be an object.", kinds[kind].name);
+		kvs_operation_bad(position, "\"%s\" must be an object.", kinds[kind].name);
+	if (operation->type == KVS_OPERATION_ENQUEUE)
+	{
+		kvs_operationqueue_read(operation, object, now);
+		return;
+	}
 	iterator = JsonbIteratorInit(object->val.binary.data);
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
 	{
@@ -203,14 +199,14 @@ read_arguments(KvsOperation *operation, int kind, JsonbValue *object, TimestampT
 			continue;
 		bit = find_argument(&name);
 		if ((bit & kinds[kind].allowed) == 0)
-			bad_operation(position, "\"%s\" has no field \"%.*s\".", kinds[kind].name, SHOWN(name));
+			kvs_operation_bad(position, "\"%s\" has no field \"%.*s\".", kinds[kind].name, KVS_OPERATION_SHOWN(name));
 		seen |= bit;
 		read_argument(operation, bit, &value, now);
 	}
 	if ((seen & ARG_KEY) == 0)
-		bad_operation(position, "\"%s\" needs the field \"key\".", kinds[kind].name);
+		kvs_operation_bad(position, "\"%s\" needs the field \"key\".", kinds[kind].name);
 	if (kinds[kind].one_of != 0 && pg_popcount32(seen & kinds[kind].one_of) != 1)
-		bad_operation(position, "\"%s\" needs %s.", kinds[kind].name,
+		kvs_operation_bad(position, "\"%s\" needs %s.", kinds[kind].name,
 					  kinds[kind].type == KVS_OPERATION_CHECK ? "the field \"versionstamp\"" :
 					  kinds[kind].type == KVS_OPERATION_SET ? "one of the fields \"value\", \"bytes\" and \"u64\"" :
 					  "one of the fields \"value\" and \"u64\"");
@@ -227,7 +223,7 @@ read_operation(KvsOperation *operation, JsonbValue *object, TimestampTz now)
 
 	if (object->type != jbvBinary || !JsonContainerIsObject(object->val.binary.data) ||
 		JsonContainerSize(object->val.binary.data) != 1)
-		bad_operation(position, "An operation is an object with one field, such as {\"set\": {\"key\": \"k\", \"value\": 1}}.");
+		kvs_operation_bad(position, "An operation is an object with one field, such as {\"set\": {\"key\": \"k\", \"value\": 1}}.");
 	iterator = JsonbIteratorInit(object->val.binary.data);
 	JsonbIteratorNext(&iterator, &value, true); /* WJB_BEGIN_OBJECT */
 	JsonbIteratorNext(&iterator, &name, true);
@@ -237,7 +233,7 @@ read_operation(KvsOperation *operation, JsonbValue *object, TimestampTz now)
 			memcmp(kinds[i].name, name.val.string.val, name.val.string.len) == 0)
 			kind = i;
 	if (kind < 0)
-		bad_operation(position, "There is no operation \"%.*s\".", SHOWN(name));
+		kvs_operation_bad(position, "There is no operation \"%.*s\".", KVS_OPERATION_SHOWN(name));
 	operation->type = kinds[kind].type;
 	operation->arithmetic = kinds[kind].arithmetic;
 	read_arguments(operation, kind, &value, now);

@@ -1,0 +1,25 @@
+/* enqueue.h: sending one message, for those who have its options in hand. */
+#ifndef KVS_ENQUEUE_H
+#define KVS_ENQUEUE_H
+
+#include "postgres.h"
+
+#include "utils/array.h"
+#include "utils/jsonb.h"
+
+#include "message.h"
+
+/* Options, checked as those of kv_enqueue() are. */
+extern void kvs_enqueue_set_priority(KvsMessage *message, int64 priority);
+extern void kvs_enqueue_set_headers(KvsMessage *message, Datum headers);
+extern void kvs_enqueue_set_backoff(KvsMessage *message, ArrayType *backoff);
+extern void kvs_enqueue_set_dedupe_key(KvsMessage *message, const text *key);
+extern void kvs_enqueue_set_undelivered(KvsMessage *message, Jsonb *keys, const text *store_name);
+
+/* KV002 if it is too large. */
+extern void kvs_enqueue_check_payload(Datum payload);
+
+/* Send; returns the id, that of the message which has the dedupe_key already, or 0 if a trigger of the owner's keeps it out. */
+extern int64 kvs_enqueue(KvsQueue *queue, Relation rel, const KvsMessage *message, Datum payload, TimestampTz now);
+
+#endif							/* KVS_ENQUEUE_H */

@@ -159,7 +159,7 @@ give_if_there(Dequeue *dequeue, KvsMessageRef *message, uint64 token, bool there
 static bool
 count_unleased(Dequeue *dequeue, const KvsMessageRef *message)
 {
-	if (kvs_lease_is_known(dequeue->queue, message->id))
+	if (kvs_lease_is_known(dequeue->queue, message))
 		return false;
 	dequeue->request->given++;
 	return true;
@@ -237,7 +237,7 @@ look_ahead(Dequeue *dequeue)
 			return;
 		}
 		dequeue->request->more = kvs_reader_see(&dequeue->reader, &message) &&
-			!kvs_lease_is_known(dequeue->queue, message.id);
+			!kvs_lease_is_known(dequeue->queue, &message);
 	}
 }
 

@@ -457,14 +457,16 @@ kvs_lease_is_held(KvsQueue *queue, int64 id, TimestampTz enqueued_at, TimestampT
 }
 
 bool
-kvs_lease_is_known(KvsQueue *queue, int64 id)
+kvs_lease_is_known(KvsQueue *queue, const KvsMessageRef *message)
 {
 	KvsQueueSlot *slot = kvs_queueslot_lock_if_room(queue);
+	Lease	   *lease;
 	bool		known;
 
 	if (slot == NULL)
 		return false;
-	known = search(slot, id, HASH_FIND) != NULL;
+	lease = search(slot, message->id, HASH_FIND);
+	known = lease != NULL && lease->message.enqueued_at == message->enqueued_at;
 	LWLockRelease(slot->lock);
 	return known;
 }

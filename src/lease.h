@@ -96,8 +96,8 @@ extern bool kvs_lease_next_lapsed(KvsQueue *queue, TimestampTz now, KvsMessageRe
 /* Does somebody hold the message?  *until: until when. */
 extern bool kvs_lease_is_held(KvsQueue *queue, int64 id, TimestampTz enqueued_at, TimestampTz *until);
 
-/* Is there a lease of the message, in whatever state? */
-extern bool kvs_lease_is_known(KvsQueue *queue, int64 id);
+/* Is there a lease of the message, in whatever state?  One of another message that had the id before does not count. */
+extern bool kvs_lease_is_known(KvsQueue *queue, const KvsMessageRef *message);
 
 /* With the lock held: has a lease lapsed?  *returned: the highest priority of returned messages that are ready; -1: there is none. */
 extern bool kvs_lease_look(KvsQueueSlot *slot, TimestampTz now, int *returned);

@@ -175,7 +175,9 @@ kvs_leasexact_try_end(KvsQueue *queue, KvsMessageRef *row)
 void
 kvs_leasexact_note_removed(KvsQueue *queue, int64 id, TimestampTz enqueued_at)
 {
-	if (kvs_shared == NULL || !kvs_lease_is_known(queue, id))
+	KvsMessageRef message = {.id = id, .enqueued_at = enqueued_at};
+
+	if (kvs_shared == NULL || !kvs_lease_is_known(queue, &message))
 		return;
 	make_room();
 	add_note(queue, id, 0, REMOVED);

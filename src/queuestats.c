@@ -38,6 +38,7 @@
 #include "queueargs.h"
 #include "queuecount.h"
 #include "shape.h"
+#include "reader.h"
 #include "shmem.h"
 #include "stats.h"
 
@@ -169,6 +170,7 @@ first_ready(Look *look, int priority, KvsPosition low)
 {
 	IndexScanDesc scan = begin_scan(look, priority, low.ready_at);
 	TimestampTz result = DT_NOEND;
+	KvsMessageRef message = {0};
 
 	for (int i = 0; i < OLDEST_ENTRIES && result == DT_NOEND; i++)
 	{
@@ -178,8 +180,8 @@ first_ready(Look *look, int priority, KvsPosition low)
 			continue;
 		if (ready_at(look) > look->now)
 			break;
-		if (kvs_shared == NULL ||
-			!kvs_lease_is_known(look->queue, DatumGetInt64(look->slot->tts_values[KVS_QUEUE_COLUMN_ID])))
+		kvs_reader_describe(look->queue, look->slot, &message);
+		if (kvs_shared == NULL || !kvs_lease_is_known(look->queue, &message))
 			result = ready_at(look);
 	}
 	index_endscan(scan);

@@ -46,7 +46,7 @@ is_findable(const Verification *verification, const KvsMessageRef *message)
 			kvs_position_compare(position, survey->late[i].low) >= 0 &&
 			kvs_position_compare(position, survey->late[i].high) <= 0)
 			return true;
-	return kvs_lease_is_known(verification->reader->queue, message->id);
+	return kvs_lease_is_known(verification->reader->queue, message);
 }
 
 static bool

@@ -99,10 +99,7 @@ is_satisfied(const Dequeue *dequeue)
 static bool
 has_expired(const Dequeue *dequeue)
 {
-	bool		isnull;
-	Datum		expires_at = kvs_reader_column(&dequeue->reader, KVS_QUEUE_COLUMN_EXPIRES_AT, &isnull);
-
-	return !isnull && DatumGetTimestampTz(expires_at) <= dequeue->request->now;
+	return kvs_reader_has_expired(&dequeue->reader, dequeue->request->now);
 }
 
 static bool

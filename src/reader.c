@@ -182,6 +182,15 @@ kvs_reader_is_there(KvsReader *reader)
 }
 
 bool
+kvs_reader_has_expired(const KvsReader *reader, TimestampTz now)
+{
+	bool		isnull;
+	Datum		expires_at = kvs_reader_column(reader, KVS_QUEUE_COLUMN_EXPIRES_AT, &isnull);
+
+	return !isnull && DatumGetTimestampTz(expires_at) <= now;
+}
+
+bool
 kvs_reader_is_visible(KvsReader *reader, Snapshot snapshot)
 {
 	return table_tuple_satisfies_snapshot(reader->rel, reader->slot, snapshot);

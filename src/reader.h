@@ -59,6 +59,9 @@ extern bool kvs_reader_is_visible(KvsReader *reader, Snapshot snapshot);
 
 /* ---- Rows ---- */
 
+/* May the row found last not be delivered any more? */
+extern bool kvs_reader_has_expired(const KvsReader *reader, TimestampTz now);
+
 /* A column of the row found last; all columns are deformed. */
 static inline Datum
 kvs_reader_column(const KvsReader *reader, KvsQueueColumn column, bool *isnull)

@@ -27,6 +27,7 @@
 typedef struct Verification
 {
 	KvsReader  *reader;
+	TimestampTz now;			/* what has expired by then is not to be delivered */
 	KvsSurvey	survey;
 	int			nsuspects;
 	KvsMessageRef suspects[MAX_SUSPECTS];
@@ -67,7 +68,7 @@ look(Verification *verification, int priority)
 		if (++count % PATIENCE == 0 && kvs_worker_is_in_the_way())
 			return false;
 		*message = (KvsMessageRef) {0};
-		if (kvs_reader_see(reader, message) && !is_findable(verification, message))
+		if (kvs_reader_see(reader, message) && !kvs_reader_has_expired(reader, verification->now) && !is_findable(verification, message))
 			verification->nsuspects++;
 	}
 	return true;
@@ -78,13 +79,15 @@ judge(Verification *verification)
 {
 	KvsQueue   *queue = verification->reader->queue;
 
-	kvs_queueslot_survey(queue, GetCurrentTimestamp(), &verification->survey);
+	verification->now = GetCurrentTimestamp();
+	kvs_queueslot_survey(queue, verification->now, &verification->survey);
 	for (int i = 0; i < verification->nsuspects; i++)
 	{
 		KvsMessageRef *message = &verification->suspects[i];
 		KvsPosition position;
 
-		if (!kvs_reader_fetch(verification->reader, message) || is_findable(verification, message))
+		if (!kvs_reader_fetch(verification->reader, message) ||
+			kvs_reader_has_expired(verification->reader, verification->now) || is_findable(verification, message))
 			continue;
 		position = (KvsPosition) {message->ready_at, message->id};
 		kvs_queueslot_announce(queue, message->priority, position);
@@ -99,9 +102,9 @@ judge(Verification *verification)
 bool
 kvs_verify_queue(KvsReader *reader)
 {
-	Verification verification = {.reader = reader};
+	Verification verification = {.reader = reader, .now = GetCurrentTimestamp()};
 
-	kvs_queueslot_survey(reader->queue, GetCurrentTimestamp(), &verification.survey);
+	kvs_queueslot_survey(reader->queue, verification.now, &verification.survey);
 	for (int priority = 0; priority <= KVS_MAX_PRIORITY; priority++)
 		if (!look(&verification, priority))
 			return false;

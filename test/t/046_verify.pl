@@ -34,8 +34,12 @@ move_head('verify-soon');
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM kv_dequeue('q', lease => '1 hour') WHERE payload = '"stranded"'}), 'the worker does');
 like(slurp_file($node->logfile, $offset), qr/would not have been delivered/, 'and says so');
 
-# What is found by a dequeue is no reason to say anything.
+# What has expired is not missed by anybody.
 $offset = -s $node->logfile;
+sql(q{SELECT kv_enqueue('q', '"short-lived"', ttl => '1 ms')});
+sql(q{SELECT pg_sleep(0.01)});
+
+# What is found by a dequeue is no reason to say anything.
 sql(q{SELECT kv_enqueue('q', to_jsonb(i), priority => i % 10) FROM generate_series(1, 100) i; SELECT id FROM kv_dequeue('q', 50);
 	BEGIN; SELECT id FROM kv_dequeue('q', 25); ROLLBACK});
 move_head('verify-soon');

@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 
 #include "entry.h"
+#include "expiry.h"
 #include "leasexact.h"
 #include "queueargs.h"
 #include "receipt.h"
@@ -169,7 +170,12 @@ extend(Session *session, const KvsReceipt *receipt, Request *request)
 	KvsMessageRef	message;
 
 	request->deadline = kvs_queueargs_deadline(request->fcinfo, 1, session->reader.queue, request->now);
-	return claim(session, receipt, KVS_LEASE_HELD, request->deadline, &message) ? KVS_SETTLED_RETRY : KVS_SETTLED_GONE;
+	if (!claim(session, receipt, KVS_LEASE_HELD, request->deadline, &message))
+		return KVS_SETTLED_GONE;
+	/* it may be sooner than before, or the first that the worker hears of it */
+	if (kvs_expiry_database() != NULL)
+		kvs_expiry_lower_next_due(request->deadline);
+	return KVS_SETTLED_RETRY;
 }
 
 static KvsSettled

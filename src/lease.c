@@ -563,14 +563,15 @@ kvs_lease_forget(const KvsQueueRef *ref, int64 id, TimestampTz enqueued_at)
 }
 
 /* A lapsed one is not tried again at once: what made this transaction abort may do so again. */
-void
+TimestampTz
 kvs_lease_undo_ending(const KvsQueueRef *ref, int64 id, uint64 token, TimestampTz now)
 {
 	KvsQueueSlot *slot = kvs_queueslot_lock_ref(ref);
+	TimestampTz due = DT_NOEND;
 	Lease	   *lease;
 
 	if (slot == NULL)
-		return;
+		return due;
 	lease = find_token(slot, id, token);
 	if (lease != NULL && lease->state == KVS_LEASE_ENDING)
 	{
@@ -582,8 +583,10 @@ kvs_lease_undo_ending(const KvsQueueRef *ref, int64 id, uint64 token, TimestampT
 			lease->due = Max(lease->due, TimestampTzPlusMilliseconds(now, RETRY));
 			move_to(lease, &slot->due);
 		}
+		due = lease->due;
 	}
 	LWLockRelease(slot->lock);
+	return due;
 }
 
 bool

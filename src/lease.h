@@ -130,8 +130,8 @@ extern bool kvs_lease_revoke(KvsQueue *queue, int64 id);
 /* The transaction that was ending the lease commits: with an arrival, if the message stays. */
 extern void kvs_lease_finish(const KvsQueueRef *ref, int64 id, uint64 token);
 
-/* ... aborts: it is what it was before. */
-extern void kvs_lease_undo_ending(const KvsQueueRef *ref, int64 id, uint64 token, TimestampTz now);
+/* ... aborts: it is what it was before.  Returns when it lapses; DT_NOBEGIN: anybody can take the message at once; DT_NOEND: there is no such lease. */
+extern TimestampTz kvs_lease_undo_ending(const KvsQueueRef *ref, int64 id, uint64 token, TimestampTz now);
 
 /*
  * The transaction that took it aborts: the message is returned.  From the second time on after "delay" microseconds.  True: it is doomed, for the

@@ -58,6 +58,7 @@ static void
 make_room(void)
 {
 	kvs_waiter_prepare();
+	(void) kvs_expiry_database();
 	if (notes == NULL)
 	{
 		notes = MemoryContextAlloc(TopMemoryContext, 64 * sizeof(Note));
@@ -186,11 +187,23 @@ kvs_leasexact_note_removed(KvsQueue *queue, int64 id, TimestampTz enqueued_at)
 
 /* ---- Ends of transactions ---- */
 
+/* As long as it was ending, waiters have passed over the message, and the worker did not see when it lapses. */
+static void
+undo_ending(const Note *note, TimestampTz now)
+{
+	TimestampTz due = kvs_lease_undo_ending(&note->queue, note->id, note->token, now);
+
+	if (due == DT_NOBEGIN)
+		kvs_waiter_wake_one(note->queue.relid);
+	else if (due != DT_NOEND)
+		kvs_expiry_lower_next_due(due);
+}
+
 static void
 undo(const Note *note, TimestampTz now)
 {
 	if (note->kind == ENDING)
-		kvs_lease_undo_ending(&note->queue, note->id, note->token, now);
+		undo_ending(note, now);
 	else if (note->kind == TAKEN)
 	{
 		if (kvs_lease_undo_take(&note->queue, note->id, note->token, now, note->wait))
@@ -205,6 +218,7 @@ kvs_leasexact_cancel_ending(void)
 	Assert(nnotes > 0 && notes[nnotes - 1].kind == ENDING);
 	nnotes--;
 	undo(&notes[nnotes], GetCurrentTimestamp());
+	kvs_waiter_set_latches();
 }
 
 /* A test may have either half wait for the next commit: what is committed can be seen then, and nobody has been told. */

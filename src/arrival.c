@@ -99,11 +99,13 @@ kvs_arrival_publish(void)
 		const KvsOwnRange *range = &ranges[i];
 		KvsQueueSlot *slot = kvs_queueslot_lock_ref(&range->queue);
 
-		if (slot == NULL)
-			continue;			/* nobody has looked at the queue since its place was given away: the head is at the bottom */
-		kvs_queueslot_arrive(slot, range->priority, range->low, range->high);
-		kvs_queuecount_publish_to(slot);
-		LWLockRelease(slot->lock);
+		/* without a place, nobody has looked at the queue since it was given away: the head is at the bottom; but waiters looked before */
+		if (slot != NULL)
+		{
+			kvs_queueslot_arrive(slot, range->priority, range->low, range->high);
+			kvs_queuecount_publish_to(slot);
+			LWLockRelease(slot->lock);
+		}
 		wake_waiters(range);
 	}
 	nranges = 0;

@@ -191,7 +191,7 @@ kvs_wait_for(KvsWait *wait)
 	}
 	PG_CATCH();
 	{
-		kvs_waiter_end();
+		kvs_waiter_fail();
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

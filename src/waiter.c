@@ -146,7 +146,7 @@ leave_list(int number)
 static void
 waiter_before_exit(int code, Datum arg)
 {
-	kvs_waiter_end();
+	kvs_waiter_fail();
 }
 
 /* Take a free slot; -1 if there is none. */
@@ -239,18 +239,17 @@ pass_on(KvsWaitTarget target, bool needed)
 		kvs_waiter_set_latches();
 }
 
-void
-kvs_waiter_end(void)
+static void
+leave(bool needed)
 {
 	Slot	   *slot;
 	KvsWaitTarget target;
-	bool		needed;
 
 	if (my_slot < 0)
 		return;
 	slot = &waiters->slots[my_slot];
 	target = slot->targets[0].what;
-	needed = slot->holds_timer;
+	needed |= slot->holds_timer;
 	while (slot->ntargets > 0)
 		leave_list(my_slot * KVS_WAIT_TARGETS + --slot->ntargets);
 	needed |= pg_atomic_read_u32(&slot->woken) != 0;
@@ -261,6 +260,18 @@ kvs_waiter_end(void)
 	LWLockRelease(waiters->lock);
 	my_slot = -1;
 	pass_on(target, needed);
+}
+
+void
+kvs_waiter_end(void)
+{
+	leave(false);
+}
+
+void
+kvs_waiter_fail(void)
+{
+	leave(true);
 }
 
 /* ---- Wakers ---- */

@@ -57,6 +57,9 @@ extern bool kvs_waiter_holds_timer(bool wanted);
  */
 extern void kvs_waiter_end(void);
 
+/* The same after an ERROR: the last look may not have come to its end, so what it was woken for may still be there. */
+extern void kvs_waiter_fail(void);
+
 /* ---- Wakers: what is below runs in transaction callbacks, so it allocates nothing and raises nothing ---- */
 
 /* Memory for the others, before the callback. */

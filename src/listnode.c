@@ -37,6 +37,7 @@ typedef struct ListState
 	CustomScanState css;		/* must be first */
 	KvsForm		form;
 	SetExprState *function;		/* the call, whose right to EXECUTE has been checked */
+	MemoryContext arguments;	/* of the call; it resets that of the row before it begins */
 	bool		started;
 	bool		scanning;		/* "list" is open */
 	KvsList		list;
@@ -133,7 +134,7 @@ call_function(ListState *state)
 	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
 	TupleDesc	desc = state->css.ss.ss_ScanTupleSlot->tts_tupleDescriptor;
 
-	state->rows = ExecMakeTableFunctionResult(state->function, econtext, econtext->ecxt_per_tuple_memory, desc, false);
+	state->rows = ExecMakeTableFunctionResult(state->function, econtext, state->arguments, desc, false);
 	if (state->stored == NULL)
 		state->stored = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 }
@@ -178,6 +179,7 @@ begin_node(CustomScanState *node, EState *estate, int eflags)
 
 	state->form = intVal(linitial(plan->custom_private));
 	state->function = ExecInitTableFunctionResult(linitial(plan->custom_exprs), node->ss.ps.ps_ExprContext, &node->ss.ps);
+	state->arguments = AllocSetContextCreate(CurrentMemoryContext, "kv_list arguments", ALLOCSET_SMALL_SIZES);
 }
 
 static void

@@ -134,6 +134,11 @@ SELECT pg_temp.reader('SELECT key FROM kv_list(''k'', store => ''ln'')');
 ALTER FUNCTION kv_list(text, text, text, text, bigint, boolean, boolean, text) RESET ALL;
 SET track_functions = 'all';
 SELECT count(*) FROM kv_list('k', page_size => 5, store => 'ln');
+-- The arguments of the call outlive what it allocates, here for a prefix that is stored compressed.
+CREATE TEMP TABLE prefixes AS SELECT repeat(left(store, 1), 1500) AS prefix, repeat('long', 300) AS filler, store FROM (VALUES ('ln')) s(store);
+SELECT kv_set(repeat('l', 1501), '1', store => 'ln') > 0 AS set;
+SELECT length(l.key) FROM prefixes p, kv_list(p.prefix, store => lower(upper(p.store))) l;
+SELECT kv_delete(repeat('l', 1501), store => 'ln');
 RESET track_functions;
 
 -- In a parallel worker.

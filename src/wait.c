@@ -91,6 +91,9 @@ sleep_until(TimestampTz until)
 	/* rounded up, or we would be back just before */
 	if (until - now < timeout * INT64CONST(1000))
 		timeout = (until - now + 999) / 1000;
+	/* a look that waited for a lock, or for a page, has used the latch itself, and may have missed what it was set for */
+	if (kvs_waiter_is_woken())
+		timeout = 0;
 	if (wait_event == 0)
 		wait_event = kvs_compat_wait_event("KvstoreWait");
 	InvalidateCatalogSnapshot();

@@ -294,6 +294,8 @@ kvs_waiter_any(void)
 static void
 choose(int slot)
 {
+	/* the latch alone may be used up by what the waiter is just doing, as when it waits for a lock */
+	pg_atomic_write_u32(&waiters->slots[slot].woken, 1);
 	if (is_chosen[slot])
 		return;
 	is_chosen[slot] = true;

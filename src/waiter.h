@@ -39,10 +39,10 @@ typedef struct KvsWaitTarget
 /* Register this session; 53400 if kvstore.max_waiters are waiting.  It is registered until kvs_waiter_end(), or its exit. */
 extern void kvs_waiter_begin(const KvsWaitTarget *targets, int count);
 
-/* From now on the session can be chosen (again) by kvs_waiter_wake_one(); before each look. */
+/* From now on the session can be chosen (again); before each look. */
 extern void kvs_waiter_rearm(void);
 
-/* Has it been chosen since?  Then a message was meant for it. */
+/* Has it been chosen since?  Then there is something to look at: a message was meant for it, or one of its keys has changed. */
 extern bool kvs_waiter_is_woken(void);
 
 /*

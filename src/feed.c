@@ -13,6 +13,10 @@
  * him.)  A deletion takes a number of its own, above that of what it deletes, for this.  A row that brings a lower number along, which only a table's
  * owner can do, makes the store lost to its followers: they have to list it again.
  *
+ * A removal of a prefix may arrive before the record of a key that it has removed, and nothing says whether it has: a key with a lower number may as well
+ * have come while the prefix was removed.  So the latest removals of a database are remembered, and one of them that a key falls below, with a lower number, is
+ * appended again behind that key: the followers list once more.
+ *
  * Readers find their page from the newest backwards, walk it from its start, so that a position which is none is noticed, and copy what they want.
  *
  * One lock protects everything: exclusive to append, in share mode to read.  It is held for BATCH_APPEND records or BATCH_READ at most.  Nothing under it allocates, raises or
@@ -40,6 +44,9 @@
 /* Records for which the lock is held at once. */
 #define BATCH_APPEND	256
 #define BATCH_READ		2000
+
+/* Removals of prefixes, or of all keys, that a database remembers. */
+#define REMOVALS		64		/* as many as a uint64 has bits */
 
 /* Which part of its pages a database fills before its sleeping followers are told to read on. */
 #define TELL_PART		4
@@ -77,6 +84,14 @@ typedef struct Page
 	uint64		number;			/* in its database */
 } Page;
 
+/* A removal, while its page is there. */
+typedef struct Removal
+{
+	uint32		page;
+	uint32		offset;
+	uint64		number;			/* of the page; 0: none */
+} Removal;
+
 typedef struct FeedDatabase
 {
 	Oid			database;		/* InvalidOid: free */
@@ -85,6 +100,9 @@ typedef struct FeedDatabase
 	uint32		npages;
 	uint32		since_told;		/* pages begun since followers were told */
 	uint64		next_number;	/* of the next page */
+	int64		removed_by;		/* highest versionstamp of a removal */
+	uint32		next_removal;
+	Removal		removals[REMOVALS];
 } FeedDatabase;
 
 /* All under "lock" but for the epoch, which is constant. */
@@ -241,7 +259,8 @@ begin_page(void)
 
 /* ---- Appending ---- */
 
-static void
+/* Returns where it is. */
+static Removal
 append_record(const KvsFeedNote *note, const char *key, uint8 operation)
 {
 	int			key_size = operation == KVS_FEED_LOST ? 0 : note->key_size;
@@ -261,28 +280,100 @@ append_record(const KvsFeedNote *note, const char *key, uint8 operation)
 	pages[mine->newest].used += size;
 	if (KvsFeedIsOfKey(operation))
 		put_in_chain(record);
+	return (Removal) {mine->newest, pages[mine->newest].used - size, pages[mine->newest].number};
 }
 
 static void
+append_removal(const KvsFeedNote *note, const char *key)
+{
+	mine->removals[mine->next_removal++ % REMOVALS] = append_record(note, key, note->operation);
+	mine->removed_by = Max(mine->removed_by, note->versionstamp);
+}
+
+/* The record of a removal; NULL: its page is gone, or there was none. */
+static const Record *
+get_removal(const Removal *removal)
+{
+	if (removal->number == 0 || removal->number < pages[mine->oldest].number)
+		return NULL;
+	return record_in(removal->page, removal->offset);
+}
+
+/* May a removal that is in the feed have removed what this note is about? */
+static bool
+may_have_removed(const Record *removal, const KvsFeedNote *note, const char *key)
+{
+	if (removal->relid != note->relid || removal->versionstamp <= note->versionstamp || removal->key_size >= note->key_size ||
+		memcmp(removal->key, key, removal->key_size) != 0)
+		return false;
+	return !(removal->flags & KVS_FEED_TEXT) || kvs_key_is_text(key, note->key_size);
+}
+
+/* The removals, a bit for each, that may have removed this key before its record came; the latest one is enough. */
+static uint64
+find_removal(const KvsFeedNote *note, const char *key)
+{
+	for (uint32 i = 1; i <= REMOVALS; i++)
+	{
+		uint32		n = (mine->next_removal - i) % REMOVALS;
+		const Record *removal = get_removal(&mine->removals[n]);
+
+		if (removal != NULL && may_have_removed(removal, note, key))
+			return UINT64CONST(1) << n;
+	}
+	return 0;
+}
+
+/* Append it again, behind the keys. */
+static void
+repeat_removal(Removal *removal)
+{
+	const Record *record = get_removal(removal);
+	KvsFeedNote note = {0};
+	char		prefix[KVS_KEY_MAX_SIZE + 1];
+
+	if (record == NULL)
+		return;
+	note.versionstamp = record->versionstamp;
+	note.relid = record->relid;
+	note.key_size = record->key_size;
+	note.flags = record->flags;
+	/* its page may be the one that is used anew */
+	memcpy(prefix, record->key, record->key_size);
+	*removal = append_record(&note, prefix, record->operation);
+}
+
+static void
+repeat_removals(uint64 which)
+{
+	for (int n = 0; which != 0; n++, which >>= 1)
+		if (which & 1)
+			repeat_removal(&mine->removals[n]);
+}
+
+/* Returns the removals to be repeated. */
+static uint64
 append_one(const KvsFeedNote *note, const char *key)
 {
 	Record	   *known;
 
-	if (!KvsFeedIsOfKey(note->operation))
-	{
+	if (note->operation == KVS_FEED_LOST)
 		append_record(note, key, note->operation);
-		return;
-	}
+	else if (!KvsFeedIsOfKey(note->operation))
+		append_removal(note, key);
+	if (!KvsFeedIsOfKey(note->operation))
+		return 0;
 	known = find_in_chain(note, key);
 	if (known != NULL && known->versionstamp > note->versionstamp)
 	{
 		if (note->flags & KVS_FEED_BROUGHT)
 			append_record(note, key, KVS_FEED_LOST);
-		return;
+		return 0;
 	}
 	if (known != NULL)
 		take_from_chain(known);
 	append_record(note, key, note->operation);
+	return unlikely(note->versionstamp < mine->removed_by) ? find_removal(note, key) : 0;
 }
 
 bool
@@ -293,10 +384,12 @@ kvs_feed_append(const KvsFeedNote *notes, int count, const char *keys)
 	for (int done = 0; done < count;)
 	{
 		int			end = Min(count, done + BATCH_APPEND);
+		uint64		repeat = 0;
 
 		LWLockAcquire(feed->lock, LW_EXCLUSIVE);
 		for (; done < end; done++)
-			append_one(&notes[done], keys + notes[done].key);
+			repeat |= append_one(&notes[done], keys + notes[done].key);
+		repeat_removals(repeat);
 		if (mine->since_told * TELL_PART >= Max(mine->npages, TELL_PART))
 		{
 			mine->since_told = 0;

@@ -204,10 +204,10 @@ guard_after_row(TriggerData *data)
 
 /* The row is not yet anywhere: the expiry map learns only that the table has it. */
 static void
-note_expiry(Relation rel, HeapTuple tuple)
+note_expiry(Relation rel, int column, HeapTuple tuple)
 {
 	bool		isnull;
-	Datum		expires_at = heap_getattr(tuple, COLUMN_EXPIRES_AT, RelationGetDescr(rel), &isnull);
+	Datum		expires_at = heap_getattr(tuple, column, RelationGetDescr(rel), &isnull);
 
 	if (!isnull)
 		kvs_expiry_note(RelationGetRelid(rel), InvalidBlockNumber, DatumGetTimestampTz(expires_at));
@@ -348,6 +348,7 @@ guard_message(TriggerData *data)
 		KvsQueue   *queue = kvs_queue_of(rel);
 
 		check_message(RelationGetDescr(rel), tuple);
+		note_expiry(rel, KVS_QUEUE_COLUMN_EXPIRES_AT + 1, tuple);
 		note_arrival(queue, RelationGetDescr(rel), tuple);
 	}
 	return tuple;
@@ -377,7 +378,7 @@ guard_row(TriggerData *data)
 	}
 	check_key(RelationGetDescr(rel), new);
 	check_content(RelationGetDescr(rel), new);
-	note_expiry(rel, new);
+	note_expiry(rel, COLUMN_EXPIRES_AT, new);
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 		return stamp_row(rel, new, NULL);
 

@@ -28,6 +28,7 @@
 #include "utils/memutils.h"
 
 #include "arrival.h"
+#include "expiry.h"
 #include "guard.h"
 #include "leasexact.h"
 #include "message.h"
@@ -89,6 +90,15 @@ insert_index_entries(KvsMessageWriter *writer, TupleTableSlot *slot)
 				 writer->id_info);
 }
 
+/* The row in the slot is to be removed when its time is over. */
+static void
+note_expiry(KvsMessageWriter *writer, TupleTableSlot *slot)
+{
+	if (!slot->tts_isnull[KVS_QUEUE_COLUMN_EXPIRES_AT])
+		kvs_expiry_note(writer->queue->relid, ItemPointerGetBlockNumber(&slot->tts_tid),
+						DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_EXPIRES_AT]));
+}
+
 static void
 fill_slot(TupleTableSlot *slot, const KvsMessage *message, Datum payload, int64 id)
 {
@@ -112,7 +122,10 @@ insert_batch(KvsMessageWriter *writer, TupleTableSlot **slots, int count)
 	else
 		table_multi_insert(writer->rel, slots, count, command, 0, NULL);
 	for (int i = 0; i < count; i++)
+	{
 		insert_index_entries(writer, slots[i]);
+		note_expiry(writer, slots[i]);
+	}
 }
 
 static void
@@ -241,6 +254,21 @@ note_arrival(KvsMessageWriter *writer, int priority, TimestampTz ready_at, int64
 	arrived->count += count;
 }
 
+/* A statement does not tell where it has put the rows. */
+static void
+find_expiry(KvsMessageWriter *writer, int count, const int64 *ids)
+{
+	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
+
+	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (kvs_message_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ids[i]), slot))
+			note_expiry(writer, slot);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
 /* Note each row as it has become. */
 static void
 note_changed(KvsMessageWriter *writer, int count, int64 *ids)
@@ -257,6 +285,7 @@ note_changed(KvsMessageWriter *writer, int count, int64 *ids)
 			ids[i] = 0;
 			continue;
 		}
+		note_expiry(writer, slot);
 		priority = DatumGetInt16(slot->tts_values[KVS_QUEUE_COLUMN_PRIORITY]);
 		if (priority < 0 || priority > KVS_MAX_PRIORITY)
 			ereport(ERROR,
@@ -268,13 +297,15 @@ note_changed(KvsMessageWriter *writer, int count, int64 *ids)
 }
 
 static void
-note_written(KvsMessageWriter *writer, const KvsMessage *message, int count, int64 *ids)
+note_written(KvsMessageWriter *writer, bool by_statement, const KvsMessage *message, int count, int64 *ids)
 {
 	if (unlikely(writer->changed))
 		note_changed(writer, count, ids);
 	else
 		note_arrival(writer, DatumGetInt16(message->values[KVS_QUEUE_COLUMN_PRIORITY]),
 					 DatumGetTimestampTz(message->values[KVS_QUEUE_COLUMN_READY_AT]), ids[0], ids[count - 1], count);
+	if (by_statement && !writer->changed && !message->nulls[KVS_QUEUE_COLUMN_EXPIRES_AT])
+		find_expiry(writer, count, ids);
 }
 
 /* ---- What the others call ---- */
@@ -300,7 +331,7 @@ kvs_message_insert(KvsMessageWriter *writer, const KvsMessage *message, const Da
 		insert_direct(writer, message, payloads, count, ids);
 	else
 		insert_by_statement(writer->queue, false, message, payloads, count, ids);
-	note_written(writer, message, count, ids);
+	note_written(writer, !writer->direct, message, count, ids);
 }
 
 void
@@ -390,6 +421,6 @@ kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *me
 		if (writer->changed || !unless_present)
 			return 0;			/* it is a trigger that keeps the row out */
 	}
-	note_written(writer, message, 1, &id);
+	note_written(writer, true, message, 1, &id);
 	return id;
 }

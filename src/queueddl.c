@@ -24,6 +24,7 @@
 #include "compat.h"
 #include "ddlcommon.h"
 #include "entry.h"
+#include "expiry.h"
 #include "guard.h"
 #include "queuecatalog.h"
 
@@ -314,6 +315,7 @@ PG_FUNCTION_INFO_V1(kvstore_drop_queue);
 Datum
 kvstore_drop_queue(PG_FUNCTION_ARGS)
 {
+	Oid			relid;
 	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "queue");
 
 	PreventCommandIfReadOnly("kv_drop_queue()");
@@ -322,11 +324,15 @@ kvstore_drop_queue(PG_FUNCTION_ARGS)
 	kvs_ddl_lock_schema();
 	if (!find_own_tables(name))
 		PG_RETURN_BOOL(false);
+	relid = kvs_catalog_find_table("q_", name);
 
 	SPI_connect();
 	kvs_ddl_run_utility(psprintf("DROP TABLE IF EXISTS kvstore.q_%s", name));
 	kvs_ddl_run_utility(psprintf("DROP TABLE IF EXISTS kvstore.d_%s", name));
 	SPI_finish();
+	/* The worker looks what is due there, sees that the table is gone, and gives its slots back. */
+	if (OidIsValid(relid))
+		kvs_expiry_note(relid, InvalidBlockNumber, DT_NOBEGIN);
 	delete_settings(name);
 	PG_RETURN_BOOL(true);
 }

@@ -23,6 +23,7 @@
 #include "utils/snapmgr.h"
 
 #include "arrival.h"
+#include "expiry.h"
 #include "guard.h"
 #include "identity.h"
 #include "queuecount.h"
@@ -222,10 +223,21 @@ static KvsSettled
 change_row(KvsReader *reader, const KvsMessageRef *message, int attempts, TimestampTz ready_at, const char *error)
 {
 	KvsMessageRef changed = *message;
+	bool		never;
+	TimestampTz expires_at;
 
+	slot_getallattrs(reader->slot);
+	expires_at = DatumGetTimestampTz(kvs_reader_column(reader, KVS_QUEUE_COLUMN_EXPIRES_AT, &never));
 	if (execute_as_owner(reader->queue, KVS_QUEUE_PLAN_CHANGE, message, attempts, ready_at, error) == 0)
 		check_serializable();
 	changed.ready_at = ready_at;
+	if (!never)
+	{
+		KvsMessageRef found = *message;
+		bool		there = kvs_reader_fetch(reader, &found);
+
+		kvs_expiry_note(reader->queue->relid, there ? ItemPointerGetBlockNumber(&found.tid) : InvalidBlockNumber, expires_at);
+	}
 	return note_where_it_is(reader, &changed);
 }
 

@@ -17,7 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
-#include "snapshot.h"
+#include "queuecatalog.h"
 #include "sweep.h"
 #include "sweepblocks.h"
 
@@ -29,7 +29,7 @@
 List *
 kvs_sweep_list_stores(void)
 {
-	return list_concat(kvs_catalog_list_tables("s_"), kvs_catalog_list_tables("p_"));
+	return list_concat(list_concat(kvs_catalog_list_tables("s_"), kvs_catalog_list_tables("p_")), kvs_queue_list());
 }
 
 /* Once nobody can have a note for it that is yet to be published, and nobody can undo that it is gone. */
@@ -53,7 +53,7 @@ kvs_sweep_forget_table(Oid relid)
 	}
 	AcceptInvalidationMessages();
 	rel = kvs_catalog_is_installed() ? try_relation_open(relid, NoLock) : NULL;
-	is_store = rel != NULL && (kvs_catalog_is_store(rel) || kvs_snapshot_is_store(rel));
+	is_store = rel != NULL && kvs_sweep_is_swept(rel);
 	if (rel != NULL)
 		relation_close(rel, NoLock);
 	if (!is_store)

@@ -42,7 +42,7 @@ extern void kvs_sweep_forget_table(Oid relid);
 /* The same for all that are not in this list of stores; else their slots would wait until they are due. */
 extern void kvs_sweep_forget_others(const List *stores);
 
-/* The tables that may be stores or snapshot stores, a list of OIDs; those of a kind are in order of their names. */
+/* The tables that may be stores, snapshot stores or queues, a list of OIDs; those of a kind are in order of their names. */
 extern List *kvs_sweep_list_stores(void);
 
 #endif							/* KVS_SWEEP_H */

@@ -8,6 +8,8 @@
  * and nobody has it locked.  Renewed meanwhile: nothing happens, and the renewal has noted itself.  Locked: the group is due again
  * after KVS_EXPIRY_RETRY.  No index is touched, and no code of a user runs.
  *
+ * A message that somebody has leased stays: it is his until the lease ends.
+ *
  * A table with triggers on DELETE other than our guard (a foreign key that references it has some) gets real DELETE statements, each on a row that was locked
  * before.  Everything happens as the table's owner in a security-restricted operation with a safe search_path, also by hand:
  * a superuser who calls kv_maintain() must not run what somebody put on his own table.  A trigger that keeps the row is asked again after
@@ -38,6 +40,10 @@
 #include "expiry.h"
 #include "guard.h"
 #include "identity.h"
+#include "leasexact.h"
+#include "queuecount.h"
+#include "reader.h"
+#include "shmem.h"
 #include "snapshot.h"
 #include "stamp.h"
 #include "stats.h"
@@ -74,6 +80,13 @@ has_other_triggers(Relation rel)
 	return false;
 }
 
+bool
+kvs_sweep_is_swept(Relation rel)
+{
+	return kvs_catalog_is_store(rel) || kvs_snapshot_is_store(rel) ||
+		(kvs_queue_is_named(rel) && kvs_queue_find(rel) != NULL);
+}
+
 Relation
 kvs_sweep_open(Oid relid, KvsSweepOutcome *outcome)
 {
@@ -83,7 +96,7 @@ kvs_sweep_open(Oid relid, KvsSweepOutcome *outcome)
 	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
 		return NULL;
 	rel = try_relation_open(relid, NoLock);
-	if (rel != NULL && (kvs_catalog_is_store(rel) || kvs_snapshot_is_store(rel)))
+	if (rel != NULL && kvs_sweep_is_swept(rel))
 	{
 		*outcome = KVS_SWEEP_DONE;
 		return rel;
@@ -102,7 +115,9 @@ kvs_sweep_begin(KvsSweep *sweep, Relation rel, TimestampTz now, int64 limit)
 	sweep->rel = rel;
 	sweep->now = now;
 	sweep->limit = limit;
-	sweep->of_snapshots = kvs_snapshot_is_store(rel);
+	sweep->queue = kvs_queue_is_named(rel) ? kvs_queue_of(rel) : NULL;
+	sweep->of_store = sweep->queue == NULL && !kvs_snapshot_is_store(rel);
+	sweep->column = sweep->queue ? KVS_QUEUE_COLUMN_EXPIRES_AT + 1 : sweep->of_store ? COLUMN_EXPIRES_AT : KVS_SNAPSHOT_EXPIRES_AT;
 	sweep->by_statement = has_other_triggers(rel);
 	kvs_identity_become(rel->rd_rel->relowner, &sweep->caller);
 	sweep->slot = table_slot_create(rel, NULL);
@@ -117,8 +132,10 @@ kvs_sweep_end(KvsSweep *sweep)
 		SPI_finish();
 	ExecDropSingleTupleTableSlot(sweep->slot);
 	if (sweep->removed > 0)
-		kvs_stats_add(kvs_stats_local(RelationGetRelid(sweep->rel)), KVS_COUNT_EXPIRED, sweep->removed);
-	kvs_stats_add(kvs_stats_local(RelationGetRelid(sweep->rel)), KVS_COUNT_SWEPT, 1);
+		kvs_stats_add(kvs_stats_local(RelationGetRelid(sweep->rel)), sweep->queue ? KVS_COUNT_QUEUE_EXPIRED : KVS_COUNT_EXPIRED,
+					  sweep->removed);
+	if (sweep->queue == NULL)
+		kvs_stats_add(kvs_stats_local(RelationGetRelid(sweep->rel)), KVS_COUNT_SWEPT, 1);
 	kvs_identity_restore(&sweep->caller);
 	if (sweep->highest > 0)
 		kvs_stamp_raise(sweep->highest);
@@ -202,11 +219,30 @@ remove_row(KvsSweep *sweep)
 		return TimestampTzPlusMilliseconds(sweep->now, KVS_EXPIRY_RETRY);
 	if (result != TM_Ok)
 		return DT_NOEND;
-	if (!sweep->of_snapshots)
+	if (sweep->of_store)
 		note_deletion(sweep);
 	sweep->removed++;
 	sweep->limit--;
 	return DT_NOEND;
+}
+
+/* The same for a message: not while somebody has leased it, and nobody may lease it from now on. */
+static TimestampTz
+remove_message(KvsSweep *sweep)
+{
+	KvsMessageRef ref = {0};
+	int64		removed = sweep->removed;
+	TimestampTz left;
+
+	kvs_reader_describe(sweep->queue, sweep->slot, &ref);
+	if (kvs_shared != NULL && kvs_leasexact_begin_ending(sweep->queue, 0, true, &ref) != KVS_CLAIM_DONE)
+		return TimestampTzPlusMilliseconds(sweep->now, KVS_EXPIRY_RETRY);
+	left = remove_row(sweep);
+	if (sweep->removed > removed)
+		kvs_queuecount_note(sweep->queue, -1);
+	else if (kvs_shared != NULL)
+		kvs_leasexact_cancel_ending();
+	return left;
 }
 
 /* ---- Sweeping blocks ---- */
@@ -218,7 +254,6 @@ remove_row(KvsSweep *sweep)
 static TimestampTz
 sweep_group(KvsSweep *sweep, BlockNumber block)
 {
-	int			column = sweep->of_snapshots ? KVS_SNAPSHOT_EXPIRES_AT : COLUMN_EXPIRES_AT;
 	TimestampTz left = DT_NOEND;
 	ItemPointerData low;
 	ItemPointerData high;
@@ -237,13 +272,13 @@ sweep_group(KvsSweep *sweep, BlockNumber block)
 		TimestampTz when;
 
 		CHECK_FOR_INTERRUPTS();
-		when = DatumGetTimestampTz(slot_getattr(sweep->slot, column, &isnull));
-		if (!sweep->of_snapshots)
+		when = DatumGetTimestampTz(slot_getattr(sweep->slot, sweep->column, &isnull));
+		if (sweep->of_store)
 			sweep->highest = Max(sweep->highest, DatumGetInt64(sweep->slot->tts_values[COLUMN_VERSIONSTAMP - 1]));
 		if (isnull)
 			continue;
 		if (when <= sweep->now && sweep->limit > 0)
-			when = remove_row(sweep);
+			when = sweep->queue ? remove_message(sweep) : remove_row(sweep);
 		left = Min(left, when);
 		if (left <= sweep->now)
 			break;

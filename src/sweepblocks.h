@@ -23,7 +23,9 @@ typedef struct KvsSweep
 	int64		removed;
 	int64		highest;		/* versionstamp of all rows read */
 	int64		number;			/* versionstamp of the deletions, 0: none yet */
-	bool		of_snapshots;	/* a snapshot store: rows have no key and no versionstamp */
+	bool		of_store;		/* rows have a key and a versionstamp */
+	struct KvsQueue *queue;		/* rows may be leased; NULL: it is none */
+	int			column;			/* expires_at */
 	bool		by_statement;	/* the table has triggers that must run */
 	SPIPlanPtr	plan;			/* for them; there is an SPI connection then */
 	TupleTableSlot *slot;
@@ -31,7 +33,10 @@ typedef struct KvsSweep
 	KvsIdentity caller;			/* who we were before */
 } KvsSweep;
 
-/* Open a store without waiting; NULL, and why. */
+/* Is it a store, a snapshot store or a queue? */
+extern bool kvs_sweep_is_swept(Relation rel);
+
+/* Open one without waiting; NULL, and why. */
 extern Relation kvs_sweep_open(Oid relid, KvsSweepOutcome *outcome);
 
 /* Begin to sweep an opened store, as its owner.  An ERROR restores the identity and the settings together with the transaction's state. */

@@ -24,7 +24,7 @@ SELECT kv_purge_queue('qa');
 -- Not at all
 --
 
-SELECT qa(jsonb_build_array('{"enqueue": {"queue": "qa", "payload": 1}}'::jsonb, jsonb_build_object('check', jsonb_build_object('key', 'k', 'versionstamp', (SELECT versionstamp FROM kv_entry('k', 'qa')))), '{"set": {"key": "k", "value": 5}}'::jsonb));
+SELECT qa('[{"enqueue": {"queue": "qa", "payload": 1}}, {"check": {"key": "k", "versionstamp": 900000000000000}}, {"set": {"key": "k", "value": 5}}]');
 SELECT qa_state();
 SELECT operations, outcome(format('qa(%L)', operations)) AS outcome FROM unnest(ARRAY[
     '[{"enqueue": {}}]', '[{"enqueue": 1}]', '[{"enqueue": {"queue": "qa"}}]', '[{"enqueue": {"payload": 1}}]', '[{"set": {"key": "k", "value": 6}}, {"enqueue": {"queue": "none", "payload": 1}}]',

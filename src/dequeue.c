@@ -220,14 +220,14 @@ take_returned(Dequeue *dequeue, int priority)
 /* Tell what a scan has come to, now and then and at its end. */
 typedef void (*Advance) (Dequeue *dequeue, void *arg, KvsPosition reached, bool at_end);
 
-/* Is there a message for somebody who waits, right behind those that were taken? */
+/* Is there a message for somebody who waits, right behind where the scan is?  When that takes too long: he may look himself. */
 static void
 look_ahead(Dequeue *dequeue)
 {
 	KvsMessageRef message = {0};
 	KvsPosition position;
 
-	for (int i = 0; i < LOOK_AHEAD && !dequeue->request->more; i++)
+	for (int i = 0; i < LOOK_AHEAD; i++)
 	{
 		if (!kvs_reader_next(&dequeue->reader, &position))
 			return;
@@ -236,9 +236,10 @@ look_ahead(Dequeue *dequeue)
 			dequeue->request->next = Min(dequeue->request->next, position.ready_at);
 			return;
 		}
-		dequeue->request->more = kvs_reader_see(&dequeue->reader, &message) &&
-			!kvs_lease_is_known(dequeue->queue, &message);
+		if (kvs_reader_see(&dequeue->reader, &message) && !has_expired(dequeue) && !kvs_lease_is_known(dequeue->queue, &message))
+			break;
 	}
+	dequeue->request->more = true;
 }
 
 /* Scan one priority from "low" to "high". */
@@ -325,6 +326,25 @@ take_own(Dequeue *dequeue, int priority)
 			scan(dequeue, priority, range->low, range->high, advance_nothing, NULL);
 }
 
+/*
+ * Enough was found before all was looked at.  What is left may have become ready by time alone, which wakes one waiter; and what is not ready yet
+ * needs one who holds the timer.
+ */
+static void
+look_at_the_rest(Dequeue *dequeue)
+{
+	KvsSurvey	survey;
+
+	kvs_queueslot_survey(dequeue->queue, dequeue->request->now, &survey);
+	dequeue->request->more = survey.returned >= 0 || survey.nlate > 0;
+	for (int priority = KVS_MAX_PRIORITY; priority >= 0 && !dequeue->request->more; priority--)
+		if (survey.heads[priority].filled)
+		{
+			kvs_reader_scan(&dequeue->reader, priority, survey.heads[priority].start);
+			look_ahead(dequeue);
+		}
+}
+
 /* ---- All of it ---- */
 
 static void
@@ -369,6 +389,8 @@ take_messages(Dequeue *dequeue)
 	for (int priority = KVS_MAX_PRIORITY; priority >= 0 && !is_satisfied(dequeue); priority--)
 		take_priority(dequeue, &survey, priority);
 	give_back_postponed(dequeue);
+	if (request->rsinfo != NULL && request->given >= request->wanted && !request->more && kvs_waiter_any())
+		look_at_the_rest(dequeue);
 	if (dequeue->full && request->given == 0)
 		kvs_lease_raise_full(dequeue->queue);
 	if (request->given > 0 && kvs_expiry_database() != NULL)

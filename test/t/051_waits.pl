@@ -252,6 +252,48 @@ like(kvs_outcome($node, q{SELECT FROM kv_dequeue('q', wait => '-1 s')}), qr/^ERR
 is(kvs_outcome($node, q{SELECT count(*) FROM kv_dequeue('q', wait => '10 ms')}), 0, 'no message in that time: no row');
 is(kvs_outcome($node, q{SELECT count(*) FROM kv_dequeue('q', 0, wait => '2 minutes')}), 0, 'who wants none does not wait');
 
+# ---- What becomes ready together, or is left behind ----
+
+for my $case (
+	[ 'two that were rolled back twice', q{SELECT count(*) FROM kv_enqueue_many('q', '{1,2}')}, (q{BEGIN; SELECT count(*) FROM kv_dequeue('q', 2); ROLLBACK}) x 2 ],
+	[ 'two delayed of different priority', q{SELECT kv_enqueue('q', '1', delay => '1 s', priority => 5)}, q{SELECT kv_enqueue('q', '2', delay => '1 s')} ])
+{
+	my ($name, @statements) = @$case;
+
+	sql($_) foreach @statements;
+	is(endings(map { start($take) } 1 .. 2), '1 1', "$name: both waiters get one");
+	is_empty();
+}
+
+sql(q{SELECT kv_enqueue('q', '1', delay => '3 s')});
+($first, $second) = map { start_sleeper($take) } 1 .. 2;
+sql(q{SELECT kv_enqueue('q', '2', priority => 5)});
+is(endings($first, $second), '1 1', 'who held the timer and gets another message leaves the timer to the next');
+is_empty();
+
+$sender = $node->background_psql('postgres');
+sql(q{SELECT kv_enqueue('q', '1')});
+$sender->query_safe($_) foreach 'BEGIN', q{SELECT kv_cancel('q', id) FROM kvstore.q_q};
+$first = start_sleeper($take);
+$sender->query_safe('ROLLBACK');
+is(ending($first), 1, 'a cancel that is rolled back wakes');
+is_empty();
+
+sql(q{SELECT kv_enqueue('q', '1'); CREATE TABLE receipts AS SELECT receipt FROM kv_dequeue('q', lease => '1 s')});
+$sender->query_safe($_) foreach 'BEGIN', 'SELECT kv_ack(receipt) FROM receipts';
+$first = start_sleeper($take);
+sql('SELECT pg_sleep(7)');         # the worker comes, and leaves again
+$sender->query_safe('ROLLBACK');
+is(ending($first), 1, 'an ack that is rolled back when the lease is over lets the worker end it');
+$sender->quit;
+is_empty();
+
+# kv_wait_queue takes nothing for leased because of a lease that the id had before.
+sql($_) foreach q{SELECT kv_enqueue('q', '1')}, q{SELECT count(*) FROM kv_dequeue('q', lease => '1 hour')}, 'TRUNCATE kvstore.q_q RESTART IDENTITY',
+	q{SELECT kv_enqueue('q', '2')}, q{CALL kv_wait_queue('q', '0')};
+is(sql(q{SELECT payload FROM kv_dequeue('q')}), 2, 'a message that has the id of one that was leased before TRUNCATE');
+is_empty();
+
 # ---- Pause ----
 
 sql(q{SELECT kv_pause_queue('q')});

@@ -40,6 +40,7 @@
 #include "expiry.h"
 #include "feed.h"
 #include "launcher.h"
+#include "queueslot.h"
 #include "stats.h"
 #include "worker.h"
 
@@ -167,6 +168,7 @@ read_databases(TimestampTz now)
 		if (database->exists || database->running)
 			continue;
 		kvs_expiry_forget_database(database->oid);
+		kvs_queueslot_forget_database(database->oid);
 		kvs_stats_forget_database(database->oid);
 		kvs_feed_forget_database(database->oid);
 		hash_search(databases, &database->oid, HASH_REMOVE, NULL);

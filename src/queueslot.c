@@ -238,6 +238,14 @@ kvs_queueslot_lock_nth(int i, Oid *relid)
 	return OidIsValid(*relid) ? lock_if(i, MyDatabaseId, *relid) : NULL;
 }
 
+/* Both locks are held. */
+static void
+free_slot(KvsQueueSlot *slot)
+{
+	kvs_lease_forget_all(slot);
+	slot->database = slot->relid = InvalidOid;
+}
+
 void
 kvs_queueslot_forget(Oid relid)
 {
@@ -247,8 +255,24 @@ kvs_queueslot_forget(Oid relid)
 	slot = find_slot(MyDatabaseId, relid);
 	if (slot != NULL)
 	{
-		kvs_lease_forget_all(slot);
-		slot->database = slot->relid = InvalidOid;
+		free_slot(slot);
+		LWLockRelease(slot->lock);
+	}
+	LWLockRelease(directory_lock);
+}
+
+void
+kvs_queueslot_forget_database(Oid database)
+{
+	LWLockAcquire(directory_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < kvs_guc_max_queues; i++)
+	{
+		KvsQueueSlot *slot = &slots[i];
+
+		if (slot->database != database)
+			continue;
+		LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+		free_slot(slot);
 		LWLockRelease(slot->lock);
 	}
 	LWLockRelease(directory_lock);

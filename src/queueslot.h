@@ -136,6 +136,9 @@ extern KvsQueueSlot *kvs_queueslot_lock_nth(int i, Oid *relid);
 /* The queue is gone: nobody can have its table open.  Its leases go, and its place is free. */
 extern void kvs_queueslot_forget(Oid relid);
 
+/* The same for all queues of a database that is gone. */
+extern void kvs_queueslot_forget_database(Oid database);
+
 /* In the postmaster, when nobody else runs: a queue's place, found or made, not locked; NULL if there is none left. */
 extern KvsQueueSlot *kvs_queueslot_restore(Oid database, Oid relid);
 

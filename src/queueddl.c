@@ -27,6 +27,7 @@
 #include "expiry.h"
 #include "guard.h"
 #include "queuecatalog.h"
+#include "queueslot.h"
 
 /* ---- Settings ---- */
 
@@ -330,9 +331,12 @@ kvstore_drop_queue(PG_FUNCTION_ARGS)
 	kvs_ddl_run_utility(psprintf("DROP TABLE IF EXISTS kvstore.q_%s", name));
 	kvs_ddl_run_utility(psprintf("DROP TABLE IF EXISTS kvstore.d_%s", name));
 	SPI_finish();
-	/* The worker looks what is due there, sees that the table is gone, and gives its slots back. */
+	/* The worker looks what is due there, sees that the table is gone, and gives its places back: in the expiry map, and of its leases. */
 	if (OidIsValid(relid))
+	{
 		kvs_expiry_note(relid, InvalidBlockNumber, DT_NOBEGIN);
+		kvs_queueslot_look_soon(relid);
+	}
 	delete_settings(name);
 	PG_RETURN_BOOL(true);
 }

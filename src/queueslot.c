@@ -247,6 +247,23 @@ free_slot(KvsQueueSlot *slot)
 }
 
 void
+kvs_queueslot_look_soon(Oid relid)
+{
+	KvsQueueSlot *slot = NULL;
+
+	if (slots == NULL)
+		return;
+	LWLockAcquire(directory_lock, LW_SHARED);
+	slot = find_slot(MyDatabaseId, relid);
+	if (slot != NULL)
+	{
+		slot->verify_at = DT_NOBEGIN;
+		LWLockRelease(slot->lock);
+	}
+	LWLockRelease(directory_lock);
+}
+
+void
 kvs_queueslot_forget(Oid relid)
 {
 	KvsQueueSlot *slot;

@@ -136,6 +136,9 @@ extern KvsQueueSlot *kvs_queueslot_lock_nth(int i, Oid *relid);
 /* The queue is gone: nobody can have its table open.  Its leases go, and its place is free. */
 extern void kvs_queueslot_forget(Oid relid);
 
+/* Have the worker look after the queue, if it has a place, when it comes next. */
+extern void kvs_queueslot_look_soon(Oid relid);
+
 /* The same for all queues of a database that is gone. */
 extern void kvs_queueslot_forget_database(Oid database);
 

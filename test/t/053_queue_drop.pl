@@ -67,6 +67,13 @@ is(sql("SELECT count(*) FROM (SELECT kv_enqueue('load', '1')) s"), '1', 'afterwa
 is(sql("SELECT kv_ack(receipt) FROM kv_dequeue('load')"), 't', 'and gives them');
 wait_until("SELECT count(*) = 0 FROM kv_leases", 'no lease is left');
 
+# Its leases do not wait for their deadlines.
+sql("SELECT kv_enqueue('load', '1'); SELECT id FROM kv_dequeue('load', lease => '12 hours')");
+is(sql("SELECT count(*) FROM kvstore.leases()"), '1', 'a lease of twelve hours');
+sql("SELECT kv_drop_queue('load')");
+wait_until("SELECT count(*) = 0 FROM kvstore.leases()", 'goes with its queue');
+sql("SELECT kv_create_queue('load')");
+
 # ---- The horizon is pinned ----
 
 my $other = $node->background_psql('postgres');

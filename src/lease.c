@@ -10,8 +10,8 @@
  *		ENDING		a transaction is about to acknowledge or fail it, and only that transaction decides; in no heap
  *		RETURNED	it was given back; nobody has it.  It is below the head, so it waits here: in the heap of what is ready, or of what comes due
  *
- * A lease leaves the table with the commit that deletes its message, with one that changes it (then the new row is an arrival, published in the same
- * critical section), or when the row turns out to be gone.  That last look may have been too early, as the row's own transaction may have been
+ * A lease leaves the table with the commit that deletes its message, with one that changes it (then the new row is an arrival, published right after
+ * that, leasexact.c), or when the row turns out to be gone.  That last look may have been too early, as the row's own transaction may have been
  * about to commit; so the position is published as an arrival then: who scanned meanwhile passed over it because of us.
  *
  * After a crash all is gone, and every message is delivered again.

@@ -66,6 +66,7 @@ reset_slot(KvsQueueSlot *slot, Oid database, Oid relid)
 	slot->used_at = GetCurrentTimestamp();
 	slot->verify_at = DT_NOEND;
 	slot->verify_pause = VERIFY_PAUSE;
+	slot->not_before = DT_NOBEGIN;
 	for (int i = 0; i < KVS_PRIORITIES; i++)
 	{
 		slot->heads[i] = lowest_position;
@@ -246,21 +247,40 @@ free_slot(KvsQueueSlot *slot)
 	slot->database = slot->relid = InvalidOid;
 }
 
+/* The place of a queue of this database, locked, for who has no KvsQueue; NULL if it has none. */
+static KvsQueueSlot *
+lock_by_relid(Oid relid)
+{
+	KvsQueueSlot *slot;
+
+	if (slots == NULL)
+		return NULL;
+	LWLockAcquire(directory_lock, LW_SHARED);
+	slot = find_slot(MyDatabaseId, relid);
+	LWLockRelease(directory_lock);
+	return slot;
+}
+
 void
 kvs_queueslot_look_soon(Oid relid)
 {
-	KvsQueueSlot *slot = NULL;
+	KvsQueueSlot *slot = lock_by_relid(relid);
 
-	if (slots == NULL)
+	if (slot == NULL)
 		return;
-	LWLockAcquire(directory_lock, LW_SHARED);
-	slot = find_slot(MyDatabaseId, relid);
-	if (slot != NULL)
-	{
-		slot->verify_at = DT_NOBEGIN;
-		LWLockRelease(slot->lock);
-	}
-	LWLockRelease(directory_lock);
+	slot->verify_at = DT_NOBEGIN;
+	LWLockRelease(slot->lock);
+}
+
+void
+kvs_queueslot_put_aside(Oid relid, TimestampTz not_before)
+{
+	KvsQueueSlot *slot = lock_by_relid(relid);
+
+	if (slot == NULL)
+		return;
+	slot->not_before = not_before;
+	LWLockRelease(slot->lock);
 }
 
 void
@@ -448,8 +468,10 @@ kvs_queueslot_verified(KvsQueue *queue, int64 pause)
 {
 	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
 
-	slot->verify_at = DT_NOEND;
 	slot->verify_pause = Max(pause, VERIFY_PAUSE);
+	/* as long as there are leases somebody has to see whether the queue is still there */
+	slot->verify_at = slot->nleases == 0 ? DT_NOEND :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), slot->verify_pause);
 	LWLockRelease(slot->lock);
 }
 

@@ -72,6 +72,7 @@ typedef struct KvsQueueSlot
 	TimestampTz used_at;		/* for choosing whose place is taken; roughly */
 	TimestampTz verify_at;		/* when the worker is to look below the heads; DT_NOEND: they have not moved since it did */
 	int64		verify_pause;	/* milliseconds */
+	TimestampTz not_before;		/* the worker has met something that it could not do */
 
 	/* Per priority: nothing deliverable is below the head that is not on a list; nothing at all is there if it is not "filled". */
 	KvsPosition heads[KVS_PRIORITIES];
@@ -135,6 +136,9 @@ extern KvsQueueSlot *kvs_queueslot_lock_nth(int i, Oid *relid);
 
 /* The queue is gone: nobody can have its table open.  Its leases go, and its place is free. */
 extern void kvs_queueslot_forget(Oid relid);
+
+/* The worker could not look after the queue: not again before then. */
+extern void kvs_queueslot_put_aside(Oid relid, TimestampTz not_before);
 
 /* Have the worker look after the queue, if it has a place, when it comes next. */
 extern void kvs_queueslot_look_soon(Oid relid);

@@ -5,7 +5,7 @@
  * Each queue of this database that is in shared memory is asked when it has something due: a lease has lapsed, which is ended in a short transaction, as a
  * failed attempt of its message; its heads have moved for a while, so that they are verified (verify.c); or somebody has asked how many messages it has, and they
  * are to be counted (queuecount.c).  A queue whose table is gone is forgotten, with its
- * leases.
+ * leases; one that cannot be read just now is put aside, and keeps them.
  */
 #include "postgres.h"
 
@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "guc.h"
@@ -25,6 +26,9 @@
 /* Leases ended in one transaction. */
 #define BATCH		100
 
+/* A queue that fails, or whose table has another shape just now, is put aside for so many milliseconds. */
+#define ASIDE		5000
+
 /* Verifying takes at most one part in so many of the worker's time. */
 #define VERIFY_SHARE	100
 
@@ -35,12 +39,13 @@ typedef struct Due
 	TimestampTz lapse;
 	TimestampTz verify;
 	TimestampTz count;
+	TimestampTz not_before;
 } Due;
 
 static Due
 read_due(int i)
 {
-	Due			due = {InvalidOid, DT_NOEND, DT_NOEND, DT_NOEND};
+	Due			due = {InvalidOid, DT_NOEND, DT_NOEND, DT_NOEND, DT_NOBEGIN};
 	KvsQueueSlot *slot = kvs_queueslot_lock_nth(i, &due.relid);
 
 	if (slot == NULL)
@@ -48,6 +53,7 @@ read_due(int i)
 	due.lapse = kvs_lease_next_due(slot);
 	due.verify = slot->verify_at;
 	due.count = slot->count.due;
+	due.not_before = slot->not_before;
 	LWLockRelease(slot->lock);
 	return due;
 }
@@ -55,7 +61,7 @@ read_due(int i)
 static TimestampTz
 earliest(const Due *due)
 {
-	return Min(due->lapse, Min(due->verify, due->count));
+	return Max(due->not_before, Min(due->lapse, Min(due->verify, due->count)));
 }
 
 static TimestampTz
@@ -95,7 +101,9 @@ look_after(const Due *due, TimestampTz now)
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	queue = kvs_queue_open_relid(due->relid, RowExclusiveLock, &rel);
-	if (queue == NULL)
+	if (queue == NULL && SearchSysCacheExists1(RELOID, ObjectIdGetDatum(due->relid)))
+		kvs_queueslot_put_aside(due->relid, TimestampTzPlusMilliseconds(now, ASIDE));
+	else if (queue == NULL)
 		kvs_queueslot_forget(due->relid);
 	else
 	{
@@ -112,7 +120,7 @@ look_after(const Due *due, TimestampTz now)
 	return true;
 }
 
-/* The queues that have something due, one batch of each.  One that fails is tried again when its leases are due again (lease.c). */
+/* The queues that have something due, one batch of each. */
 static bool
 queue_step(void)
 {
@@ -136,6 +144,7 @@ queue_step(void)
 		PG_CATCH();
 		{
 			kvs_worker_recover(InvalidOid);
+			kvs_queueslot_put_aside(due.relid, TimestampTzPlusMilliseconds(now, ASIDE));
 		}
 		PG_END_TRY();
 	}

@@ -19,7 +19,7 @@ CREATE FUNCTION kvstore.stat_counts(OUT relid oid, OUT counter text, OUT count b
 COMMENT ON FUNCTION kvstore.stat_counts() IS 'counts of each table, and (relid 0) of the database; see the view pg_stat_kvstore and kv_metrics()';
 
 CREATE VIEW pg_stat_kvstore AS
-    SELECT k.store, c.gets, c.hits, c.lists, c.sets, c.deletes, c.conflicts, c.expired, c.swept, c.since
+    SELECT k.store, c.gets, c.hits, c.lists, c.sets, c.deletes, c.conflicts, c.expired, c.swept, c.overruns, c.since
     FROM kv_stores k
     JOIN (SELECT relid,
                  pg_catalog.max(count) FILTER (WHERE counter = 'gets') AS gets,
@@ -30,6 +30,7 @@ CREATE VIEW pg_stat_kvstore AS
                  pg_catalog.max(count) FILTER (WHERE counter = 'conflicts') AS conflicts,
                  pg_catalog.max(count) FILTER (WHERE counter = 'expired') AS expired,
                  pg_catalog.max(count) FILTER (WHERE counter = 'swept') AS swept,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'overruns') AS overruns,
                  pg_catalog.min(since) AS since
           FROM kvstore.stat_counts() GROUP BY relid) c ON c.relid = pg_catalog.to_regclass(k.table_name);
 GRANT SELECT ON pg_stat_kvstore TO PUBLIC;

@@ -31,6 +31,7 @@
 #include "list.h"
 #include "position.h"
 #include "shmem.h"
+#include "stats.h"
 #include "wait.h"
 
 /* One call. */
@@ -204,6 +205,8 @@ read_feed(Follow *follow)
 		CHECK_FOR_INTERRUPTS();
 		reader->max_count = (int) Min(follow->left, INT_MAX);
 		step = kvs_feed_read(reader);
+		if (step == KVS_FEED_OVERRUN || step == KVS_FEED_TOO_LARGE)
+			kvs_stats_add(kvs_stats_local(follow->relid), KVS_COUNT_OVERRUNS, 1);
 		if (step == KVS_FEED_OVERRUN)
 			kvs_position_lost("The changes after it are no longer in the feed.");
 		if (step == KVS_FEED_TOO_LARGE)

@@ -56,6 +56,7 @@ static const struct
 	[KVS_COUNT_CONFLICTS] = {"store", "conflicts", "Writes refused by if_version or a check."},
 	[KVS_COUNT_EXPIRED] = {"store", "expired", "Expired entries removed."},
 	[KVS_COUNT_SWEPT] = {"store", "swept", "Sweeps of the store, each one transaction."},
+	[KVS_COUNT_OVERRUNS] = {"store", "overruns", "Followers of changes who were told to list again."},
 	[KVS_COUNT_QUEUE_ENQUEUED] = {"queue", "queue_enqueued", "Messages sent, dead letters sent again too."},
 	[KVS_COUNT_QUEUE_DELIVERED] = {"queue", "queue_delivered", "Deliveries."},
 	[KVS_COUNT_QUEUE_REDELIVERED] = {"queue", "queue_redelivered", "Deliveries of messages that had failed or been rolled back before."},

@@ -25,6 +25,7 @@ typedef enum KvsCounter
 	KVS_COUNT_CONFLICTS,		/* writes refused by if_version or a check */
 	KVS_COUNT_EXPIRED,			/* expired entries removed by a sweep */
 	KVS_COUNT_SWEPT,			/* sweeps, each one transaction */
+	KVS_COUNT_OVERRUNS,			/* followers told that changes after their position are no longer in the feed */
 
 	/* of a queue; as with stores, what a rollback undoes stays counted */
 	KVS_COUNT_QUEUE_ENQUEUED,	/* messages sent, dead letters sent again too */

@@ -34,6 +34,7 @@ sql(q{DO $$ BEGIN FOR i IN 1 .. 20000 LOOP PERFORM kv_set('busy:' || i, '1'); CO
 is(changes($old), $lost, 'overrun: told so');
 is(changes($old, 'quiet:'), $lost, 'whatever the prefix');
 is(kvs_outcome($node, "CALL kv_wait_changes('$old', '')"), $lost, 'and by kv_wait_changes()');
+ok($node->poll_query_until('postgres', q{SELECT overruns = 3 FROM pg_stat_kvstore WHERE store = 'default'}), 'each is counted');
 is(changes($quiet, '', 'other'), "set|quiet\nprogress|", 'a quiet database keeps its changes');
 is(changes(position()), 'progress|', 'a new position works');
 

@@ -151,5 +151,6 @@ kvstore_wait_queue(PG_FUNCTION_ARGS)
 	receive.wait.aim = aim;
 	kvs_wait_in_procedure(&receive.wait);
 	count_wait(&receive);
+	wake_next(&receive);
 	PG_RETURN_NULL();
 }

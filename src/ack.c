@@ -24,7 +24,6 @@
 #include "settle.h"
 #include "stats.h"
 #include "testing.h"
-#include "waiter.h"
 
 /* The queue of the receipts that are being worked on. */
 typedef struct Session
@@ -134,14 +133,6 @@ nack(Session *session, const KvsReceipt *receipt, Request *request)
 	return kvs_settle_fail(&session->reader, &message, &failure);
 }
 
-static void
-wake_one(Oid relid)
-{
-	kvs_waiter_prepare();
-	if (kvs_waiter_wake_one(relid))
-		kvs_waiter_set_latches();
-}
-
 static KvsSettled
 release(Session *session, const KvsReceipt *receipt, Request *request)
 {
@@ -149,13 +140,7 @@ release(Session *session, const KvsReceipt *receipt, Request *request)
 	KvsSettled	result;
 
 	if (request->ready_at <= request->now)
-	{
-		if (!kvs_lease_release(session->reader.queue, receipt->id, receipt->token))
-			return KVS_SETTLED_GONE;
-		wake_one(session->relid);
-		kvs_stats_add(session->reader.queue->stat, KVS_COUNT_QUEUE_RELEASED, 1);
-		return KVS_SETTLED_RETRY;
-	}
+		return kvs_lease_release(session->reader.queue, receipt->id, &receipt->token) ? KVS_SETTLED_RETRY : KVS_SETTLED_GONE;
 	if (!claim(session, receipt, KVS_LEASE_ENDING, DT_NOEND, &message))
 		return KVS_SETTLED_GONE;
 	result = kvs_settle_postpone(&session->reader, &message, request->ready_at);

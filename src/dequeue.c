@@ -196,11 +196,8 @@ take_entry(Dequeue *dequeue)
 static void
 give_back_postponed(Dequeue *dequeue)
 {
-	/* who looked meanwhile has passed over them */
 	for (int i = 0; i < dequeue->npostponed; i++)
-		if (kvs_lease_release(dequeue->queue, dequeue->postponed[i].id, dequeue->postponed[i].token))
-			kvs_waiter_wake_one(dequeue->queue->relid);
-	kvs_waiter_set_latches();
+		kvs_lease_release(dequeue->queue, dequeue->postponed[i].id, &dequeue->postponed[i].token);
 }
 
 static void

@@ -31,6 +31,7 @@
 #include "lease.h"
 #include "queuecount.h"
 #include "testing.h"
+#include "waiter.h"
 
 #define PARTITIONS	16
 
@@ -408,15 +409,22 @@ kvs_lease_claim(KvsQueue *queue, uint64 token, KvsLeaseState state, TimestampTz 
 }
 
 bool
-kvs_lease_release(KvsQueue *queue, int64 id, uint64 token)
+kvs_lease_release(KvsQueue *queue, int64 id, const uint64 *token)
 {
-	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
-	Lease	   *lease = find_token(slot, id, token);
-	bool		held = lease != NULL && lease->state == KVS_LEASE_HELD;
+	KvsQueueSlot *slot;
+	Lease	   *lease;
+	bool		held;
 
+	kvs_waiter_prepare();
+	slot = kvs_queueslot_lock(queue);
+	lease = search(slot, id, HASH_FIND);
+	held = lease != NULL && lease->state == KVS_LEASE_HELD && (token == NULL || lease->token == *token);
 	if (held)
 		give_back(slot, lease, DT_NOBEGIN);
 	LWLockRelease(slot->lock);
+	/* who looked while it was held has passed over it */
+	if (held)
+		kvs_waiter_wake_one_now(queue->relid);
 	return held;
 }
 
@@ -516,19 +524,6 @@ kvs_lease_list(KvsLeaseInfo *list, int max)
 	for (int i = 0; i < PARTITIONS; i++)
 		LWLockRelease(&partition_locks[i].lock);
 	return count;
-}
-
-bool
-kvs_lease_revoke(KvsQueue *queue, int64 id)
-{
-	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
-	Lease	   *lease = search(slot, id, HASH_FIND);
-	bool		held = lease != NULL && lease->state == KVS_LEASE_HELD;
-
-	if (held)
-		give_back(slot, lease, DT_NOBEGIN);
-	LWLockRelease(slot->lock);
-	return held;
 }
 
 /* ---- Callbacks ---- */

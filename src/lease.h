@@ -85,8 +85,11 @@ typedef enum KvsClaim
 extern KvsClaim kvs_lease_claim(KvsQueue *queue, uint64 token, KvsLeaseState state, TimestampTz deadline, bool row,
 								KvsMessageRef *message);
 
-/* Give a held lease back at once, without counting; false if the token does not hold it. */
-extern bool kvs_lease_release(KvsQueue *queue, int64 id, uint64 token);
+/*
+ * Give a held lease back at once, without counting, and wake a waiter; false if the token does not hold it.  "token" NULL: whoever holds it; false if
+ * nobody does, or a transaction is just about to end it.
+ */
+extern bool kvs_lease_release(KvsQueue *queue, int64 id, const uint64 *token);
 
 /* The next lease that has lapsed, now ENDING; false if there is none.  *doomed: it is over with the message, by rollbacks. */
 extern bool kvs_lease_next_lapsed(KvsQueue *queue, TimestampTz now, KvsMessageRef *message, uint64 *token, bool *doomed);
@@ -121,9 +124,6 @@ typedef struct KvsLeaseInfo
 
 /* The leases of this database, up to "max"; a picture, taken without stopping anybody.  Returns how many. */
 extern int	kvs_lease_list(KvsLeaseInfo *list, int max);
-
-/* Take a message from whoever holds it; false if nobody does, or a transaction is just about to end the lease. */
-extern bool kvs_lease_revoke(KvsQueue *queue, int64 id);
 
 /* ---- Callbacks ---- */
 

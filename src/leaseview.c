@@ -82,7 +82,7 @@ kvstore_release_id(PG_FUNCTION_ARGS)
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, psprintf("q_%s", queue->name));
 	if (PG_ARGISNULL(1))
 		kvs_entry_null_argument("id");
-	held = kvs_lease_revoke(queue, PG_GETARG_INT64(1));
+	held = kvs_lease_release(queue, PG_GETARG_INT64(1), NULL);
 	table_close(rel, NoLock);
 	PG_RETURN_BOOL(held);
 }

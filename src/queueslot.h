@@ -15,7 +15,7 @@
 #include "queuecatalog.h"
 
 /* Priorities are 0 to 9, higher first. */
-#define KVS_PRIORITIES		10
+#define KVS_PRIORITIES		(KVS_MAX_PRIORITY + 1)
 
 /* Arrivals that a queue remembers; a scan during which more came does not move the head. */
 #define KVS_ARRIVALS		256

@@ -99,8 +99,8 @@ count_wait(const Receive *receive)
 static void
 wake_next(const Receive *receive)
 {
-	if (receive->request.more && kvs_waiter_wake_one(receive->wait.relid))
-		kvs_waiter_set_latches();
+	if (receive->request.more)
+		kvs_waiter_wake_one_now(receive->wait.relid);
 }
 
 /* kv_dequeue(queue, max_count, lease, wait) returns table */

@@ -235,8 +235,8 @@ kvs_waiter_holds_timer(bool wanted)
 static void
 pass_on(KvsWaitTarget target, bool needed)
 {
-	if (target.kind == KVS_WAIT_QUEUE && needed && kvs_waiter_wake_one(target.relid))
-		kvs_waiter_set_latches();
+	if (target.kind == KVS_WAIT_QUEUE && needed)
+		kvs_waiter_wake_one_now(target.relid);
 }
 
 static void
@@ -406,6 +406,13 @@ kvs_waiter_set_latches(void)
 		if (latch != NULL)
 			SetLatch(latch);
 	}
+}
+
+void
+kvs_waiter_wake_one_now(Oid relid)
+{
+	if (kvs_waiter_wake_one(relid))
+		kvs_waiter_set_latches();
 }
 
 /* ---- Initialisation ---- */

@@ -83,6 +83,9 @@ extern bool kvs_waiter_wake_one(Oid relid);
 /* Set the latches of all who were chosen.  No lock may be held. */
 extern void kvs_waiter_set_latches(void);
 
+/* Both for one waiter of a queue. */
+extern void kvs_waiter_wake_one_now(Oid relid);
+
 extern void kvs_waiter_request_shmem(void);
 extern void kvs_waiter_startup_shmem(void);
 

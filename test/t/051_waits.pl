@@ -122,7 +122,8 @@ is_empty();
 
 # ---- Given back ----
 
-for my $back ('SELECT kv_release(receipt) FROM kv_leases_of_q', q{SELECT kv_nack(receipt, delay => '0') FROM kv_leases_of_q}, 'ROLLBACK')
+for my $back ('SELECT kv_release(receipt) FROM kv_leases_of_q', q{SELECT kv_nack(receipt, delay => '0') FROM kv_leases_of_q},
+	q{SELECT kv_release_id('q', id) FROM kv_leases WHERE queue = 'q'}, 'ROLLBACK')
 {
 	sql(q{SELECT kv_enqueue('q', '1')});
 	$sender->query_safe('BEGIN');

@@ -26,14 +26,13 @@
 #include "optimizer/plancat.h"
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "direct.h"
 #include "find.h"
 #include "progress.h"
+#include "subxact.h"
 
 /* Rows of one batch: their places take 8 MB. */
 #define BATCH_ROWS	1000000
@@ -58,6 +57,8 @@ typedef struct RangeDelete
 	bool		at_end;			/* to ask the scan once more would start it again */
 	int64		deleted;		/* in batches that are done */
 	int64		batch_deleted;
+	Snapshot	snapshot;		/* of the batch */
+	bool		batch_done;
 } RangeDelete;
 
 static bool
@@ -195,42 +196,29 @@ delete_batch(RangeDelete *range, Snapshot snapshot)
 	return ours;
 }
 
+/* Returns whether the batch is to stay. */
+static bool
+delete_with_snapshot(void *arg)
+{
+	RangeDelete *range = arg;
+
+	PushActiveSnapshot(range->snapshot);
+	range->batch_done = delete_batch(range, range->snapshot);
+	PopActiveSnapshot();
+	return range->batch_done;
+}
+
 /* The same in a subtransaction, which stays only if all went well. */
 static bool
 delete_batch_or_nothing(RangeDelete *range, Snapshot snapshot)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool done = false;
-
 	if (!range->by_table)
 		sort_places(range->places, range->count);
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		PushActiveSnapshot(snapshot);
-		done = delete_batch(range, snapshot);
-		PopActiveSnapshot();
-		if (done)
-			ReleaseCurrentSubTransaction();
-		else
-			RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		/* an error must not leave a subtransaction open that nobody knows of */
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	if (done)
+	range->snapshot = snapshot;
+	kvs_subxact_run(delete_with_snapshot, range);
+	if (range->batch_done)
 		range->deleted += range->batch_deleted;
-	return done;
+	return range->batch_done;
 }
 
 static KvsDirect

@@ -7,16 +7,14 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 
 #include "queuecount.h"
 #include "stats.h"
+#include "subxact.h"
 #include "sweep.h"
 #include "sweepblocks.h"
 #include "testing.h"
@@ -73,43 +71,42 @@ sweep_by_hand(Oid relid, bool full, int64 limit)
 	return sweep.removed;
 }
 
+typedef struct Guarded
+{
+	Oid			relid;
+	bool		full;
+	int64		limit;
+	int64		removed;
+} Guarded;
+
+static void
+sweep_for(void *arg)
+{
+	Guarded    *guarded = arg;
+
+	guarded->removed = sweep_by_hand(guarded->relid, guarded->full, guarded->limit);
+}
+
+static bool
+is_cancel(int sqlerrcode)
+{
+	return sqlerrcode == ERRCODE_QUERY_CANCELED;
+}
+
 /* The same in a subtransaction: an ERROR, from a trigger of the table, becomes a WARNING. */
 static int64
 sweep_guarded(Oid relid, bool full, int64 limit)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile int64 removed = 0;
+	Guarded		guarded = {relid, full, limit, 0};
+	ErrorData  *error = kvs_subxact_try(sweep_for, &guarded, is_cancel);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		removed = sweep_by_hand(relid, full, limit);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			ReThrowError(error);
-		ereport(WARNING,
-				(errcode(error->sqlerrcode),
-				 errmsg("could not sweep table %u: %s", relid, error->message)));
-		FreeErrorData(error);
-		removed = 0;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return removed;
+	if (error == NULL)
+		return guarded.removed;
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not sweep table %u: %s", relid, error->message)));
+	FreeErrorData(error);
+	return 0;
 }
 
 static int64

@@ -11,18 +11,16 @@
 #include "postgres.h"
 
 #include "access/table.h"
-#include "access/xact.h"
 #include "catalog/pg_trigger.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/jsonb.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #include "entry.h"
 #include "identity.h"
 #include "stats.h"
 #include "store.h"
+#include "subxact.h"
 #include "undelivered.h"
 
 /* The server runs no trigger at commit that was queued in a restricted operation: the commit would fail, each time. */
@@ -76,52 +74,43 @@ may_pass(int sqlstate)
 		class == MAKE_SQLSTATE('X', 'X', '0', '0', '0');
 }
 
+typedef struct Undelivered
+{
+	Oid			owner;
+	Datum		keys;
+	const text *store;
+	Datum		payload;
+	TimestampTz now;
+} Undelivered;
+
+static void
+write_as_owner(void *arg)
+{
+	Undelivered *undelivered = arg;
+	KvsIdentity saved;
+
+	kvs_identity_become(undelivered->owner, &saved);
+	write_entries(DatumGetJsonbP(undelivered->keys), undelivered->store, undelivered->payload, undelivered->now);
+	kvs_identity_restore(&saved);
+}
+
 char *
 kvs_undelivered_write(KvsReader *reader, TimestampTz now)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	char	   *volatile problem = NULL;
-	bool		nulls[3];
-	Datum		keys;
+	Undelivered undelivered = {.owner = reader->queue->owner, .now = now};
+	bool		no_keys;
+	bool		no_store;
+	bool		isnull;
 	Datum		store;
-	Datum		payload;
+	ErrorData  *error;
 
 	slot_getallattrs(reader->slot);
-	keys = kvs_reader_column(reader, KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED, &nulls[0]);
-	store = kvs_reader_column(reader, KVS_QUEUE_COLUMN_UNDELIVERED_STORE, &nulls[1]);
-	payload = kvs_reader_column(reader, KVS_QUEUE_COLUMN_PAYLOAD, &nulls[2]);
-	if (nulls[0])
+	undelivered.keys = kvs_reader_column(reader, KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED, &no_keys);
+	store = kvs_reader_column(reader, KVS_QUEUE_COLUMN_UNDELIVERED_STORE, &no_store);
+	undelivered.payload = kvs_reader_column(reader, KVS_QUEUE_COLUMN_PAYLOAD, &isnull);
+	if (no_keys)
 		return NULL;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		KvsIdentity saved;
-
-		kvs_identity_become(reader->queue->owner, &saved);
-		write_entries(DatumGetJsonbP(keys), nulls[1] ? NULL : DatumGetTextPP(store), payload, now);
-		kvs_identity_restore(&saved);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (may_pass(error->sqlerrcode))
-			ReThrowError(error);
-		problem = pstrdup(error->message);
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return problem;
+	undelivered.store = no_store ? NULL : DatumGetTextPP(store);
+	error = kvs_subxact_try(write_as_owner, &undelivered, may_pass);
+	return error == NULL ? NULL : error->message;
 }

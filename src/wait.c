@@ -20,13 +20,12 @@
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "entry.h"
 #include "guc.h"
+#include "subxact.h"
 #include "wait.h"
 
 TimestampTz
@@ -113,37 +112,23 @@ sleep_until(TimestampTz until)
 	}
 }
 
-static pg_noinline bool
+/* Returns whether what the look did is to stay. */
+static bool
+look(void *arg)
+{
+	KvsWait    *wait = arg;
+
+	wait->found = wait->look(wait);
+	return wait->keep;
+}
+
+static bool
 look_in_subtransaction(KvsWait *wait)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool found = false;
-
 	wait->until = DT_NOEND;
 	wait->keep = false;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		found = wait->look(wait);
-		if (wait->keep)
-			ReleaseCurrentSubTransaction();
-		else
-			RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		/* an error must not leave a subtransaction open that nobody knows of */
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return found;
+	kvs_subxact_run(look, wait);
+	return wait->found;
 }
 
 /* Register for the table that the last look was about. */

@@ -29,6 +29,7 @@ struct KvsWait
 	Oid			relid;
 	TimestampTz until;			/* look again then at the latest; DT_NOEND before each look */
 	bool		last;			/* there is no sleep after this look; true before the last one */
+	bool		found;			/* what the last look said */
 	bool		keep;			/* what the look did stays, with its locks; false before each look */
 
 	/* What it came to. */

@@ -16,6 +16,7 @@
 
 PASSED=0
 FAILED=0
+SHORT=""
 SUITES=${KVS_ONLY:-static regress isolation tap pgtap}
 for suite in $SUITES; do
 	case $suite in
@@ -48,6 +49,9 @@ tally()
 	FAILED=$((FAILED + $3))
 	printf '%-28s %4d passed %4d failed   %s\n' "$1" "$2" "$3" "$(seconds_since "$4")"
 }
+
+# A few lines of what failed, told again before the last line: a log may be looked at from its end.  NAME; lines on stdin
+shortly() { SHORT+=$'\n'"-- $1"$'\n'$(head -n 8 | cut -c 1-300); }
 
 # ---- static: what needs no server ----
 
@@ -87,6 +91,7 @@ run_static()
 			passed=$((passed + 1))
 		else
 			say "FAILED: $name"
+			shortly "static/$name" < /dev/null
 			failed=$((failed + 1))
 		fi
 	done
@@ -123,6 +128,7 @@ run_pg_regress()
 			say "---- $run: differences from what was expected (the first 400 lines) ----"
 			sed -n '1,400p' "$work/regression.diffs"
 		fi
+		shortly "$run" < <(grep -E 'FAILED|^not ok' "$log" | head -n 3; grep -E '^[-+]' "$work/regression.diffs" 2> /dev/null)
 		kvs_log_tail "$server"
 	fi
 	if [ -d "$work/results" ]; then
@@ -170,6 +176,7 @@ run_prove()
 	if [ "$failed" -gt 0 ]; then
 		say "---- $run ----"
 		grep -vE '^ok [0-9]+' "$log" || true
+		shortly "$run" < <(grep -E '^not ok' "$log" || tail -n 8 "$log")
 	fi
 	tally "$run" "$passed" "$failed" "$start"
 	[ "$failed" = 0 ]
@@ -177,7 +184,7 @@ run_prove()
 
 run_tap()
 {
-	local name work promtool pgbouncer
+	local name work log promtool pgbouncer
 	kvs_node_modules examples/consumer
 	kvs_copy_in tap test README.md extras examples
 	# A test adds another version of the extension to the private copy.
@@ -194,8 +201,10 @@ run_tap()
 		run_prove "tap/$name" env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGPASSFILE \
 			KVS_PROMTOOL="$promtool" KVS_PGBOUNCER="$pgbouncer" TESTDIR="$work" TESTDATADIR="$work/tmp_check" TESTLOGDIR="$work/tmp_check/log" PG_REGRESS="$PG_TESTDIR/regress/pg_regress" \
 			prove -v -I "$PG_TESTDIR/perl" -I "$work/test/perl" "test/t/$name.pl" || {
+			log=$work/tmp_check/log/regress_log_$name
 			say "---- the last lines of its log ----"
-			tail -n 60 "$work"/tmp_check/log/regress_log_"$name" 2>/dev/null || true
+			tail -n 60 "$log" 2> /dev/null || true
+			shortly "$name, its log" < <(grep -A 4 'Failed test' "$log" 2> /dev/null)
 		}
 	done
 	cd "$KVS_TMP"
@@ -256,5 +265,6 @@ if [ $((PASSED + FAILED)) = 0 ]; then
 	note "no test ran"
 	FAILED=1
 fi
+[ "$FAILED" = 0 ] || say "---- what failed, shortly ----$SHORT"
 say "$PASSED passed, $FAILED failed"
 [ "$FAILED" = 0 ]

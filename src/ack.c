@@ -140,10 +140,11 @@ release(Session *session, const KvsReceipt *receipt, Request *request)
 	KvsSettled	result;
 
 	if (request->ready_at <= request->now)
-		return kvs_lease_release(session->reader.queue, receipt->id, &receipt->token) ? KVS_SETTLED_RETRY : KVS_SETTLED_GONE;
-	if (!claim(session, receipt, KVS_LEASE_ENDING, DT_NOEND, &message))
-		return KVS_SETTLED_GONE;
-	result = kvs_settle_postpone(&session->reader, &message, request->ready_at);
+		result = kvs_lease_release(session->reader.queue, receipt->id, &receipt->token) ? KVS_SETTLED_RETRY : KVS_SETTLED_GONE;
+	else if (claim(session, receipt, KVS_LEASE_ENDING, DT_NOEND, &message))
+		result = kvs_settle_postpone(&session->reader, &message, request->ready_at);
+	else
+		result = KVS_SETTLED_GONE;
 	if (result == KVS_SETTLED_RETRY)
 		kvs_stats_add(session->reader.queue->stat, KVS_COUNT_QUEUE_RELEASED, 1);
 	return result;

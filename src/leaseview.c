@@ -15,6 +15,7 @@
 #include "lease.h"
 #include "queueargs.h"
 #include "shmem.h"
+#include "stats.h"
 
 #define LEASE_COLUMNS	7
 
@@ -83,6 +84,8 @@ kvstore_release_id(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(1))
 		kvs_entry_null_argument("id");
 	held = kvs_lease_release(queue, PG_GETARG_INT64(1), NULL);
+	if (held)
+		kvs_stats_add(queue->stat, KVS_COUNT_QUEUE_RELEASED, 1);
 	table_close(rel, NoLock);
 	PG_RETURN_BOOL(held);
 }

@@ -15,6 +15,7 @@ SELECT kv_ack(receipt) FROM kv_dequeue('qs');
 SELECT kv_nack(receipt) FROM kv_dequeue('qs');
 SELECT kv_nack(receipt) FROM kv_dequeue('qs');
 SELECT kv_release(receipt) FROM kv_dequeue('qs');
+SELECT kv_release_id('qs', id) FROM kv_dequeue('qs');
 SELECT kv_release(receipt, '1 hour') FROM kv_dequeue('qs');
 SELECT kv_nack(receipt, dead => true) FROM kv_dequeue('qs');
 SELECT kv_cancel('qs', min(id)), kv_cancel('qs', 0) FROM kv_peek('qs');

@@ -9,7 +9,7 @@
 # "# kvs: also without preload" runs without it too.  Output goes to results/ (without preload: results/noload/), for
 # comparing with expected/.
 #
-# Environment: KVS_ONLY="regress tap" chooses suites, KVS_TESTS="kv 001_install" tests by name; see common.sh for more.
+# Environment: KVS_ONLY="regress tap" chooses suites, KVS_TESTS="kv 001_install" tests by name, KVS_JOBS how many TAP tests run at once (2); see common.sh for more.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -40,14 +40,15 @@ tests_in()
 	done
 }
 
-seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f s", b - a }'; }
+# START [END]
+seconds_since() { awk -v a="$1" -v b="${2:-$EPOCHREALTIME}" 'BEGIN { printf "%.1f s", b - a }'; }
 
-# Add to the totals and tell: SUITE PASSED FAILED START
+# Add to the totals and tell: SUITE PASSED FAILED START [END]
 tally()
 {
 	PASSED=$((PASSED + $2))
 	FAILED=$((FAILED + $3))
-	printf '%-28s %4d passed %4d failed   %s\n' "$1" "$2" "$3" "$(seconds_since "$4")"
+	printf '%-28s %4d passed %4d failed   %s\n' "$1" "$2" "$3" "$(seconds_since "${@:4}")"
 }
 
 # A few lines of what failed, told again before the last line: a log may be looked at from its end.  NAME; lines on stdin
@@ -162,29 +163,33 @@ run_isolation()
 
 # ---- tap and pgtap: programs that say "ok" and "not ok" themselves ----
 
-# RUN COMMAND...: run one test program by this prove -v, which checks plan and exit status, and count its assertions.
-run_prove()
+# Count the assertions of one test program that "prove -v" has run, which has checked plan and exit status: RUN LOG STATUS START [END]
+tally_prove()
 {
-	local run=$1 start=$EPOCHREALTIME log passed failed status=0
-	shift
-	log=$KVS_TMP/${run//\//-}.log
-	kvs_run "$@" > "$log" 2>&1 || status=$?
+	local run=$1 log=$2 status=$3 passed failed
 	passed=$(grep -cE '^ok [0-9]+' "$log" || true)
 	failed=$(grep -E '^not ok [0-9]+' "$log" | grep -cvE '# *TODO' || true)
 	# A wrong plan or a crash is a failure even when no assertion is.
-	[ $status = 0 ] || [ "$failed" -gt 0 ] || failed=1
+	[ "$status" = 0 ] || [ "$failed" -gt 0 ] || failed=1
 	if [ "$failed" -gt 0 ]; then
 		say "---- $run ----"
 		grep -vE '^ok [0-9]+' "$log" || true
 		shortly "$run" < <(grep -E '^not ok' "$log" || tail -n 8 "$log")
 	fi
-	tally "$run" "$passed" "$failed" "$start"
+	tally "$run" "$passed" "$failed" "${@:4}"
 	[ "$failed" = 0 ]
 }
 
+# What runs one TAP test: its name is $0, the rest are options of prove.  It says in NAME.done how that went.
+# shellcheck disable=SC2016 # for another shell
+RUN_ONE_TAP='start=$EPOCHREALTIME; prove -v "$@" "test/t/$0.pl" > "$0.log" 2>&1; echo "$? $start $EPOCHREALTIME" > "$0.new"; mv "$0.new" "$0.done"'
+
+# They mostly wait, so several run at once; told in order.
 run_tap()
 {
-	local name work log promtool pgbouncer
+	local names name work log promtool pgbouncer how
+	mapfile -t names < <(tests_in test/t pl)
+	[ ${#names[@]} -gt 0 ] || return 0
 	kvs_node_modules examples/consumer
 	kvs_copy_in tap test README.md extras examples
 	# A test adds another version of the extension to the private copy.
@@ -196,24 +201,32 @@ run_tap()
 	kvs_program pgbouncer pgbouncer
 	pgbouncer=$KVS_PROGRAM
 	cd "$work"
-	for name in $(tests_in test/t pl); do
-		# Nodes are found by PostgreSQL::Test itself, not by what leads to our server.
-		run_prove "tap/$name" env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGPASSFILE \
-			KVS_PROMTOOL="$promtool" KVS_PGBOUNCER="$pgbouncer" TESTDIR="$work" TESTDATADIR="$work/tmp_check" TESTLOGDIR="$work/tmp_check/log" PG_REGRESS="$PG_TESTDIR/regress/pg_regress" \
-			prove -v -I "$PG_TESTDIR/perl" -I "$work/test/perl" "test/t/$name.pl" || {
+	printf '%s\n' "${names[@]}" > names
+	# Nodes are found by PostgreSQL::Test itself, not by what leads to our server.
+	kvs_start env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGPASSFILE \
+		KVS_PROMTOOL="$promtool" KVS_PGBOUNCER="$pgbouncer" TESTDIR="$work" TESTDATADIR="$work/tmp_check" TESTLOGDIR="$work/tmp_check/log" PG_REGRESS="$PG_TESTDIR/regress/pg_regress" \
+		xargs -a names -P "${KVS_JOBS:-2}" -I NAME bash -c "$RUN_ONE_TAP" NAME -I "$PG_TESTDIR/perl" -I "$work/test/perl"
+	for name in "${names[@]}"; do
+		while [ ! -e "$name.done" ] && kill -0 "$KVS_CHILD" 2> /dev/null; do
+			sleep 0.2
+		done
+		how=$(cat "$name.done" 2> /dev/null) || how="1 $EPOCHREALTIME"
+		# shellcheck disable=SC2086 # status, start and end
+		tally_prove "tap/$name" "$name.log" $how || {
 			log=$work/tmp_check/log/regress_log_$name
 			say "---- the last lines of its log ----"
 			tail -n 60 "$log" 2> /dev/null || true
 			shortly "$name, its log" < <(grep -A 4 'Failed test' "$log" 2> /dev/null)
 		}
 	done
+	kvs_wait || true
 	cd "$KVS_TMP"
 }
 
 # Each file gets a database with both extensions, so that a file holds tests only.
 run_pgtap()
 {
-	local names name
+	local names name log status start
 	mapfile -t names < <(tests_in test/pgtap sql)
 	[ ${#names[@]} -gt 0 ] || return 0
 	if [ ! -e "$KVS_TREE$PG_SHAREDIR/extension/pgtap.control" ]; then
@@ -230,8 +243,11 @@ run_pgtap()
 	cd "$KVS_TMP/work/pgtap"
 	for name in "${names[@]}"; do
 		kvs_psql -q -c "CREATE DATABASE \"pgtap_$name\" TEMPLATE pgtap_template"
-		PGDATABASE=pgtap_$name run_prove "pgtap/$name" prove -v --exec "$KVS_BIN/psql -X -q -A -t -v ON_ERROR_STOP=1 -f" "test/pgtap/$name.sql" ||
-			kvs_log_tail preload
+		log=$KVS_TMP/pgtap-$name.log
+		status=0
+		start=$EPOCHREALTIME
+		PGDATABASE=pgtap_$name kvs_run prove -v --exec "$KVS_BIN/psql -X -q -A -t -v ON_ERROR_STOP=1 -f" "test/pgtap/$name.sql" > "$log" 2>&1 || status=$?
+		tally_prove "pgtap/$name" "$log" $status "$start" || kvs_log_tail preload
 	done
 	cd "$KVS_TMP"
 }

@@ -232,19 +232,30 @@ kvs_as_user()
 	fi
 }
 
-# The same for what takes long: in a process group of its own, waited for in a way that a signal interrupts.
-kvs_run()
+# Start a command that takes long, as that user and in a process group of its own: KVS_CHILD, which cleanup ends.
+kvs_start()
 {
-	local status=0
 	if [ -n "$KVS_USER" ]; then
 		setsid setpriv --reuid="$KVS_USER" --regid="$(id -g "$KVS_USER")" --init-groups "$@" < /dev/null &
 	else
 		setsid "$@" < /dev/null &
 	fi
 	KVS_CHILD=$!
+}
+
+# Wait for it in a way that a signal interrupts; returns its status.
+kvs_wait()
+{
+	local status=0
 	wait "$KVS_CHILD" || status=$?
 	KVS_CHILD=
 	return $status
+}
+
+kvs_run()
+{
+	kvs_start "$@"
+	kvs_wait
 }
 
 # Copy parts of the clone to where the servers' user can read and write.

@@ -34,6 +34,7 @@
 #include "message.h"
 #include "queuecount.h"
 #include "reader.h"
+#include "settle.h"
 #include "statement.h"
 #include "stats.h"
 
@@ -358,6 +359,15 @@ kvs_message_end(KvsMessageWriter *writer)
 
 /* ---- With a dedupe_key ---- */
 
+/* By a statement where something of the owner's wants to see it; the sender himself need not be able to delete. */
+static KvsRemoval
+remove_row(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *ref)
+{
+	if (writer->queue->plain)
+		return kvs_message_remove(writer->rel, slot, true);
+	return kvs_settle_delete_as_owner(writer->queue, ref) ? KVS_REMOVED : KVS_REMOVAL_BUSY;
+}
+
 /* Remove a message that has expired, and with it the hold on its key; false while somebody has leased it. */
 static bool
 remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
@@ -366,9 +376,9 @@ remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
 	KvsRemoval	removal;
 
 	kvs_reader_describe(writer->queue, slot, &ref);
-	if (!writer->queue->plain || !kvs_leasexact_try_end(writer->queue, &ref))
+	if (!kvs_leasexact_try_end(writer->queue, &ref))
 		return false;
-	removal = kvs_message_remove(writer->rel, slot, true);
+	removal = remove_row(writer, slot, &ref);
 	if (removal == KVS_REMOVED)
 	{
 		kvs_queuecount_note(writer->queue, -1);

@@ -106,6 +106,12 @@ execute_as_owner(KvsQueue *queue, int which, const KvsMessageRef *message, int a
 	return count;
 }
 
+bool
+kvs_settle_delete_as_owner(KvsQueue *queue, const KvsMessageRef *message)
+{
+	return execute_as_owner(queue, KVS_QUEUE_PLAN_DELETE, message, 0, message->ready_at, NULL) > 0;
+}
+
 /* The transaction's own snapshot does not see what we were to write. */
 static void
 check_serializable(void)

@@ -42,4 +42,7 @@ typedef struct KvsFailure
 /* It failed: deliver it again after the backoff, or move it to the dead letters. */
 extern KvsSettled kvs_settle_fail(KvsReader *reader, KvsMessageRef *message, const KvsFailure *failure);
 
+/* Delete a message, as the owner of the queue; false: it is gone, or a trigger of the owner's keeps it. */
+extern bool kvs_settle_delete_as_owner(KvsQueue *queue, const KvsMessageRef *message);
+
 #endif							/* KVS_SETTLE_H */

@@ -79,6 +79,19 @@ SELECT kv_ack(:'receipt'), kv_enqueue('se', '"second"', dedupe_key => 'k') > :fi
 SELECT kv_purge_queue('se'), kv_enqueue('se', '"first"', dedupe_key => 'k', ttl => '0') AS first \gset
 SELECT kv_enqueue('se', '"second"', dedupe_key => 'k') > :first AS free;
 SELECT payload FROM kvstore.q_se;
+-- Nor does one in a table with a trigger of the owner's, which sees that it goes, though the sender may not delete.
+CREATE FUNCTION se_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'deleted: %', OLD.payload; RETURN OLD; END $$;
+CREATE TRIGGER se_note BEFORE DELETE ON kvstore.q_se FOR EACH ROW EXECUTE FUNCTION se_note();
+CREATE ROLE se_sender;
+GRANT INSERT ON kvstore.q_se TO se_sender;
+SET ROLE se_sender;
+SELECT kv_enqueue('se', '"first"', dedupe_key => 'e', ttl => '0') AS first \gset
+SELECT kv_enqueue('se', '"second"', dedupe_key => 'e') > :first AS free;
+RESET ROLE;
+DROP OWNED BY se_sender;
+DROP ROLE se_sender;
+DROP TRIGGER se_note ON kvstore.q_se;
+SELECT payload FROM kvstore.q_se ORDER BY id;
 -- The key is taken within one transaction, and free with its rollback.
 SELECT kv_purge_queue('se');
 BEGIN;

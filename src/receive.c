@@ -123,7 +123,6 @@ kvstore_dequeue(PG_FUNCTION_ARGS)
 	/* what the caller expects is what the function is declared to return, and takes no look-up */
 	InitMaterializedSRF(fcinfo, ((ReturnSetInfo *) fcinfo->resultinfo)->expectedDesc ? MAT_SRF_USE_EXPECTED_DESC : 0);
 	receive.request.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	kvs_waiter_prepare();
 	if (waits)
 	{
 		receive.wait.look = look_and_take;

@@ -411,6 +411,7 @@ kvs_waiter_set_latches(void)
 void
 kvs_waiter_wake_one_now(Oid relid)
 {
+	kvs_waiter_prepare();
 	if (kvs_waiter_wake_one(relid))
 		kvs_waiter_set_latches();
 }

@@ -83,7 +83,7 @@ extern bool kvs_waiter_wake_one(Oid relid);
 /* Set the latches of all who were chosen.  No lock may be held. */
 extern void kvs_waiter_set_latches(void);
 
-/* Both for one waiter of a queue. */
+/* Both for one waiter of a queue; not for callbacks, but for those of a session that has waited. */
 extern void kvs_waiter_wake_one_now(Oid relid);
 
 extern void kvs_waiter_request_shmem(void);

@@ -172,6 +172,17 @@ for my $how ('cancel', 'terminate')
 	is_empty();
 }
 
+# One who need not wait wakes another one, if there is more; there are some in line who were woken and have not looked.
+my @three = map { start_sleeper($take) } 1 .. 3;
+kill 'STOP', map { $_->{pid} } @three[ 0, 1 ];
+sql(q{SELECT count(*) FROM kv_enqueue_many('q', '{1,2}')});
+is(kvs_outcome($node, $call), '', 'a CALL that need not wait');
+is(ending($three[2]), 1, 'wakes who waits for the message behind');
+sql("SELECT pg_cancel_backend($three[0]{pid})");
+kill 'CONT', map { $_->{pid} } @three[ 0, 1 ];
+is(endings(@three[ 0, 1 ]), '57014 1', 'and the others go on');
+is_empty();
+
 # ---- Delayed messages ----
 
 sub delayed

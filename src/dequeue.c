@@ -138,6 +138,8 @@ give_if_there(Dequeue *dequeue, KvsMessageRef *message, uint64 token, bool there
 		if (message->ready_at > dequeue->request->now)
 		{
 			kvs_lease_defer(dequeue->queue, message, token);
+			/* who holds the timer may have passed over it meanwhile */
+			kvs_waiter_wake_one_now(dequeue->queue->relid);
 			return;
 		}
 		kvs_lease_refresh(dequeue->queue, message, token);
@@ -381,8 +383,7 @@ take_messages(Dequeue *dequeue)
 		kvs_queueslot_survey(dequeue->queue, request->now, &survey);
 	}
 	kvs_testing_stop("dequeue-surveyed");
-	/* who ends a lease wakes us, so there is no use in looking again at once */
-	request->next = survey.lapsed && request->goes_on ? DT_NOEND : survey.next_due;
+	request->next = survey.next_due;
 	for (int priority = KVS_MAX_PRIORITY; priority >= 0 && !is_satisfied(dequeue); priority--)
 		take_priority(dequeue, &survey, priority);
 	give_back_postponed(dequeue);

@@ -107,7 +107,7 @@ void
 kvs_lease_init_slot(KvsQueueSlot *slot)
 {
 	slot->nleases = slot->nreturned = 0;
-	slot->due = (pairingheap) {compare_due, NULL, NULL};
+	slot->due = slot->later = (pairingheap) {compare_due, NULL, NULL};
 	slot->ready = (pairingheap) {compare_position, NULL, NULL};
 }
 
@@ -162,7 +162,7 @@ kvs_lease_forget_all(KvsQueueSlot *slot)
 {
 	Lease	   *lease;
 
-	while ((lease = top_of(&slot->due)) != NULL || (lease = top_of(&slot->ready)) != NULL)
+	while ((lease = top_of(&slot->due)) != NULL || (lease = top_of(&slot->later)) != NULL || (lease = top_of(&slot->ready)) != NULL)
 		remove_lease(slot, lease);
 }
 
@@ -228,7 +228,7 @@ give_back(KvsQueueSlot *slot, Lease *lease, TimestampTz not_before)
 	set_state(slot, lease, KVS_LEASE_RETURNED);
 	lease->token = 0;
 	lease->due = not_before;
-	move_to(lease, not_before == DT_NOBEGIN ? &slot->ready : &slot->due);
+	move_to(lease, not_before == DT_NOBEGIN ? &slot->ready : lease->doomed ? &slot->due : &slot->later);
 }
 
 static void
@@ -246,8 +246,7 @@ wake_returned(KvsQueueSlot *slot, TimestampTz now)
 {
 	Lease	   *lease;
 
-	while ((lease = top_of(&slot->due)) != NULL && lease->due <= now &&
-		   lease->state == KVS_LEASE_RETURNED && !lease->doomed)
+	while ((lease = top_of(&slot->later)) != NULL && lease->due <= now)
 		move_to(lease, &slot->ready);
 }
 
@@ -435,7 +434,6 @@ kvs_lease_next_lapsed(KvsQueue *queue, TimestampTz now, KvsMessageRef *message, 
 	Lease	   *lease;
 	bool		lapsed;
 
-	wake_returned(slot, now);
 	lease = top_of(&slot->due);
 	lapsed = lease != NULL && lease->due <= now;
 	if (lapsed)
@@ -495,6 +493,14 @@ TimestampTz
 kvs_lease_next_due(KvsQueueSlot *slot)
 {
 	Lease	   *lease = top_of(&slot->due);
+
+	return lease == NULL ? DT_NOEND : lease->due;
+}
+
+TimestampTz
+kvs_lease_next_return(KvsQueueSlot *slot)
+{
+	Lease	   *lease = top_of(&slot->later);
 
 	return lease == NULL ? DT_NOEND : lease->due;
 }

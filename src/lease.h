@@ -105,8 +105,11 @@ extern bool kvs_lease_is_known(KvsQueue *queue, const KvsMessageRef *message);
 /* With the lock held: has a lease lapsed?  *returned: the highest priority of returned messages that are ready; -1: there is none. */
 extern bool kvs_lease_look(KvsQueueSlot *slot, TimestampTz now, int *returned);
 
-/* With the lock held: when has this queue something to do next: a lease lapses, a returned message has waited long enough.  DT_NOEND: never. */
+/* With the lock held: when the first lease lapses; DT_NOEND: never. */
 extern TimestampTz kvs_lease_next_due(KvsQueueSlot *slot);
+
+/* With the lock held: when the next of the returned messages has waited long enough; DT_NOEND: never. */
+extern TimestampTz kvs_lease_next_return(KvsQueueSlot *slot);
 
 /* With the lock held: since when the first returned message is ready; DT_NOEND: there is none. */
 extern TimestampTz kvs_lease_first_returned(KvsQueueSlot *slot);

@@ -374,7 +374,8 @@ kvs_queueslot_survey(KvsQueue *queue, TimestampTz now, KvsSurvey *survey)
 	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
 
 	survey->lapsed = kvs_lease_look(slot, now, &survey->returned);
-	survey->next_due = kvs_lease_next_due(slot);
+	/* who ends a lease that has lapsed wakes who waits, so there is no use in looking again at once */
+	survey->next_due = Min(kvs_lease_next_return(slot), survey->lapsed ? DT_NOEND : kvs_lease_next_due(slot));
 	for (int i = 0; i < KVS_PRIORITIES; i++)
 		survey->heads[i] = (KvsHeadScan) {slot->filled[i], i, slot->heads[i], slot->narrivals, highest_position};
 	survey->nlate = slot->nlate;

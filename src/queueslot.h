@@ -87,7 +87,8 @@ typedef struct KvsQueueSlot
 	/* See lease.c. */
 	int			nleases;		/* entries of the lease table */
 	int			nreturned;		/* of these, returned ones */
-	pairingheap due;			/* held leases by deadline, returned ones that have to wait by time */
+	pairingheap due;			/* held leases by deadline; returned ones too often, at once */
+	pairingheap later;			/* returned ones that have to wait, by time */
 	pairingheap ready;			/* returned ones that can be delivered, by position */
 
 	KvsMessageCount count;
@@ -171,7 +172,7 @@ typedef struct KvsSurvey
 {
 	bool		lapsed;			/* a lease has, see lapse.h */
 	int			returned;		/* the highest priority of returned messages that are ready; -1: none */
-	TimestampTz next_due;		/* when a returned message is ready, or a lease lapses; DT_NOEND: never */
+	TimestampTz next_due;		/* when another returned message is ready, or the first lease lapses; DT_NOEND: never */
 	KvsHeadScan heads[KVS_PRIORITIES];
 	int			nlate;
 	KvsLateRange late[KVS_LATE_RANGES];

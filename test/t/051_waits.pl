@@ -226,6 +226,17 @@ sql("SELECT pg_cancel_backend($first->{pid})");
 is(endings($first, $second), '57014 1', 'who keeps the time is cancelled: the next one does');
 is_empty();
 
+# Somebody whose clock is ahead had it, and has given it back.
+sql(q{SELECT kv_enqueue('q', '1', delay => '3 s')});
+my $ahead = $node->background_psql('postgres');
+$ahead->query_safe($_) foreach 'SET kvstore.test_clock = 10', 'BEGIN', q{SELECT count(*) FROM kv_dequeue('q')};
+$first = start_sleeper($take);
+$ahead->query_safe('ROLLBACK');
+is(ending($first), 1, 'a message that is returned before it is ready wakes at its time');
+not_early();
+$ahead->quit;
+is_empty();
+
 # ---- Leases that end ----
 
 sql(q{SELECT kv_enqueue('q', '1', backoff => '{}'); SELECT id FROM kv_dequeue('q', lease => '1.5 s')});
@@ -379,6 +390,17 @@ like(kvs_outcome($node, q{SELECT FROM kv_dequeue('q', wait => '1 s')}), qr/^ERRO
 sql("SELECT count(*) FROM kv_enqueue_many('q', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 20) i))");
 is(endings(@crowd), join(' ', (1) x 20), 'twenty messages wake twenty');
 is_empty();
+
+# ---- Nobody ends a lease that has lapsed ----
+
+$node->append_conf('postgresql.conf', "kvstore.fallback_poll = '1min'\nmax_worker_processes = 0");
+$node->restart;
+sql(q{SELECT kv_alter_queue('q', backoff => '{1s}'); SELECT kv_enqueue('q', '1'); SELECT count(*) FROM kv_dequeue('q', lease => '1 ms'); SELECT kv_enqueue('q', '2', priority => 5)});
+sql(q{BEGIN; SELECT count(*) FROM kv_dequeue('q', lease => '1 hour'); ROLLBACK}) foreach 1 .. 2;
+is(ending(start($take)), 1, 'a message that was rolled back is delivered after its backoff, whatever has lapsed');
+is_empty();
+$node->append_conf('postgresql.conf', "kvstore.fallback_poll = '1s'\nmax_worker_processes = 8");
+$node->restart;
 
 # ---- The extension goes, the server goes ----
 

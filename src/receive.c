@@ -7,7 +7,8 @@
  * them sleeps, their messages are nobody's.
  *
  * One message wakes one waiter.  Only the waiter that is first in line wakes by itself when a delayed message becomes ready.  Whoever has been woken and ends
- * without a message, was first in line, or has seen more than it took, wakes the next.
+ * without a message, was first in line, or has seen more than it took, wakes the next.  So does a session that ends after kv_wait_queue() has told it of a message, and
+ * before it has received any.
  */
 #include "postgres.h"
 
@@ -16,6 +17,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "utils/timestamp.h"
 
 #include "dequeue.h"
@@ -103,6 +105,31 @@ wake_next(const Receive *receive)
 		kvs_waiter_wake_one_now(receive->wait.relid);
 }
 
+/* ---- What a session was told of ---- */
+
+/* The queue of which kv_wait_queue() has told this session that there is a message, until it receives from it. */
+static Oid	told_of = InvalidOid;
+
+static void
+tell_another(int code, Datum arg)
+{
+	if (OidIsValid(told_of))
+		kvs_waiter_wake_one_now(told_of);
+}
+
+static void
+note_told(Oid relid)
+{
+	static bool registered = false;
+
+	if (!registered)
+		before_shmem_exit(tell_another, (Datum) 0);
+	registered = true;
+	told_of = relid;
+}
+
+/* ---- SQL ---- */
+
 /* kv_dequeue(queue, max_count, lease, wait) returns table */
 PG_FUNCTION_INFO_V1(kvstore_dequeue);
 Datum
@@ -133,6 +160,8 @@ kvstore_dequeue(PG_FUNCTION_ARGS)
 	else
 		attempt(&receive, ACL_SELECT | ACL_UPDATE | ACL_DELETE, 2);
 	wake_next(&receive);
+	if (told_of == receive.wait.relid)
+		told_of = InvalidOid;
 	return (Datum) 0;
 }
 
@@ -149,6 +178,8 @@ kvstore_wait_queue(PG_FUNCTION_ARGS)
 	receive.wait.look = look_only;
 	receive.wait.aim = aim;
 	kvs_wait_in_procedure(&receive.wait);
+	if (receive.wait.found)
+		note_told(receive.wait.relid);
 	count_wait(&receive);
 	wake_next(&receive);
 	PG_RETURN_NULL();

@@ -172,6 +172,12 @@ for my $how ('cancel', 'terminate')
 	is_empty();
 }
 
+# A client that was told of a message and ends instead of receiving it.
+($first, $second) = map { start_sleeper($_) } $call, $take;
+sql(q{SELECT kv_enqueue('q', '1')});
+is(endings($first, $second), ' 1', 'a session that was told of a message ends: the other gets it');
+is_empty();
+
 # One who need not wait wakes another one, if there is more; there are some in line who were woken and have not looked.
 my @three = map { start_sleeper($take) } 1 .. 3;
 kill 'STOP', map { $_->{pid} } @three[ 0, 1 ];

@@ -21,6 +21,11 @@
 #error "kvstore needs PostgreSQL 15 or newer"
 #endif
 
+/* 18 writes it before the declaration, and has no longer what was written after it */
+#ifndef pg_noreturn
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 /* 18 made the binary side of common/base64.h unsigned */
 #if PG_VERSION_NUM >= 180000
 typedef uint8 KvsCompatBase64Byte;

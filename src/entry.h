@@ -11,6 +11,7 @@
 #include "funcapi.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "key.h"
 #include "scan.h"
 
@@ -87,7 +88,7 @@ extern int	kvs_entry_path_keys_arg(FunctionCallInfo fcinfo, int arg, Datum **key
 extern int	kvs_entry_shown_size(const char *str, int len);
 
 /* Raise 22004: this argument must not be null. */
-extern void kvs_entry_null_argument(const char *name) pg_attribute_noreturn();
+pg_noreturn extern void kvs_entry_null_argument(const char *name);
 
 /* A result that gives rows of KVS_ENTRY_COLUMNS columns. */
 typedef struct KvsRows

@@ -13,6 +13,7 @@
 #include "storage/itemptr.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "queueslot.h"
 
 /* What the lease table knows of a message. */
@@ -65,7 +66,7 @@ extern void kvs_lease_defer(KvsQueue *queue, const KvsMessageRef *message, uint6
 extern void kvs_lease_refresh(KvsQueue *queue, const KvsMessageRef *message, uint64 token);
 
 /* KV004, with what to do. */
-extern void kvs_lease_raise_full(const KvsQueue *queue) pg_attribute_noreturn();
+pg_noreturn extern void kvs_lease_raise_full(const KvsQueue *queue);
 
 /* ---- What a receipt can do ---- */
 

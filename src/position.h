@@ -4,6 +4,8 @@
 
 #include "postgres.h"
 
+#include "compat.h"
+
 /* "relid": the store that was followed to there; InvalidOid: none yet. */
 extern text *kvs_position_to_text(uint64 position, Oid relid);
 
@@ -13,9 +15,9 @@ extern text *kvs_position_to_text(uint64 position, Oid relid);
 extern uint64 kvs_position_from_text(const text *position, Oid *relid);
 
 /* Raise 22023. */
-extern void kvs_position_invalid(void) pg_attribute_noreturn();
+pg_noreturn extern void kvs_position_invalid(void);
 
 /* Raise KV003, and why. */
-extern void kvs_position_lost(const char *why) pg_attribute_noreturn();
+pg_noreturn extern void kvs_position_lost(const char *why);
 
 #endif							/* KVS_POSITION_H */

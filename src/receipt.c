@@ -12,6 +12,7 @@
 #include "utils/builtins.h"
 
 #include "base64.h"
+#include "compat.h"
 #include "receipt.h"
 
 /* As it is encoded; without padding, for the compiler adds none. */

@@ -9,6 +9,8 @@
 
 #include "utils/rel.h"
 
+#include "compat.h"
+
 /* A column that a table must have at its place. */
 typedef struct KvsColumn
 {
@@ -39,6 +41,6 @@ extern bool kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolu
 extern char *kvs_shape_create_function(const char *noun);
 
 /* Raise 42809; "noun" is store, queue or snapshot store. */
-extern void kvs_shape_report(Relation rel, const char *noun, const char *detail) pg_attribute_noreturn();
+pg_noreturn extern void kvs_shape_report(Relation rel, const char *noun, const char *detail);
 
 #endif							/* KVS_SHAPE_H */

@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "base64.h"
+#include "compat.h"
 #include "entry.h"
 #include "list.h"
 #include "number.h"
@@ -42,7 +43,7 @@ typedef struct Import
 	char	   *name;			/* of the entry being read, for messages */
 } Import;
 
-static void bad_entry(const Import *import, const char *detail) pg_attribute_noreturn();
+pg_noreturn static void bad_entry(const Import *import, const char *detail);
 
 static void
 bad_entry(const Import *import, const char *detail)

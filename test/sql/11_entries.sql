@@ -330,7 +330,9 @@ COMMIT;
 SELECT count(kv_set('w' || i, to_jsonb(i), store => 'en')) FROM generate_series(1, 1000) i;
 CREATE TABLE en_keys AS SELECT 'w' || i AS key FROM generate_series(1, 1000) i;
 ALTER TABLE en_keys SET (parallel_workers = 2);
-SET force_parallel_mode = on; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
+-- 16 renamed the first setting.
+SELECT count(set_config(name, 'on', false)) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
+SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
 SELECT sum(kv_get(key, 'en')::int) FROM en_keys;
 RESET ALL;
 DROP TABLE en_keys;

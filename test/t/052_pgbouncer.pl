@@ -41,7 +41,7 @@ CONF
 
 my ($out, $err);
 my $proxy = IPC::Run::start([ $pgbouncer, '--quiet', "$dir/pgbouncer.ini" ], '<', \undef, '>', \$out, '2>', \$err);
-END { $proxy->kill_kill if $proxy && $proxy->pumpable }
+END { local $?; $proxy->kill_kill if $proxy && $proxy->pumpable }
 
 # As the node, but reached through the proxy.
 my $through = bless { %$node, _host => $dir, _port => 6432 }, ref $node;
@@ -49,7 +49,8 @@ my $through = bless { %$node, _host => $dir, _port => 6432 }, ref $node;
 my $answers;
 for my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 {
-	$answers = $through->psql('work', 'SELECT 1') == 0;
+	# not from stdin: a psql that finds no server is gone before it is written to
+	$answers = IPC::Run::run([ 'psql', '-XAtq', '-d', $through->connstr('work'), '-c', 'SELECT 1' ], '<', \undef, '>', \my $one, '2>', \my $why);
 	last if $answers || !$proxy->pumpable;
 	select(undef, undef, undef, 0.1);
 }

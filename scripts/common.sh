@@ -359,7 +359,7 @@ kvs_keep_tool()
 	kvs_as_owner mv "$KVS_ROOT/.tools/$2.new" "$KVS_ROOT/.tools/$2"
 }
 
-# NAME PACKAGE: sets KVS_PROGRAM to the installed program, or to the one in Debian's package.
+# NAME PACKAGE: sets KVS_PROGRAM to the installed program, or to the one in Debian's package: the one of the program's name where there is one.
 kvs_program()
 {
 	local name=$1 package=$2 kept=$KVS_ROOT/.tools/$1 dir=$KVS_TMP/tools/$1.unpacked file
@@ -367,6 +367,7 @@ kvs_program()
 	[ -z "$KVS_PROGRAM" ] || return 0
 	if [ ! -d "$kept" ] && command -v apt-get > /dev/null; then
 		kvs_package_exists "$package" || kvs_apt_update
+		! kvs_package_exists "$name" || package=$name
 		mkdir -p "$dir/kept"
 		# shellcheck disable=SC2046 # names of packages
 		if kvs_unpack "$dir" "$package" $(kvs_missing_libraries "$package") && file=$(find "$dir" -path "*bin/$name" -type f) && [ -n "$file" ]; then

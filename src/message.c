@@ -44,6 +44,9 @@
 /* So often a message whose dedupe_key nobody seems to have is tried, before it is sent without regard to that. */
 #define PRESENT_ATTEMPTS 20
 
+/* And so often before it is taken for granted that a trigger of the owner's keeps it out. */
+#define TRIGGER_ATTEMPTS 2
+
 void
 kvs_message_init(KvsMessage *message, TimestampTz now)
 {
@@ -387,9 +390,9 @@ remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
 	return removal != KVS_REMOVAL_BUSY;
 }
 
-/* The message that has the dedupe_key; 0 if there is none any more. */
+/* The message that has the dedupe_key; 0 if there is none any more, for it was "removed" here, or has gone. */
 static int64
-find_present(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz now)
+find_present(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz now, bool *removed)
 {
 	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
 	int64		id = 0;
@@ -400,7 +403,8 @@ find_present(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz no
 		bool		expired = !slot->tts_isnull[KVS_QUEUE_COLUMN_EXPIRES_AT] &&
 			DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_EXPIRES_AT]) <= now;
 
-		if (!expired || !remove_expired(writer, slot))
+		*removed = expired && remove_expired(writer, slot);
+		if (!*removed)
 			id = DatumGetInt64(slot->tts_values[KVS_QUEUE_COLUMN_ID]);
 	}
 	ExecDropSingleTupleTableSlot(slot);
@@ -411,6 +415,7 @@ int64
 kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *message, Datum payload, TimestampTz now)
 {
 	int64		id;
+	int			nobody = 0;
 
 	/*
 	 * The statement waits for who is inserting or deleting the one that has the key; it may be gone again when we look for it.  When it never is
@@ -419,16 +424,18 @@ kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *me
 	for (int attempt = 1;; attempt++)
 	{
 		bool		unless_present = attempt <= PRESENT_ATTEMPTS;
+		bool		removed = false;
 		int64		present;
 
 		CHECK_FOR_INTERRUPTS();
 		id = nextval_internal(writer->queue->sequence, false);
 		if (insert_by_statement(writer->queue, unless_present, message, &payload, 1, &id) > 0)
 			break;
-		present = find_present(writer, message, now);
+		present = find_present(writer, message, now, &removed);
 		if (present != 0)
 			return present;
-		if (writer->changed || !unless_present)
+		nobody += removed ? 0 : 1;
+		if (!unless_present || (writer->changed && nobody == TRIGGER_ATTEMPTS))
 			return 0;			/* it is a trigger that keeps the row out */
 	}
 	note_written(writer, true, message, 1, &id);

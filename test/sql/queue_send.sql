@@ -90,6 +90,12 @@ SELECT kv_enqueue('se', '"second"', dedupe_key => 'e') > :first AS free;
 RESET ROLE;
 DROP OWNED BY se_sender;
 DROP ROLE se_sender;
+-- Nor one where a trigger might have kept the next one out.
+CREATE FUNCTION se_pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+CREATE TRIGGER se_pass BEFORE INSERT ON kvstore.q_se FOR EACH ROW EXECUTE FUNCTION se_pass();
+SELECT kv_enqueue('se', '"first"', dedupe_key => 'p', ttl => '0') AS first \gset
+SELECT kv_enqueue('se', '"third"', dedupe_key => 'p') > :first AS free;
+DROP TRIGGER se_pass ON kvstore.q_se;
 DROP TRIGGER se_note ON kvstore.q_se;
 SELECT payload FROM kvstore.q_se ORDER BY id;
 -- The key is taken within one transaction, and free with its rollback.

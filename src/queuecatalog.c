@@ -200,14 +200,6 @@ kvs_queue_is_named(Relation rel)
 		RelationGetNamespace(rel) == kvs_catalog_get()->data_schema;
 }
 
-bool
-kvs_queue_is(Relation rel)
-{
-	QueueShape	shape;
-
-	return kvs_queue_is_named(rel) && find_wrong_shape(rel, &shape) == NULL;
-}
-
 List *
 kvs_queue_list(void)
 {

@@ -115,9 +115,6 @@ extern KvsQueue *kvs_queue_find(Relation rel);
 /* Raise 42809 unless the open table has the shape of a queue. */
 extern void kvs_queue_check_shape(Relation rel);
 
-/* Is it a queue: in the right schema, of the right name, of the right shape? */
-extern bool kvs_queue_is(Relation rel);
-
 /* Is the table called as a queue is, in our schema?  Its shape is not looked at. */
 extern bool kvs_queue_is_named(Relation rel);
 

@@ -10,11 +10,12 @@
 #	make bench		measure
 # For developers:
 #	make warnings		compile with gcc and clang, all warnings, each one an error
+#	make analyze		gcc's -fanalyzer, clang-tidy, cppcheck
 #	make headerscheck	compile each header alone
 
 # Goals that are scripts.  They must work where no pg_config is, so with one of them nothing of PGXS is read; the other
 # goals of such a command line (make clean check) get a make of their own, in the order given.
-SCRIPT_GOALS = demo check check-fresh check-versions bench
+SCRIPT_GOALS = demo check check-fresh check-versions bench analyze
 
 ifneq (,$(filter $(SCRIPT_GOALS),$(MAKECMDGOALS)))
 
@@ -107,6 +108,10 @@ headerscheck:
 		$(CC) $(CPPFLAGS) $(CFLAGS) -Werror -fsyntax-only -x c -include $$header /dev/null || exit 1; \
 	done
 
-.PHONY: FORCE warnings headerscheck
+# Those of the compiler, one a line, for other programs that read the sources.
+flags:
+	@printf '%s\n' $(CPPFLAGS) $(CFLAGS)
+
+.PHONY: FORCE warnings headerscheck flags
 
 endif

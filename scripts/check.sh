@@ -40,9 +40,6 @@ tests_in()
 	done
 }
 
-# START [END]
-seconds_since() { awk -v a="$1" -v b="${2:-$EPOCHREALTIME}" 'BEGIN { printf "%.1f s", b - a }'; }
-
 # Add to the totals and tell: SUITE PASSED FAILED START [END]
 tally()
 {

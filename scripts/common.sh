@@ -29,6 +29,8 @@ kvs_oldest_minor() { case $1 in 15) echo 15.20 ;; *) echo "$1" ;; esac; }
 say() { printf '%s\n' "$*"; }
 note() { printf 'kvstore: %s\n' "$*" >&2; }
 die() { note "$*"; exit 1; }
+# START [END]
+seconds_since() { awk -v a="$1" -v b="${2:-$EPOCHREALTIME}" 'BEGIN { printf "%.1f s", b - a }'; }
 
 is_root() { [ "$(id -u)" = 0 ]; }
 
@@ -100,10 +102,11 @@ kvs_upgrade_wanted()
 	fi
 }
 
-# Install what "demo" or "check" needs and set PG_CONFIG.
+# Install what "demo", "bench", "check" or "analyze" needs and set PG_CONFIG: PURPOSE PROGRAMS... (more that are needed, each in a package of its name)
 kvs_install_missing()
 {
-	local purpose=$1 major package wanted=() optional=() missing=() own_server=
+	local purpose=$1 major package program wanted=() optional=() missing=() own_server=
+	shift
 
 	[ -z "${PG_CONFIG:-}" ] || command -v "$PG_CONFIG" > /dev/null || die "PG_CONFIG=$PG_CONFIG is no program"
 	if ! command -v apt-get > /dev/null; then
@@ -111,14 +114,22 @@ kvs_install_missing()
 		command -v "$PG_CONFIG" > /dev/null ||
 			die "no pg_config: install PostgreSQL 15 or newer with its development files, or give PG_CONFIG=/path/to/pg_config"
 		export PG_CONFIG
+		for program in "$@"; do
+			command -v "$program" > /dev/null || die "no $program: install it"
+		done
 		return
 	fi
 
-	command -v make > /dev/null || wanted+=(make)
-	command -v gcc > /dev/null || wanted+=(gcc)
+	for program in make gcc "$@"; do
+		command -v "$program" > /dev/null || wanted+=("$program")
+	done
 	wanted+=(libc6-dev)
-	[ "$purpose" = demo ] || wanted+=(perl libipc-run-perl libyaml-pp-perl)
-	[ "$purpose" = demo ] || optional+=(python3-psycopg2)
+	case $purpose in
+		bench | check)
+			wanted+=(perl libipc-run-perl libyaml-pp-perl)
+			optional+=(python3-psycopg2)
+			;;
+	esac
 	if [ "$purpose" = check ]; then
 		command -v node > /dev/null || optional+=(nodejs)
 		command -v npm > /dev/null || optional+=(npm)
@@ -134,7 +145,7 @@ kvs_install_missing()
 		[ "$major" -ge 15 ] || die "this system's PostgreSQL is $major, kvstore needs 15; give PG_CONFIG=/path/to/pg_config"
 		own_server=1
 		wanted+=("postgresql-$major" "postgresql-server-dev-$major")
-		[ "$purpose" = demo ] || optional+=("postgresql-$major-pgtap" "postgresql-$major-cron")
+		case $purpose in bench | check) optional+=("postgresql-$major-pgtap" "postgresql-$major-cron") ;; esac
 		PG_CONFIG=/usr/lib/postgresql/$major/bin/pg_config
 	fi
 	export PG_CONFIG

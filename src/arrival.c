@@ -33,12 +33,12 @@ add_range(void)
 {
 	if (ranges == NULL)
 	{
-		ranges = MemoryContextAlloc(TopMemoryContext, 16 * sizeof(KvsOwnRange));
+		ranges = MemoryContextAlloc(TopMemoryContext, sizeof(KvsOwnRange) * 16);
 		size = 16;
 	}
 	else if (nranges == size)
 	{
-		ranges = repalloc(ranges, 2 * size * sizeof(KvsOwnRange));
+		ranges = repalloc(ranges, sizeof(KvsOwnRange) * 2 * size);
 		size *= 2;
 	}
 	return &ranges[nranges++];

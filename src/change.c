@@ -118,7 +118,7 @@ make_room(void)
 	}
 	if (keys_used + KVS_KEY_MAX_SIZE + 1 > keys_room)
 	{
-		keys = repalloc(keys, keys_room * 2);
+		keys = repalloc(keys, (Size) keys_room * 2);
 		keys_room *= 2;
 	}
 }

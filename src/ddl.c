@@ -52,7 +52,7 @@ read_settings(FunctionCallInfo fcinfo, int ttl_arg, int size_arg)
 	{
 		settings.size_given = true;
 		settings.max_value_size = PG_GETARG_INT64(size_arg);
-		if (settings.max_value_size < 0 || settings.max_value_size > KVS_MAX_VALUE_SIZE)
+		if (settings.max_value_size < 0 || settings.max_value_size > (int64) KVS_MAX_VALUE_SIZE)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("max_value_size must be between 0 and %d bytes", KVS_MAX_VALUE_SIZE),

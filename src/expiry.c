@@ -113,17 +113,17 @@ add_to_list(LoweringList *list, KvsExpirySlot *slot, TimestampTz when)
 		last->when = Min(last->when, when);
 		return;
 	}
-	if (list->count == list->size)
+	if (list->items == NULL)
+	{
+		list->items = MemoryContextAlloc(TopMemoryContext, sizeof(Lowering) * 64);
+		list->size = 64;
+	}
+	else if (list->count == list->size)
 	{
 		fold_list(list);
-		if (list->items == NULL)
+		if (list->count > list->size / 2)
 		{
-			list->items = MemoryContextAlloc(TopMemoryContext, 64 * sizeof(Lowering));
-			list->size = 64;
-		}
-		else if (list->count > list->size / 2)
-		{
-			list->items = repalloc(list->items, 2 * list->size * sizeof(Lowering));
+			list->items = repalloc(list->items, sizeof(Lowering) * 2 * list->size);
 			list->size *= 2;
 		}
 	}

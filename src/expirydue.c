@@ -78,6 +78,13 @@ mark_due_tables(TimestampTz now, bool passes, bool *due)
 	}
 }
 
+/* The first of an extent's n-th group of blocks */
+static BlockNumber
+first_block(const KvsExpiryExtent *extent, int n)
+{
+	return extent->number * KVS_EXTENT_BLOCKS + n * KVS_EXPIRY_GROUP;
+}
+
 /* Fill in what is due in a table; the map's lock is held. */
 static void
 collect_work(KvsExpiryTable *table, TimestampTz now, bool passes, KvsExpiryWork *work)
@@ -97,7 +104,7 @@ collect_work(KvsExpiryTable *table, TimestampTz now, bool passes, KvsExpiryWork 
 			if (kvs_expiry_read_slot(&extent->slots[n]) > now)
 				continue;
 			work->groups[work->ngroups].slot = &extent->slots[n];
-			work->groups[work->ngroups].block = extent->number * KVS_EXTENT_BLOCKS + n * KVS_EXPIRY_GROUP;
+			work->groups[work->ngroups].block = first_block(extent, n);
 			work->ngroups++;
 		}
 	}
@@ -393,7 +400,7 @@ copy_map(MapRow *rows)
 		for (int n = 0; n < KVS_EXTENT_GROUPS; n++)
 		{
 			rows[count].relid = extent->table->relid;
-			rows[count].block = (int64) extent->number * KVS_EXTENT_BLOCKS + n * KVS_EXPIRY_GROUP;
+			rows[count].block = first_block(extent, n);
 			rows[count].due = kvs_expiry_read_slot(&extent->slots[n]);
 			count += rows[count].due != DT_NOEND;
 		}

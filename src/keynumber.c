@@ -173,7 +173,7 @@ kvs_key_number_text(double number)
 	char	   *result = palloc(DOUBLE_SHORTEST_DECIMAL_LEN);
 
 	if (isnan(number))
-		strcpy(result, signbit(number) ? "-NaN" : "NaN");
+		strlcpy(result, signbit(number) ? "-NaN" : "NaN", DOUBLE_SHORTEST_DECIMAL_LEN);
 	else
 		double_to_shortest_decimal_buf(number, result);
 	return result;

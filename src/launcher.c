@@ -45,7 +45,7 @@
 #include "worker.h"
 
 /* All in milliseconds. */
-#define DATABASES_EVERY	(60 * 1000) /* look for new databases */
+#define DATABASES_EVERY	((int64) 60 * 1000) /* look for new databases */
 #define ROOM_RETRY		1000	/* when no worker could be registered */
 #define WANTED_RETRY	1000	/* when somebody wants the database */
 #define FIRST_BACKOFF	1000

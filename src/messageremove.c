@@ -129,9 +129,8 @@ purge_pass(KvsQueue *queue, Relation rel, bool *changed)
 				*changed = true;
 				break;
 			case KVS_REMOVAL_GONE:
+			case KVS_REMOVAL_BUSY:	/* being acknowledged, or put back: that is for its consumer to finish */
 				break;
-			case KVS_REMOVAL_BUSY:
-				break;			/* being acknowledged, or put back: that is for its consumer to finish */
 		}
 	}
 	ExecDropSingleTupleTableSlot(slot);

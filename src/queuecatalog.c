@@ -505,11 +505,9 @@ kvs_queue_open_relid(Oid relid, LOCKMODE lockmode, Relation *rel)
 	KvsQueue   *queue = last_queue;
 	const char *detail = NULL;
 
-	*rel = NULL;
 	if (queue == NULL || queue->relid != relid)
 		queue = queues ? hash_search(queues, &relid, HASH_FIND, NULL) : NULL;
-	if (queue != NULL && queue->valid)
-		*rel = reopen(queue, lockmode);
+	*rel = queue != NULL && queue->valid ? reopen(queue, lockmode) : NULL;
 	if (*rel == NULL)
 	{
 		/* A receipt may name any table: none but ours is locked for it. */

@@ -59,12 +59,12 @@ add_change(Oid relid, int slot, uint64 generation)
 {
 	if (changes == NULL)
 	{
-		changes = MemoryContextAlloc(TopMemoryContext, 16 * sizeof(Change));
+		changes = MemoryContextAlloc(TopMemoryContext, sizeof(Change) * 16);
 		size = 16;
 	}
 	else if (nchanges == size)
 	{
-		changes = repalloc(changes, 2 * size * sizeof(Change));
+		changes = repalloc(changes, sizeof(Change) * 2 * size);
 		size *= 2;
 	}
 	/* a wrong place is noticed; it only has to be one */

@@ -273,7 +273,7 @@ count_dead(Look *look, int64 *dead)
 static bool
 split(Look *look, const Known *known, int64 *messages, int64 *delayed)
 {
-	Sample		sample;
+	Sample		sample = {0};
 	bool		counted;
 
 	*messages = kvs_queuecount_with_own(look->queue->relid, known->messages);

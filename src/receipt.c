@@ -26,7 +26,7 @@ typedef struct Packed
 	uint32		crc;
 } Packed;
 
-#define PACKED_SIZE	36
+#define PACKED_SIZE	((Size) 36)
 
 StaticAssertDecl(offsetof(Packed, crc) + sizeof(uint32) == PACKED_SIZE, "receipts have gaps");
 

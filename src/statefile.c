@@ -31,7 +31,7 @@
 #define STATE_FILE		"pg_stat/kvstore.state"
 #define STATE_FILE_TEMP	STATE_FILE ".tmp"
 #define STATE_MAGIC		0x4b565331	/* KVS1 */
-#define STATE_MAX_SIZE	(512 * 1024 * 1024)
+#define STATE_MAX_SIZE	((off_t) 512 * 1024 * 1024)
 
 typedef struct Section
 {

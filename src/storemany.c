@@ -92,7 +92,7 @@ make_arrays(const KvsEntry *entries, int count, Datum *values)
 	Datum	   *columns[5];
 	bool	   *nulls[5];
 	Oid			types[5] = {kvs_catalog_get()->kvkey_type, JSONBOID, BYTEAOID, CHAROID, TIMESTAMPTZOID};
-	int			argument[5] = {0, 1, 2, 3, 5};
+	static const int argument[5] = {0, 1, 2, 3, 5};
 
 	for (int i = 0; i < 5; i++)
 	{

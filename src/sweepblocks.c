@@ -51,7 +51,7 @@
 #include "testing.h"
 
 /* When to ask a trigger again that kept an expired row, in milliseconds. */
-#define STUBBORN_RETRY		(60 * 1000)
+#define STUBBORN_RETRY		((int64) 60 * 1000)
 
 /* Columns of a store. */
 enum

@@ -11,11 +11,12 @@
 # For developers:
 #	make warnings		compile with gcc and clang, all warnings, each one an error
 #	make analyze		gcc's -fanalyzer, clang-tidy, cppcheck
+#	make coverage		which lines and branches the tests run
 #	make headerscheck	compile each header alone
 
 # Goals that are scripts.  They must work where no pg_config is, so with one of them nothing of PGXS is read; the other
 # goals of such a command line (make clean check) get a make of their own, in the order given.
-SCRIPT_GOALS = demo check check-fresh check-versions bench analyze
+SCRIPT_GOALS = demo check check-fresh check-versions bench analyze coverage
 
 ifneq (,$(filter $(SCRIPT_GOALS),$(MAKECMDGOALS)))
 

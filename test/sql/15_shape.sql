@@ -88,7 +88,8 @@ SELECT pg_temp.access('sh');
 ALTER TABLE kvstore.s_sh ADD PRIMARY KEY USING INDEX sh_index;
 SELECT pg_temp.access('sh');
 
--- A column of another type, dropped, or at another place.
+-- A column of another type, dropped, or at another place; another access method.
+CREATE ACCESS METHOD regress_kvs_heap TYPE TABLE HANDLER heap_tableam_handler;
 BEGIN;
 DROP VIEW kvstore.v_sh;
 CREATE FUNCTION pg_temp.tried(change text) RETURNS text LANGUAGE plpgsql AS $$
@@ -106,9 +107,10 @@ END $$;
 SELECT change, pg_temp.tried('ALTER TABLE kvstore.s_sh DISABLE TRIGGER ALL; ALTER TABLE kvstore.s_sh ' || change) FROM unnest(ARRAY['ALTER value TYPE text', 'ALTER value TYPE json', 'ALTER versionstamp TYPE int', 'ALTER versionstamp TYPE numeric',
     'ALTER expires_at TYPE timestamp', 'ALTER bytes TYPE text USING encode(bytes, ''hex'')', 'ALTER kind DROP DEFAULT, ALTER kind TYPE text', 'ALTER key TYPE bytea USING key::bytea', 'DROP value', 'DROP bytes', 'DROP kind', 'DROP versionstamp', 'DROP expires_at', 'DROP key',
     'DROP value, ADD value jsonb', 'DROP expires_at, ADD expires_at timestamptz', 'DROP expires_at, ADD expires_at timestamptz GENERATED ALWAYS AS (''2100-01-01''::timestamptz) STORED',
-    'ALTER versionstamp ADD GENERATED ALWAYS AS IDENTITY', 'SET ACCESS METHOD heap']) change;
+    'ALTER versionstamp ADD GENERATED ALWAYS AS IDENTITY', 'SET ACCESS METHOD heap', 'SET ACCESS METHOD regress_kvs_heap']) change;
 SELECT pg_temp.access('sh');
 ROLLBACK;
+DROP ACCESS METHOD regress_kvs_heap;
 SELECT pg_temp.access('sh');
 SELECT count(*) FROM kvstore.v_sh;
 

@@ -75,6 +75,7 @@ SELECT (SELECT expires_at IS NULL FROM kv_snapshot_latest('k', 'keep')) AS stays
 SELECT count(kv_snapshot_append('z', to_jsonb(i), ttl => '0')) FROM generate_series(1, 5) i;
 SELECT (SELECT count(*) FROM kvstore.p_default WHERE expires_at <= now()) AS expired;
 SELECT kv_sweep(3), kv_sweep(), kv_maintain();
+SELECT outcome('kv_sweep(-1)');
 SELECT (SELECT count(*) FROM kvstore.p_default WHERE expires_at <= now()) AS expired, (SELECT count(*) FROM kv_snapshot_load('c1')) AS others_stay;
 
 -- Sizes: as stored and as given.

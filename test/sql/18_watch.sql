@@ -115,9 +115,13 @@ SELECT kv_drop_store('wb'), kv_create_store('wb');
 SELECT outcome_of(format('SELECT * FROM kv_changes(%L, %L, store => %L)', position, '', 'wb')) FROM unnest(ARRAY[:'p', :'followed']) position;
 SELECT operation FROM kv_changes(kv_feed_position(), '', store => 'wb');
 
--- What is written through kvstore cannot be prepared.
+-- What is written through kvstore cannot be prepared, nor can the promise that an entry stays absent.
 BEGIN;
 SELECT kv_set('prepared', '1', store => 'wa') > 0;
+PREPARE TRANSACTION 'watch';
+ROLLBACK;
+BEGIN;
+SELECT kv_check('prepared', 0, 'wa');
 PREPARE TRANSACTION 'watch';
 ROLLBACK;
 

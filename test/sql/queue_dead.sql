@@ -49,6 +49,15 @@ SELECT payload, priority, headers, attempts, max_attempts, last_error FROM kv_pe
 
 SELECT call, outcome(call) AS outcome FROM unnest(ARRAY[$$(SELECT count(*) FROM kv_dead_letters('none'))$$, $$(SELECT count(*) FROM kv_dead_letters(NULL))$$, $$(SELECT count(*) FROM kv_dead_letters('dl', -1))$$, $$kv_dead_requeue('none', 1)$$, $$kv_dead_requeue('dl', NULL)$$,
     $$kv_dead_requeue_all('none')$$, $$kv_dead_requeue_all(NULL)$$, $$kv_dead_delete('none', 1)$$, $$kv_dead_delete('dl', NULL)$$, $$kv_dead_purge('none')$$]) call;
+-- Renamed by its owner: the session's kept statements are those of the new name.
+SELECT kv_enqueue('dl', '"renamed"', max_attempts => 1, priority => 9) > 0;
+ALTER TABLE kvstore.q_dl RENAME TO q_other;
+ALTER TABLE kvstore.d_dl RENAME TO d_other;
+SELECT payload, kv_nack(receipt) FROM kv_dequeue('other');
+SELECT payload FROM kv_dead_letters('other');
+ALTER TABLE kvstore.q_other RENAME TO q_dl;
+ALTER TABLE kvstore.d_other RENAME TO d_dl;
+SELECT kv_dead_purge('dl');
 -- A table of another shape in its place.
 ALTER TABLE kvstore.d_dl ALTER payload TYPE text;
 SELECT call, outcome(call) AS outcome FROM unnest(ARRAY[$$(SELECT count(*) FROM kv_dead_letters('dl'))$$, $$kv_dead_requeue('dl', 1)$$, $$kv_dead_purge('dl')$$]) call;

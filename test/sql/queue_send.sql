@@ -173,7 +173,21 @@ SELECT pg_temp.sends();
 SELECT id IS NULL AS kept_out FROM kv_enqueue_many('se', '{"\"drop\"", "1"}');
 SELECT kv_enqueue('se', '"drop"') IS NULL AS kept_out, kv_enqueue('se', '"drop"', dedupe_key => 'x') IS NULL AS kept_out;
 SELECT count(*), min(priority), max(priority), min(headers #>> '{}') FROM kv_dequeue('se', 100);
+-- A priority that there is not.
+CREATE OR REPLACE FUNCTION se_trigger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.priority := 10; RETURN NEW; END $$;
+SELECT outcome($$kv_enqueue('se', '1')$$);
 DROP TRIGGER se_trigger ON kvstore.q_se;
+-- One that keeps a message whose time is over from being removed.
+CREATE OR REPLACE FUNCTION se_trigger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE TRIGGER se_trigger BEFORE DELETE ON kvstore.q_se FOR EACH ROW EXECUTE FUNCTION se_trigger();
+SELECT kv_enqueue('se', '"over"', ttl => '0') > 0;
+SELECT kv_sweep();
+SELECT count(*) FROM kvstore.q_se WHERE payload = '"over"';
+DROP TRIGGER se_trigger ON kvstore.q_se;
+SET kvstore.test_clock = 3600;
+SELECT kv_sweep();
+RESET kvstore.test_clock;
+SELECT count(*) FROM kvstore.q_se WHERE payload = '"over"';
 DROP FUNCTION se_trigger();
 DROP INDEX kvstore.se_index;
 ALTER TABLE kvstore.q_se DROP CONSTRAINT se_check, DROP extra;

@@ -74,6 +74,13 @@ CREATE TRIGGER un_pass BEFORE INSERT ON kvstore.s_un FOR EACH ROW EXECUTE FUNCTI
 SELECT un_send();
 SELECT outcome($$un_fail(dead => true)$$);
 DROP TRIGGER un_pass ON kvstore.s_un;
+-- No dead letter that could say so: a warning.
+SELECT kv_purge_queue('un') > 0, kv_alter_queue('un', keep_dead => false);
+CREATE TRIGGER un_no BEFORE INSERT ON kvstore.s_un FOR EACH ROW EXECUTE FUNCTION un_no();
+SELECT un_send();
+SELECT un_fail(dead => true);
+DROP TRIGGER un_no ON kvstore.s_un;
+SELECT kv_alter_queue('un', keep_dead => true), un_send();
 -- The store is gone.
 DROP VIEW un_entries;
 SELECT kv_drop_store('un');

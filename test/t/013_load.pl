@@ -94,5 +94,6 @@ SKIP:
 	}
 }
 $session->quit;
+$node->stop;
 
 done_testing();

@@ -129,5 +129,6 @@ SKIP:
 		  || diag("shown:\n  ", join("\n  ", @shown), "\nprinted:\n  ", join("\n  ", @got));
 	}
 }
+$node->stop;
 
 done_testing();

@@ -152,5 +152,6 @@ is(sql('SELECT count(*) FROM result WHERE went_back > 0'), '0', 'no key went bac
 is(sql('SELECT count(*) FROM result WHERE differences > 0'), '0', "each follower's copy equals the table") || diag(sql('TABLE result'));
 cmp_ok(sql('SELECT min(changes) FROM result'), '>', $changes / 10, 'they were told of many changes: ' . sql("SELECT string_agg(changes::text, ' ') FROM result"));
 is(sql('SELECT count(*) FROM kvstore.waiters()'), '0', 'no slot is left');
+$node->stop;
 
 done_testing();

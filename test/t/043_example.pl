@@ -29,5 +29,6 @@ like($out, qr/^pod 2 has started and knows: first$/m, 'the second client has lis
 my ($median) = $out =~ /pod 2 had it in ([\d.]+) ms/;
 cmp_ok($median // 999, '<', 100, 'what one saves the other one has at once: ' . ($median // '-') . ' ms (a machine with time to spare: below 1)');
 like($out, qr/^after pod 1 has deleted all, pod 2 knows: \{\}$/m, 'and a deleted prefix is gone there too');
+$node->stop;
 
 done_testing();

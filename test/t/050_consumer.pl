@@ -104,5 +104,6 @@ for my $name ('third', 'fourth')
 	ok($process{$name}{handle}->finish, "$name: stopped while it waits") or diag($process{$name}{err});
 }
 until_true('SELECT count(*) = 0 FROM kvstore.waiters()', 'nobody waits any longer');
+$node->stop;
 
 done_testing();

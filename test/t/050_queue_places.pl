@@ -76,5 +76,6 @@ my $size = 60 * 1024 * 1024;
 $primary->safe_psql('postgres', qq{SET kvstore.max_value_size = '64MB'; SELECT kv_enqueue('mail', to_jsonb(repeat('x', $size)), priority => 9)});
 is($primary->safe_psql('postgres', q{SELECT length(payload #>> '{}') FROM kv_dequeue('mail')}), $size, 'a message of 60 MB is sent and delivered');
 like(kvs_outcome($primary, q{SELECT kv_enqueue('mail', to_jsonb(repeat('x', 17 * 1024 * 1024)))}), qr/^ERROR KV002: payload is too large/, 'the default limit is less');
+$_->stop for $standby, $primary, $plain;
 
 done_testing();

@@ -113,4 +113,6 @@ cmp_ok($later, '<=', $at_first + 20, "and then it is as before: $later");
 $late->quit;
 $other->query_safe('COMMIT');
 $other->quit;
+$node->stop;
+
 done_testing();

@@ -7,6 +7,7 @@
 #	make check		build, run every test on private throw-away servers; the last line is "N passed, N failed"
 #	make check-fresh	the same two, in a minimal Debian made for it
 #	make check-versions	the tests on PostgreSQL 17 and 18, each in a minimal Debian made for it
+#	make check-sanitize	the tests with the extension built with gcc's sanitizers
 #	make bench		measure
 # For developers:
 #	make warnings		compile with gcc and clang, all warnings, each one an error
@@ -16,7 +17,7 @@
 
 # Goals that are scripts.  They must work where no pg_config is, so with one of them nothing of PGXS is read; the other
 # goals of such a command line (make clean check) get a make of their own, in the order given.
-SCRIPT_GOALS = demo check check-fresh check-versions bench analyze coverage
+SCRIPT_GOALS = demo check check-fresh check-versions check-sanitize check-fuzz bench analyze coverage
 
 ifneq (,$(filter $(SCRIPT_GOALS),$(MAKECMDGOALS)))
 

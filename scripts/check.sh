@@ -9,7 +9,8 @@
 # "# kvs: also without preload" runs without it too.  Output goes to results/ (without preload: results/noload/), for
 # comparing with expected/.
 #
-# Environment: KVS_ONLY="regress tap" chooses suites, KVS_TESTS="kv 001_install" tests by name, KVS_JOBS how many TAP tests run at once (2); see common.sh for more.
+# Environment: KVS_ONLY="regress tap" chooses suites, KVS_TESTS="kv 001_install" tests by name, KVS_SKIP="013_load" leaves tests out,
+# KVS_JOBS how many TAP tests run at once (2); see common.sh for more.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -26,7 +27,7 @@ for suite in $SUITES; do
 done
 
 wanted_suite() { [[ " $SUITES " == *" $1 "* ]]; }
-wanted_test() { [ -z "${KVS_TESTS:-}" ] || [[ " $KVS_TESTS " == *" $1 "* ]]; }
+wanted_test() { [[ (-z ${KVS_TESTS:-} || " $KVS_TESTS " == *" $1 "*) && " ${KVS_SKIP:-} " != *" $1 "* ]]; }
 
 # The wanted tests of a folder: FOLDER EXTENSION; names without extension, one a line.
 tests_in()
@@ -57,7 +58,7 @@ shortly() { SHORT+=$'\n'"-- $1"$'\n'$(head -n 8 | cut -c 1-300); }
 check_symbols()
 {
 	local others
-	others=$(nm -D --defined-only "$KVS_ROOT/kvstore.so" | awk '{ print $NF }' |
+	others=$(nm -D --defined-only "$KVS_BUILD/kvstore.so" | awk '{ print $NF }' |
 		grep -Ev '^(kvs_|kvstore_|pg_finfo_kvstore_|Pg_magic_func$|_PG_init$)') || return 0
 	say "symbols without prefix in kvstore.so:" "$others"
 	return 1
@@ -249,6 +250,20 @@ run_pgtap()
 	cd "$KVS_TMP"
 }
 
+# ---- What sanitizers have reported, in the servers' logs: make check-sanitize ----
+
+run_reports()
+{
+	local start=$EPOCHREALTIME report='AddressSanitizer|: runtime error: ' log failed=0
+	while IFS= read -r log; do
+		say "---- $log: reports (the first 400 lines) ----"
+		grep -E -A 20 "$report" "$log" | sed -n '1,400p'
+		shortly "$log" < <(grep -oE 'SUMMARY: AddressSanitizer.*|AddressSanitizer: CHECK.*|[^ ]*: runtime error: .*' "$log" | sort | uniq -c)
+		failed=$((failed + 1))
+	done < <(find server work -type f '(' -name log -o -name '*.log' ')' -exec grep -lE "$report" '{}' +)
+	tally reports 0 $failed "$start"
+}
+
 # ---- main ----
 
 start=$EPOCHREALTIME
@@ -273,6 +288,7 @@ fi
 for suite in static regress isolation tap pgtap; do
 	! wanted_suite "$suite" || "run_$suite"
 done
+[ -z "${KVS_SERVER_PRELOAD:-}" ] || run_reports
 
 if [ $((PASSED + FAILED)) = 0 ]; then
 	note "no test ran"

@@ -10,12 +10,15 @@
 #  - Nothing stays behind: on exit, for whatever reason, each server whose data lie in the temporary folder is stopped by
 #    its pid, then the folder is removed.  KVS_KEEP=1 keeps the folder and tells where it is.
 #
-# Environment: PG_CONFIG (which PostgreSQL; the distribution's own by default), TMPDIR, KVS_KEEP.
+# Environment: PG_CONFIG (which PostgreSQL; the distribution's own by default), TMPDIR, KVS_KEEP.  From check-sanitize.sh:
+# KVS_BUILD, a copy of the sources that is built instead of the clone, and KVS_SERVER_PRELOAD=A:B, libraries that each server
+# loads before its own.
 
 set -euo pipefail
 umask 022
 
 KVS_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+KVS_BUILD=${KVS_BUILD:-$KVS_ROOT}
 KVS_TMP=			# the temporary folder
 KVS_TREE=			# in it, the copy of the installation
 KVS_BIN=			# in that, the programs
@@ -195,7 +198,7 @@ kvs_as_owner()
 
 # A make of our own, not a part of the one that may have called us.  Bitcode is left out: it serves inlining into JIT
 # expressions only, and doubles the time.
-KVS_MAKE=(env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL make --no-print-directory -s -C "$KVS_ROOT" with_llvm=no)
+KVS_MAKE=(env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL make --no-print-directory -s -C "$KVS_BUILD" with_llvm=no)
 
 kvs_build() { kvs_as_owner "${KVS_MAKE[@]}" -j"$(nproc)" || die "the build failed"; }
 
@@ -447,7 +450,23 @@ kvs_make_tree()
 	# Should the user have kvstore installed, his must not be tested.
 	rm -f "$KVS_TREE$PG_PKGLIBDIR"/kvstore.* "$KVS_TREE$PG_SHAREDIR"/extension/kvstore{.control,--*}
 	"${KVS_MAKE[@]}" install DESTDIR="$KVS_TREE" > "$KVS_TMP/install.log" 2>&1 || { cat "$KVS_TMP/install.log" >&2; die "make install failed"; }
+	[ -z "${KVS_SERVER_PRELOAD:-}" ] || kvs_preload_servers
 	export PATH=$KVS_BIN:$PATH PG_BINDIR PG_PKGLIBDIR PG_SHAREDIR PG_MAJOR PG_TESTDIR
+}
+
+# LD_PRELOAD in the environment would reach clients and shells too.  So the program "postgres" becomes a script, and the real
+# one gets its name as argv[0], from which it finds its other files.
+kvs_preload_servers()
+{
+	local library preload='' IFS=:
+	for library in $KVS_SERVER_PRELOAD; do
+		cp "$library" "$KVS_BIN/"
+		preload+=:$KVS_BIN/${library##*/}
+	done
+	mv "$KVS_BIN/postgres" "$KVS_BIN/postgres.real"
+	# shellcheck disable=SC2016 # for that script
+	printf '#!/usr/bin/env bash\nLD_PRELOAD="%s" exec -a "$0" "%s" "$@"\n' "${preload#:}" "$KVS_BIN/postgres.real" > "$KVS_BIN/postgres"
+	chmod 755 "$KVS_BIN/postgres"
 }
 
 # ---- Servers ----

@@ -8,6 +8,7 @@
 #	make check-fresh	the same two, in a minimal Debian made for it
 #	make check-versions	the tests on PostgreSQL 17 and 18, each in a minimal Debian made for it
 #	make check-sanitize	the tests with the extension built with gcc's sanitizers
+#	make check-fuzz		give made-up input to what reads input, 5,000,000 times each
 #	make bench		measure
 # For developers:
 #	make warnings		compile with gcc and clang, all warnings, each one an error

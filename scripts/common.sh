@@ -137,6 +137,7 @@ kvs_install_missing()
 		command -v node > /dev/null || optional+=(nodejs)
 		command -v npm > /dev/null || optional+=(npm)
 	fi
+	[ "$purpose" != fuzz ] || wanted+=(clang libclang-rt-dev llvm)
 
 	if [ -z "${PG_CONFIG:-}" ]; then
 		major=$(kvs_distribution_major)

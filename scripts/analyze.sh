@@ -42,7 +42,7 @@ cd "$KVS_ROOT"
 for tool in $TOOLS; do
 	case $tool in
 		gcc)
-			analyze gcc gcc "${FLAGS[@]}" -fanalyzer -Werror -c -o /dev/null
+			analyze gcc gcc "${FLAGS[@]}" -fanalyzer -Werror -S -o "$KVS_TMP/unused.s"
 			;;
 		clang-tidy)
 			analyze clang-tidy clang-tidy --quiet -p "$KVS_TMP"

@@ -276,11 +276,11 @@ kvstore_enqueue_many(PG_FUNCTION_ARGS)
 	read_options(fcinfo, &message, now);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);	/* one column is no row type */
 	kvs_message_begin(&writer, queue, rel);
-	if (message.nulls[KVS_QUEUE_COLUMN_DEDUPE_KEY])
+	if (message.nulls[KVS_QUEUE_COLUMN_DEDUPE_KEY] || count == 0)
 		kvs_message_insert(&writer, &message, payloads, count, ids);
 	else if (count == 1)
 		ids[0] = kvs_message_insert_unless_present(&writer, &message, payloads[0], now);
-	else if (count > 1)
+	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("dedupe_key is that of one message"),

@@ -327,15 +327,15 @@ kvs_message_begin(KvsMessageWriter *writer, KvsQueue *queue, Relation rel)
 void
 kvs_message_insert(KvsMessageWriter *writer, const KvsMessage *message, const Datum *payloads, int count, int64 *ids)
 {
-	if (count == 0)
-		return;
 	for (int i = 0; i < count; i++)
 		ids[i] = nextval_internal(writer->queue->sequence, false);
-	if (writer->direct)
-		insert_direct(writer, message, payloads, count, ids);
-	else
+	/* a statement also when there is nothing to send: it is refused to who may not */
+	if (!writer->direct)
 		insert_by_statement(writer->queue, false, message, payloads, count, ids);
-	note_written(writer, !writer->direct, message, count, ids);
+	else if (count > 0)
+		insert_direct(writer, message, payloads, count, ids);
+	if (count > 0)
+		note_written(writer, !writer->direct, message, count, ids);
 }
 
 void

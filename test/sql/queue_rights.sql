@@ -95,6 +95,8 @@ RESET ROLE;
 REVOKE INSERT ON kvstore.q_rq FROM regress_kvs_queue_sender;
 SET ROLE regress_kvs_queue_sender;
 SELECT outcome($$kv_enqueue('rq', '1') > 0$$), outcome($$(SELECT count(*) FROM kv_enqueue_many('rq', '{1}'))$$), outcome($$kv_enqueue('rq', '1', dedupe_key => 'b')$$);
+-- Nothing to send is refused, too.
+SELECT outcome($$(SELECT count(*) FROM kv_enqueue_many('rq', '{}'))$$), outcome($$(SELECT count(*) FROM kv_enqueue_many('rq', '{}', dedupe_key => 'b'))$$);
 RESET ROLE;
 
 --

@@ -284,6 +284,9 @@ split(Look *look, const Known *known, int64 *messages, int64 *delayed)
 		*delayed = sample.delayed;
 		if (sample.whole)
 			return true;
+		/* to count so many would be in vain */
+		if (sample.delayed > SPLIT_MAX)
+			return false;
 	}
 	counted = count_delayed(look, delayed);
 	if (!counted)

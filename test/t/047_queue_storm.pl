@@ -163,6 +163,8 @@ BEGIN
     WHILE clock_timestamp() < until AND EXISTS (SELECT FROM kv_leases WHERE leased_until BETWEEN clock_timestamp() AND clock_timestamp() + interval '2 s') LOOP
         PERFORM pg_sleep(0.01);
     END LOOP;
+    -- nor did one for which he has set his timer and which is over
+    PERFORM pg_sleep(0.6);
 END $$;
 CREATE FUNCTION probe(wait float DEFAULT 0) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE

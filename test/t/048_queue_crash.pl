@@ -41,14 +41,18 @@ sql(q{
 			END IF;
 			n := n + 1;
 		END LOOP;
+		RETURN n;
+	END $$;
+	-- It may be rolled back.
+	CREATE FUNCTION try_receive(maximum int) RETURNS bigint LANGUAGE plpgsql AS $$
+	DECLARE
+		n bigint;
+	BEGIN
+		n := receive(maximum);
 		IF random() < 0.05 THEN
 			RAISE EXCEPTION 'rolled back' USING ERRCODE = 'ZZ000';
 		END IF;
 		RETURN n;
-	END $$;
-	CREATE FUNCTION try_receive(maximum int) RETURNS bigint LANGUAGE plpgsql AS $$
-	BEGIN
-		RETURN receive(maximum);
 	EXCEPTION WHEN SQLSTATE 'ZZ000' THEN
 		RETURN 0;
 	END $$});

@@ -8,7 +8,7 @@
 # final rm out of the folder, and no server stays.
 #
 # Needs root (or sudo), debootstrap, and a Debian whose archive the suite is in.
-# Environment: KVS_CACHE (default /var/cache/kvstore).
+# Environment: KVS_CACHE (default /var/cache/kvstore); runs at the same time need one each, for apt locks the packages in it.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"

@@ -125,13 +125,13 @@ kvs_reader_see(KvsReader *reader, KvsMessageRef *message)
 /* ---- One ---- */
 
 static bool
-fetch_by_place(KvsReader *reader, KvsMessageRef *message)
+fetch_by_place(KvsReader *reader, KvsMessageRef *message, Snapshot snapshot)
 {
 	KvsMessageRef	found;
 
 	if (!ItemPointerIsValid(&message->tid) ||
 		!kvs_rowmap_block_exists(reader->rel, ItemPointerGetBlockNumber(&message->tid)) ||
-		!table_tuple_fetch_row_version(reader->rel, &message->tid, SnapshotSelf, reader->slot))
+		!table_tuple_fetch_row_version(reader->rel, &message->tid, snapshot, reader->slot))
 		return false;
 	found = *message;
 	kvs_reader_describe(reader->queue, reader->slot, &found);
@@ -172,7 +172,16 @@ fetch_by_id(KvsReader *reader, KvsMessageRef *message)
 bool
 kvs_reader_fetch(KvsReader *reader, KvsMessageRef *message)
 {
-	return fetch_by_place(reader, message) || fetch_by_id(reader, message);
+	return fetch_by_place(reader, message, SnapshotSelf) || fetch_by_id(reader, message);
+}
+
+bool
+kvs_reader_is_coming(KvsReader *reader, KvsMessageRef *message)
+{
+	SnapshotData dirty;
+
+	InitDirtySnapshot(dirty);
+	return fetch_by_place(reader, message, &dirty);
 }
 
 bool

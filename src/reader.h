@@ -51,6 +51,9 @@ extern bool kvs_reader_see(KvsReader *reader, KvsMessageRef *message);
 /* The row of a message, where it was last or where the index says; false if it is gone.  "message" becomes what the row says, but for rollbacks. */
 extern bool kvs_reader_fetch(KvsReader *reader, KvsMessageRef *message);
 
+/* Of a message that was not found: has the transaction that sent it, and received it, not ended? */
+extern bool kvs_reader_is_coming(KvsReader *reader, KvsMessageRef *message);
+
 /* Is the row that was found last still there? */
 extern bool kvs_reader_is_there(KvsReader *reader);
 

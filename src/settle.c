@@ -207,6 +207,9 @@ lock_row(KvsReader *reader, KvsMessageRef *message, bool wait)
 			return KVS_SETTLED_LOCKED;
 		check_serializable();
 	}
+	/* its sender holds a row that nobody else sees yet */
+	if (!wait && kvs_reader_is_coming(reader, message))
+		return KVS_SETTLED_LOCKED;
 	return KVS_SETTLED_GONE;
 }
 

@@ -28,8 +28,8 @@
 #include "subxact.h"
 
 /*
- * A context with blocks so small that each chunk of more than a few bytes has one of its own, from malloc(): AddressSanitizer knows where it ends, and when
- * it is freed.
+ * A context with blocks so small that each chunk of more than a few bytes has one of its own, from malloc(): AddressSanitizer knows where it
+ * ends, and when it is freed.
  */
 #define BLOCK_SIZE			136
 

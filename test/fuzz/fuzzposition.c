@@ -34,11 +34,32 @@
 #define FROM_END		0x01	/* the position counts from the end of the feed */
 #define OUR_STORE		0x02	/* the store is the one that there is */
 #define BY_PATH			0x04	/* the prefix is a kvkey */
-#define FEW				0x08	/* max_count is small */
+#define FEW				0x08	/* max_count is small: what the higher bits say */
+#define KNOWN			0x10	/* the position is one that kv_changes() has given */
+#define FEW_SHIFT		5
+
+#define KNOWN_MAX		4096
 
 static KvsFuzzCall by_text;
 static KvsFuzzCall by_path;
 static Oid	store;
+static uint64 known[KNOWN_MAX];
+static int	known_count;
+
+/* Note where changes end. */
+static void
+learn_positions(const text *start)
+{
+	char	   *sql = psprintf("SELECT feed_position FROM kv_changes('%s', kv_key(), max_count => %d)", text_to_cstring(start), KNOWN_MAX);
+	Oid			relid;
+	bool		isnull;
+
+	kvs_fuzz_execute(sql);
+	known_count = (int) SPI_processed;
+	kvs_fuzz_require(known_count > 0);
+	for (int i = 0; i < known_count; i++)
+		known[i] = kvs_position_from_text(DatumGetTextPP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)), &relid);
+}
 
 static void
 setup(void)
@@ -56,7 +77,10 @@ setup(void)
 		"SELECT kv_set('k' || n % 10, to_jsonb(n)) FROM generate_series(1, 20) n"
 	};
 	bool		isnull;
+	text	   *start;
 
+	kvs_fuzz_require(kvs_feed_join());
+	start = kvs_position_to_text(kvs_feed_end(), InvalidOid);
 	kvs_fuzz_prepare(&by_text, "kv_changes(text,text,interval,bigint,text)");
 	kvs_fuzz_prepare(&by_path, "kv_changes(text,kvkey,interval,bigint,text)");
 	for (int i = 0; i < (int) lengthof(statements); i++)
@@ -66,7 +90,7 @@ setup(void)
 	}
 	kvs_fuzz_execute("SELECT 'kvstore.s_default'::regclass::oid");
 	store = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	kvs_fuzz_require(kvs_feed_join());
+	learn_positions(start);
 }
 
 /* ---- Reading and writing positions ---- */
@@ -211,6 +235,8 @@ run(const char *bytes, int size)
 	kvs_fuzz_take(&bytes, &size, &relid, sizeof(relid));
 	if (choice & FROM_END)
 		position = kvs_feed_end() - position;
+	if (choice & KNOWN)
+		position = known[position % known_count];
 	if (choice & OUR_STORE)
 		relid = store;
 	it.position = position;
@@ -219,7 +245,7 @@ run(const char *bytes, int size)
 	kvs_fuzz_require(is_position(it.str, &again, &relid_again) && again == position && relid_again == relid);
 	check_damage(it.str, choice);
 
-	it.max_count = choice & FEW ? 1 + (choice >> 4) : 100;
+	it.max_count = choice & FEW ? 1 + (choice >> FEW_SHIFT) : 100;
 	it.call = choice & BY_PATH ? &by_path : &by_text;
 	if (choice & BY_PATH)
 	{

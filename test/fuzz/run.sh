@@ -4,7 +4,7 @@
 # Environment, all set by the caller: KVS_FUZZ_POSTGRES the program, KVS_FUZZ_TEMPLATE a database cluster to copy, KVS_FUZZ_PRELOAD libraries,
 # KVS_FUZZ_WORK where this file's folder and the output lie, KVS_FUZZ_RUNS, KVS_FUZZ_INPUT, KVS_FUZZ_SEED.
 #
-# What it leaves: TARGET.log, and TARGET.passed if there was no finding.
+# What it leaves: TARGET.log, TARGET.seconds, and TARGET.passed if there was no finding.
 set -euo pipefail
 
 target=$1
@@ -41,8 +41,9 @@ status=0
 	"$KVS_FUZZ_POSTGRES" --single -D "$data" -c shared_preload_libraries=kvstore -c fsync=off postgres > "$log" 2>&1 || status=$?
 rm -rf "$data"
 
+echo $((SECONDS - start)) > "$target.seconds"
+
 # A server that ends for another reason than that libFuzzer is done has found something too.
 if [ $status = 0 ] && grep -qE '^(stat::number_of_executed_units: [1-9]|Executed .* in )' "$log"; then
 	touch "$target.passed"
 fi
-printf '%s %d\n' "$target" $((SECONDS - start)) > "$target.seconds"

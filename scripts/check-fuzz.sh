@@ -44,16 +44,13 @@ in_order()
 
 # ---- The library ----
 
-# At its start AddressSanitizer's runtime asks for a function swift_demangle.  Where there is none, the message about that wants a lock of gettext's,
-# which Debian's server brings along and which is not ready yet, and waits for ever.  So there is one, and it does nothing.
 compile()
 {
-	kvs_copy_in fuzz src test/fuzz kvstore.control
+	kvs_copy_in fuzz src test/fuzz test/sanitize kvstore.control
 	mkdir "$WORK/test" "$WORK/findings"
 	mv "$WORK/fuzz" "$WORK/test/fuzz"
-	printf 'void *swift_demangle(void) { return 0; }\n' > "$WORK/stub.c"
 	[ -z "$KVS_USER" ] || chown -R "$KVS_USER:" "$WORK"
-	kvs_run clang -shared -fPIC -o "$WORK/stub.so" "$WORK/stub.c" || die "the build failed"
+	kvs_run clang -shared -fPIC -o "$WORK/preload.so" "$WORK/sanitize/preload.c" || die "the build failed"
 	kvs_run env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL make -s -C "$WORK/test/fuzz" -j"$(nproc)" PG_CONFIG="$PG_CONFIG" > "$WORK/make.log" 2>&1 ||
 		{ cat "$WORK/make.log" >&2; die "the build failed"; }
 	cp "$WORK/test/fuzz/kvstore.so" "$KVS_TREE$PG_PKGLIBDIR/kvstore.so"
@@ -113,7 +110,7 @@ say "kvstore with targets and libFuzzer, for $("$KVS_BIN/postgres" --version): $
 
 export KVS_FUZZ_POSTGRES=$KVS_BIN/postgres KVS_FUZZ_TEMPLATE=$KVS_TMP/server/template KVS_FUZZ_WORK=$WORK
 export KVS_FUZZ_RUNS=$RUNS KVS_FUZZ_INPUT=$INPUT KVS_FUZZ_SEED=${KVS_FUZZ_SEED:-$((RANDOM * 32768 + RANDOM + 1))}
-KVS_FUZZ_PRELOAD="$(clang -print-file-name="libclang_rt.asan-$(uname -m).so") $WORK/stub.so"
+KVS_FUZZ_PRELOAD="$(clang -print-file-name="libclang_rt.asan-$(uname -m).so") $WORK/preload.so"
 export KVS_FUZZ_PRELOAD
 say "seed: $KVS_FUZZ_SEED"
 in_order > "$WORK/targets"

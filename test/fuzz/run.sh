@@ -36,7 +36,7 @@ status=0
 	cat "$fuzz/setup.sql"
 	printf "CALL kvs_fuzz('%s', '{%s}')\n" "$target" "$(IFS=,; printf '%s' "${arguments[*]}")"
 } | LD_PRELOAD=$KVS_FUZZ_PRELOAD \
-	ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0:quarantine_size_mb=2:allocator_release_to_os_interval_ms=-1:allocator_may_return_null=1 \
+	ASAN_OPTIONS=halt_on_error=1:detect_leaks=0:detect_odr_violation=0:quarantine_size_mb=2:allocator_release_to_os_interval_ms=-1:allocator_may_return_null=1 \
 	UBSAN_OPTIONS=print_stacktrace=1 \
 	"$KVS_FUZZ_POSTGRES" --single -D "$data" -c shared_preload_libraries=kvstore -c fsync=off postgres > "$log" 2>&1 || status=$?
 rm -rf "$data"

@@ -56,6 +56,13 @@ is(sql("SELECT payload FROM kvstore.q_lapse"), '1', 'and is passed over');
 $other->query_safe('COMMIT');
 wait_until("SELECT count(*) = 3 FROM kv_dead_letters('lapse')", 'until it is free');
 
+# One whose table its owner has altered cannot be read: it keeps its leases until it can.
+sql("SELECT kv_enqueue('lapse', '4', max_attempts => 1)");
+sql("SELECT count(*) FROM kv_dequeue('lapse'); ALTER TABLE kvstore.q_lapse RENAME payload TO content");
+wait_until("SELECT count(*) = 1 FROM kv_leases WHERE leased_until < clock_timestamp() - interval '2 s'", 'a lease of a queue that cannot be read stays');
+sql('ALTER TABLE kvstore.q_lapse RENAME content TO payload');
+wait_until("SELECT count(*) = 4 FROM kv_dead_letters('lapse')", 'when it can be read, it ends');
+
 # ---- A consumer that always fails inside its transaction ----
 
 sql("SELECT kv_create_queue('poison', max_attempts => 3, backoff => '{}'); SELECT kv_enqueue('poison', '\"poison\"'), kv_enqueue('poison', '\"behind\"')");

@@ -55,17 +55,16 @@ SELECT kv_extend_many(ARRAY[:'receipt', :'receipt'], '2 hours') AS extended;
 SELECT leased_until < now() + interval '121 min' AS shorter FROM kv_leases WHERE queue = 'dl';
 SELECT kv_ack(:'receipt'), kv_extend(:'receipt') IS NULL AS gone;
 
--- Late ones, each far behind where a receiver has come to: more than there is room for, the last ones of a priority that has no place among them.
+-- Late ones, as a restore brings them, each far behind where a receiver has come to: more than there is room for, the last one of a priority that has none yet.
 SELECT kv_create_queue('late');
 SELECT count(kv_enqueue('late', '0', priority => i)) FROM generate_series(0, 1) i;
 SELECT count(kv_ack(receipt)) FROM kv_dequeue('late', 10);
-SELECT count(*) FROM kv_dequeue('late');
 DO $$ BEGIN
-    FOR i IN 1..70 LOOP
-        PERFORM kv_enqueue('late', to_jsonb(i), ready_at => '2001-01-01'::timestamptz + (i * 37 % 70) * interval '1 day');
+    FOR i IN 1..71 LOOP
+        INSERT INTO kvstore.q_late (id, priority, ready_at, enqueued_at, payload)
+            VALUES (1000 + i, i / 71, '2001-01-01'::timestamptz + (i * 37 % 71) * interval '1 day', '2001-01-01', to_jsonb(i));
         COMMIT;
     END LOOP;
-    PERFORM kv_enqueue('late', to_jsonb(i), priority => 1, ready_at => '2001-01-01'::timestamptz + i * interval '1 day') FROM generate_series(71, 72) i;
 END $$;
 SELECT count(*), count(DISTINCT payload), bool_and(kv_ack(receipt)) FROM kv_dequeue('late', 1000);
 SELECT count(*) FROM kvstore.q_late;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# make analyze: static analysis of src/ by gcc -fanalyzer, clang-tidy (.clang-tidy says which checks) and cppcheck (.cppcheck-suppressions says which not).
-# Nothing is to be found: each exception stands in one of those two files or beside its line, with its reason.
+# make analyze: gcc -fanalyzer, clang-tidy and cppcheck find nothing in src/.
+#
+# Each exception stands with its reason in .clang-tidy or .cppcheck-suppressions, or beside its line.
 #
 # The last line is "N passed, N failed", of tools; the exit status is 0 only when none failed.
 # Environment: KVS_ONLY="gcc clang-tidy cppcheck" chooses tools; see common.sh for more.

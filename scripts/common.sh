@@ -105,7 +105,7 @@ kvs_upgrade_wanted()
 	fi
 }
 
-# Install what "demo", "bench", "check" or "analyze" needs and set PG_CONFIG: PURPOSE PROGRAMS... (more that are needed, each in a package of its name)
+# Install what "demo", "bench", "check" or "analyze" needs and set PG_CONFIG: PURPOSE PROGRAMS... (more of them, each in a package of its name)
 kvs_install_missing()
 {
 	local purpose=$1 major package program wanted=() optional=() missing=() own_server=

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# make coverage: how much of src/ the suites of "make check" run: lines and branches of each file and of all.  results/coverage/index.html shows which.
+# make coverage: how much of src/ the suites of "make check" run: lines and branches of each file and of all; results/coverage/index.html shows which.
 #
 # The clone is copied, the copy is built with gcov's counters and without optimization, so that no line is folded into another, and the copy's own
-# scripts/check.sh runs as it always does; the ordinary build is left alone.  A process adds what it has counted to the counts of the objects when it exits:
-# what a server did that is killed, or stopped at once, does not count.
+# scripts/check.sh runs as it always does; the ordinary build is left alone.  A process adds its counts to those of the objects when it exits: what a
+# server did that is killed, or stopped at once, does not count.
 #
-# A branch is each outcome of each condition in the lines of src/: both of "if", "?:", "&&", "||", each case of a switch.  Those of macros count, too,
-# although no test can choose whether an interrupt is pending, or that ereport(ERROR) returns: that is about 1 in 14 branches, and 100 % are not to be had.
+# A branch is each outcome of each condition in the lines of src/: both of "if", "?:", "&&", "||", each case of a switch.  Those in macros count, too
+# (ereport, PG_TRY, CHECK_FOR_INTERRUPTS: 1 branch in 15), although no test can choose that an interrupt is pending, or that ereport(ERROR) returns:
+# 100 % are not to be had.
 #
 # The last line is "lines N %, branches N %"; the exit status is 0 only when no test failed and both reach their target.
 # Environment: that of check.sh (KVS_ONLY, KVS_TESTS); see common.sh for more.
@@ -16,7 +17,7 @@
 
 LINES_TARGET=92
 BRANCHES_TARGET=80
-FIGURES="$KVS_ROOT/results/coverage"
+FIGURES=$KVS_ROOT/results/coverage
 
 kvs_install_missing check gcovr
 kvs_make_tmp
@@ -25,9 +26,10 @@ kvs_copy_in coverage .tools Makefile META.json README.md examples expected extra
 COPY=$KVS_TMP/work/coverage
 rm -f "$COPY"/src/*.{o,bc}
 
-# Not "static": it runs nothing of src/, and gcov's symbols have no prefix.
+# Not "static": it runs nothing of src/, and gcov's symbols have no prefix.  As who called, as ever: check.sh itself knows as whom servers run.
 failed=0
-KVS_USER='' kvs_run env HOME="$KVS_HOME" PROFILE='--coverage -O0' KVS_ONLY="${KVS_ONLY:-regress isolation tap pgtap}" "$COPY/scripts/check.sh" || failed=1
+export KVS_ONLY=${KVS_ONLY:-regress isolation tap pgtap} PROFILE='--coverage -O0'
+KVS_USER='' kvs_run env HOME="$KVS_HOME" "$COPY/scripts/check.sh" || failed=1
 
 cd "$COPY"
 mkdir html

@@ -462,19 +462,39 @@ kvs_lease_is_held(KvsQueue *queue, int64 id, TimestampTz enqueued_at, TimestampT
 	return held;
 }
 
-bool
-kvs_lease_is_known(KvsQueue *queue, const KvsMessageRef *message)
+/* Returns whether the table knows the message; *ending: somebody is about to end its lease. */
+static bool
+look_up(KvsQueue *queue, const KvsMessageRef *message, bool *ending)
 {
 	KvsQueueSlot *slot = kvs_queueslot_lock_if_room(queue);
 	Lease	   *lease;
 	bool		known;
 
+	*ending = false;
 	if (slot == NULL)
 		return false;
 	lease = search(slot, message->id, HASH_FIND);
 	known = lease != NULL && lease->message.enqueued_at == message->enqueued_at;
+	*ending = known && lease->state == KVS_LEASE_ENDING;
 	LWLockRelease(slot->lock);
 	return known;
+}
+
+bool
+kvs_lease_is_known(KvsQueue *queue, const KvsMessageRef *message)
+{
+	bool		ending;
+
+	return look_up(queue, message, &ending);
+}
+
+bool
+kvs_lease_is_ending(KvsQueue *queue, const KvsMessageRef *message)
+{
+	bool		ending;
+
+	(void) look_up(queue, message, &ending);
+	return ending;
 }
 
 bool

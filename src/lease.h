@@ -103,6 +103,9 @@ extern bool kvs_lease_is_held(KvsQueue *queue, int64 id, TimestampTz enqueued_at
 /* Is there a lease of the message, in whatever state?  One of another message that had the id before does not count. */
 extern bool kvs_lease_is_known(KvsQueue *queue, const KvsMessageRef *message);
 
+/* Is a transaction about to end it? */
+extern bool kvs_lease_is_ending(KvsQueue *queue, const KvsMessageRef *message);
+
 /* With the lock held: has a lease lapsed?  *returned: the highest priority of returned messages that are ready; -1: there is none. */
 extern bool kvs_lease_look(KvsQueueSlot *slot, TimestampTz now, int *returned);
 

@@ -172,6 +172,15 @@ kvs_leasexact_try_end(KvsQueue *queue, KvsMessageRef *row)
 	return result == KVS_CLAIM_DONE;
 }
 
+bool
+kvs_leasexact_others_end(KvsQueue *queue, const KvsMessageRef *row)
+{
+	for (int i = 0; i < nnotes; i++)
+		if (notes[i].kind == ENDING && notes[i].id == row->id && notes[i].queue.relid == queue->relid)
+			return false;
+	return kvs_lease_is_ending(queue, row);
+}
+
 /* That of a lease which is taken between this and the commit is not forgotten: it lapses. */
 void
 kvs_leasexact_note_removed(KvsQueue *queue, int64 id, TimestampTz enqueued_at)

@@ -44,6 +44,9 @@
 /* So often a message whose dedupe_key nobody seems to have is tried, before it is sent without regard to that. */
 #define PRESENT_ATTEMPTS 20
 
+/* While it is going to be gone, in microseconds; ten seconds in all, for who removes it may have to wait himself. */
+#define GOING_MAX_SLEEP	1000000L
+
 /* And so often before it is taken for granted that a trigger of the owner's keeps it out. */
 #define TRIGGER_ATTEMPTS 2
 
@@ -371,16 +374,22 @@ remove_row(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *
 	return kvs_settle_delete_as_owner(writer->queue, ref) ? KVS_REMOVED : KVS_REMOVAL_BUSY;
 }
 
-/* Remove a message that has expired, and with it the hold on its key; false while somebody has leased it. */
+/*
+ * Remove a message that has expired, and with it the hold on its key; false while somebody has leased it.  *going: somebody else has begun to
+ * remove it.
+ */
 static bool
-remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
+remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot, bool *going)
 {
 	KvsMessageRef ref = {0};
 	KvsRemoval	removal;
 
 	kvs_reader_describe(writer->queue, slot, &ref);
 	if (!kvs_leasexact_try_end(writer->queue, &ref))
+	{
+		*going = kvs_leasexact_others_end(writer->queue, &ref);
 		return false;
+	}
 	removal = remove_row(writer, slot, &ref);
 	if (removal == KVS_REMOVED)
 	{
@@ -390,9 +399,9 @@ remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
 	return removal != KVS_REMOVAL_BUSY;
 }
 
-/* The message that has the dedupe_key; 0 if there is none any more, for it was "removed" here, or has gone. */
+/* The message that has the dedupe_key; 0 if there is none any more, for it has gone, or has expired and was "removed" here, or is "going". */
 static int64
-find_present(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz now, bool *removed)
+find_present(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz now, bool *removed, bool *going)
 {
 	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
 	int64		id = 0;
@@ -403,8 +412,8 @@ find_present(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz no
 		bool		expired = !slot->tts_isnull[KVS_QUEUE_COLUMN_EXPIRES_AT] &&
 			DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_EXPIRES_AT]) <= now;
 
-		*removed = expired && remove_expired(writer, slot);
-		if (!*removed)
+		*removed = expired && remove_expired(writer, slot, going);
+		if (!*removed && !*going)
 			id = DatumGetInt64(slot->tts_values[KVS_QUEUE_COLUMN_ID]);
 	}
 	ExecDropSingleTupleTableSlot(slot);
@@ -418,23 +427,27 @@ kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *me
 	int			nobody = 0;
 
 	/*
-	 * The statement waits for who is inserting or deleting the one that has the key; it may be gone again when we look for it.  When it never is
-	 * there, it is a unique index of the owner's that keeps the row out, or an id that he has inserted by hand: a plain INSERT says which.
+	 * The statement waits for who is inserting or deleting the one that has the key; it may be gone again when we look for it.  Who has claimed one
+	 * that has expired is about to delete it.  When it never is there, it is a unique index of the owner's that keeps the row out, or an id that he
+	 * has inserted by hand: a plain INSERT says which.
 	 */
 	for (int attempt = 1;; attempt++)
 	{
 		bool		unless_present = attempt <= PRESENT_ATTEMPTS;
 		bool		removed = false;
+		bool		going = false;
 		int64		present;
 
 		CHECK_FOR_INTERRUPTS();
 		id = nextval_internal(writer->queue->sequence, false);
 		if (insert_by_statement(writer->queue, unless_present, message, &payload, 1, &id) > 0)
 			break;
-		present = find_present(writer, message, now, &removed);
+		present = find_present(writer, message, now, &removed, &going);
 		if (present != 0)
 			return present;
-		nobody += removed ? 0 : 1;
+		if (going)
+			pg_usleep(Min(1000L << attempt, GOING_MAX_SLEEP));
+		nobody += removed || going ? 0 : 1;
 		if (!unless_present || (writer->changed && nobody == TRIGGER_ATTEMPTS))
 			return 0;			/* it is a trigger that keeps the row out */
 	}

@@ -285,7 +285,7 @@ split(Look *look, const Known *known, int64 *messages, int64 *delayed)
 		if (sample.whole)
 			return true;
 		/* to count so many would be in vain, however far off the estimate is */
-		if (sample.delayed > 4 * SPLIT_MAX)
+		if (sample.delayed / 4 > SPLIT_MAX)
 			return false;
 	}
 	counted = count_delayed(look, delayed);

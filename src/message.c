@@ -371,7 +371,10 @@ remove_row(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *
 {
 	if (writer->queue->plain)
 		return kvs_message_remove(writer->rel, slot, true);
-	return kvs_settle_delete_as_owner(writer->queue, ref) ? KVS_REMOVED : KVS_REMOVAL_BUSY;
+	if (kvs_settle_delete_as_owner(writer->queue, ref))
+		return KVS_REMOVED;
+	/* a trigger may have kept it, or somebody was quicker */
+	return kvs_message_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ref->id), slot) ? KVS_REMOVAL_BUSY : KVS_REMOVAL_GONE;
 }
 
 /*

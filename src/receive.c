@@ -125,6 +125,9 @@ note_told(Oid relid)
 	if (!registered)
 		before_shmem_exit(tell_another, (Datum) 0);
 	registered = true;
+	/* there is room for one: what it was told of before, and has not received, is another's */
+	if (told_of != relid)
+		tell_another(0, (Datum) 0);
 	told_of = relid;
 }
 

@@ -172,11 +172,17 @@ for my $how ('cancel', 'terminate')
 	is_empty();
 }
 
-# A client that was told of a message and ends instead of receiving it.
-($first, $second) = map { start_sleeper($_) } $call, $take;
-sql(q{SELECT kv_enqueue('q', '1')});
-is(endings($first, $second), ' 1', 'a session that was told of a message ends: the other gets it');
-is_empty();
+# A client that was told of a message and ends instead of receiving it; or is told of one of another queue, before it ends.  The queue is a new one: the
+# index entry of a delayed message that has gone would make the first in line hold the timer, and leave that to the other.
+for my $told (q{CALL kv_wait_queue('new', '2 minutes')}, qq{DO \$\$ BEGIN CALL kv_wait_queue('new', '2 minutes'); $call; END \$\$})
+{
+	sql($_) foreach q{SELECT kv_create_queue('new')}, q{SELECT kv_enqueue('q', '1')};
+	($first, $second) = map { start_sleeper($_) } $told, $take =~ s/'q'/'new'/r;
+	sql(q{SELECT kv_enqueue('new', '1')});
+	is(endings($first, $second), ' 1', 'a session that was told of a message ends: the other gets it');
+	sql(q{SELECT kv_drop_queue('new')});
+	is_empty();
+}
 
 # One who need not wait wakes another one, if there is more; there are some in line who were woken and have not looked.
 my @three = map { start_sleeper($take) } 1 .. 3;

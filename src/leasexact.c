@@ -173,11 +173,11 @@ kvs_leasexact_try_end(KvsQueue *queue, KvsMessageRef *row)
 }
 
 bool
-kvs_leasexact_others_end(KvsQueue *queue, const KvsMessageRef *row)
+kvs_leasexact_is_ending(KvsQueue *queue, const KvsMessageRef *row, bool *own)
 {
-	for (int i = 0; i < nnotes; i++)
-		if (notes[i].kind == ENDING && notes[i].id == row->id && notes[i].queue.relid == queue->relid)
-			return false;
+	*own = false;
+	for (int i = 0; i < nnotes && !*own; i++)
+		*own = notes[i].kind == ENDING && notes[i].id == row->id && notes[i].queue.relid == queue->relid;
 	return kvs_lease_is_ending(queue, row);
 }
 

@@ -24,8 +24,8 @@ extern bool kvs_leasexact_next_lapsed(KvsQueue *queue, TimestampTz now, KvsMessa
 /* Make sure that nobody leases the message of a row until this transaction ends; false if somebody has it. */
 extern bool kvs_leasexact_try_end(KvsQueue *queue, KvsMessageRef *row);
 
-/* Has another transaction made sure of that? */
-extern bool kvs_leasexact_others_end(KvsQueue *queue, const KvsMessageRef *row);
+/* Has a transaction made sure of that?  *own: it is this one. */
+extern bool kvs_leasexact_is_ending(KvsQueue *queue, const KvsMessageRef *row, bool *own);
 
 /* The row of a message was deleted without regard to who has leased it: the lease goes with the commit. */
 extern void kvs_leasexact_note_removed(KvsQueue *queue, int64 id, TimestampTz enqueued_at);

@@ -386,12 +386,17 @@ remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot, bool *going)
 {
 	KvsMessageRef ref = {0};
 	KvsRemoval	removal;
+	bool		own;
 
 	kvs_reader_describe(writer->queue, slot, &ref);
 	if (!kvs_leasexact_try_end(writer->queue, &ref))
 	{
-		*going = kvs_leasexact_others_end(writer->queue, &ref);
-		return false;
+		bool		ending = kvs_leasexact_is_ending(writer->queue, &ref, &own);
+
+		*going = ending && !own;
+		/* one that this transaction has put back need not stay */
+		if (!ending || !own)
+			return false;
 	}
 	removal = remove_row(writer, slot, &ref);
 	if (removal == KVS_REMOVED)

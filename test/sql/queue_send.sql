@@ -95,6 +95,16 @@ CREATE FUNCTION se_pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NE
 CREATE TRIGGER se_pass BEFORE INSERT ON kvstore.q_se FOR EACH ROW EXECUTE FUNCTION se_pass();
 SELECT kv_enqueue('se', '"first"', dedupe_key => 'p', ttl => '0') AS first \gset
 SELECT kv_enqueue('se', '"third"', dedupe_key => 'p') > :first AS free;
+-- One that expires while it is delivered, and is put back and replaced in one transaction.
+SELECT kv_enqueue('se', '"slow"', dedupe_key => 'n', priority => 9) AS first \gset
+SELECT receipt FROM kv_dequeue('se') \gset
+UPDATE kvstore.q_se SET expires_at = '2000-01-01' WHERE id = :first;
+BEGIN;
+SELECT kv_nack(:'receipt', delay => '0');
+SELECT kv_enqueue('se', '"anew"', dedupe_key => 'n') > :first AS free;
+COMMIT;
+SELECT payload FROM kvstore.q_se WHERE dedupe_key = 'n';
+DELETE FROM kvstore.q_se WHERE dedupe_key = 'n';
 DROP TRIGGER se_pass ON kvstore.q_se;
 DROP TRIGGER se_note ON kvstore.q_se;
 SELECT payload FROM kvstore.q_se ORDER BY id;

@@ -44,11 +44,11 @@
 /* So often a message whose dedupe_key nobody seems to have is tried, before it is sent without regard to that. */
 #define PRESENT_ATTEMPTS 20
 
-/* While it is going to be gone, in microseconds; ten seconds in all, for who removes it may have to wait himself. */
-#define GOING_MAX_SLEEP	1000000L
-
 /* And so often before it is taken for granted that a trigger of the owner's keeps it out. */
 #define TRIGGER_ATTEMPTS 2
+
+/* The longest sleep while somebody removes it, in microseconds; of PRESENT_ATTEMPTS, which make three seconds. */
+#define LONGEST_SLEEP	250000L
 
 void
 kvs_message_init(KvsMessage *message, TimestampTz now)
@@ -428,6 +428,18 @@ find_present(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz no
 	return id;
 }
 
+/* Who removes it has no lock yet on which one could wait. */
+static void
+wait_for_removal(int attempt)
+{
+	if (attempt == PRESENT_ATTEMPTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("the message that has this dedupe_key has expired, and another transaction is removing it"),
+				 errhint("Retry the transaction.")));
+	pg_usleep(Min(1000L << attempt, LONGEST_SLEEP));
+}
+
 int64
 kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *message, Datum payload, TimestampTz now)
 {
@@ -454,7 +466,7 @@ kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *me
 		if (present != 0)
 			return present;
 		if (going)
-			pg_usleep(Min(1000L << attempt, GOING_MAX_SLEEP));
+			wait_for_removal(attempt);
 		nobody += removed || going ? 0 : 1;
 		if (!unless_present || (writer->changed && nobody == TRIGGER_ATTEMPTS))
 			return 0;			/* it is a trigger that keeps the row out */

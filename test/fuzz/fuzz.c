@@ -99,7 +99,8 @@ static void
 check_memory(void)
 {
 	static Size limit = 0;
-	Size		now = MemoryContextMemAllocated(TopMemoryContext, true);
+	/* the server itself remembers of each OID that was looked up that there is no such table */
+	Size		now = MemoryContextMemAllocated(TopMemoryContext, true) - MemoryContextMemAllocated(CacheMemoryContext, true);
 
 	if (limit == 0)
 		limit = now + MEMORY_GROWTH;

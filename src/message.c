@@ -377,12 +377,18 @@ remove_row(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *
 	return kvs_message_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ref->id), slot) ? KVS_REMOVAL_BUSY : KVS_REMOVAL_GONE;
 }
 
-/*
- * Remove a message that has expired, and with it the hold on its key; false while somebody has leased it.  *going: somebody else has begun to
- * remove it.
- */
-static bool
-remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot, bool *going)
+/* What has become of the message that kept one with the same dedupe_key out. */
+typedef enum Holder
+{
+	HOLDER_LIVES,				/* or a trigger of the owner's keeps it */
+	HOLDER_NONE,				/* it has gone, or there never was one */
+	HOLDER_REMOVED,				/* it had expired, and this transaction has removed it */
+	HOLDER_GOING				/* it has expired, and somebody else has begun to remove it */
+} Holder;
+
+/* Remove a message that has expired, and with it the hold on its key, unless somebody has leased it. */
+static Holder
+remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
 {
 	KvsMessageRef ref = {0};
 	KvsRemoval	removal;
@@ -391,12 +397,11 @@ remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot, bool *going)
 	kvs_reader_describe(writer->queue, slot, &ref);
 	if (!kvs_leasexact_try_end(writer->queue, &ref))
 	{
-		bool		ending = kvs_leasexact_is_ending(writer->queue, &ref, &own);
-
-		*going = ending && !own;
+		if (!kvs_leasexact_is_ending(writer->queue, &ref, &own))
+			return HOLDER_LIVES;
+		if (!own)
+			return HOLDER_GOING;
 		/* one that this transaction has put back need not stay */
-		if (!ending || !own)
-			return false;
 	}
 	removal = remove_row(writer, slot, &ref);
 	if (removal == KVS_REMOVED)
@@ -404,15 +409,15 @@ remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot, bool *going)
 		kvs_queuecount_note(writer->queue, -1);
 		kvs_stats_add(writer->queue->stat, KVS_COUNT_QUEUE_EXPIRED, 1);
 	}
-	return removal != KVS_REMOVAL_BUSY;
+	return removal == KVS_REMOVAL_BUSY ? HOLDER_LIVES : HOLDER_REMOVED;
 }
 
-/* The message that has the dedupe_key; 0 if there is none any more, for it has gone, or has expired and was "removed" here, or is "going". */
-static int64
-find_present(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz now, bool *removed, bool *going)
+/* Look for the message that has the dedupe_key; "id" is that of one that lives. */
+static Holder
+find_holder(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz now, int64 *id)
 {
 	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
-	int64		id = 0;
+	Holder		holder = HOLDER_NONE;
 
 	if (kvs_message_find(writer->rel, writer->queue->dedupe_index, F_TEXTEQ, message->values[KVS_QUEUE_COLUMN_DEDUPE_KEY],
 						 slot))
@@ -420,12 +425,11 @@ find_present(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz no
 		bool		expired = !slot->tts_isnull[KVS_QUEUE_COLUMN_EXPIRES_AT] &&
 			DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_EXPIRES_AT]) <= now;
 
-		*removed = expired && remove_expired(writer, slot, going);
-		if (!*removed && !*going)
-			id = DatumGetInt64(slot->tts_values[KVS_QUEUE_COLUMN_ID]);
+		*id = DatumGetInt64(slot->tts_values[KVS_QUEUE_COLUMN_ID]);
+		holder = expired ? remove_expired(writer, slot) : HOLDER_LIVES;
 	}
 	ExecDropSingleTupleTableSlot(slot);
-	return id;
+	return holder;
 }
 
 /* Who removes it has no lock yet on which one could wait. */
@@ -454,20 +458,20 @@ kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *me
 	for (int attempt = 1;; attempt++)
 	{
 		bool		unless_present = attempt <= PRESENT_ATTEMPTS;
-		bool		removed = false;
-		bool		going = false;
-		int64		present;
+		Holder		holder;
+		int64		holder_id;
 
 		CHECK_FOR_INTERRUPTS();
 		id = nextval_internal(writer->queue->sequence, false);
 		if (insert_by_statement(writer->queue, unless_present, message, &payload, 1, &id) > 0)
 			break;
-		present = find_present(writer, message, now, &removed, &going);
-		if (present != 0)
-			return present;
-		if (going)
+		holder = find_holder(writer, message, now, &holder_id);
+		if (holder == HOLDER_LIVES)
+			return holder_id;
+		if (holder == HOLDER_GOING)
 			wait_for_removal(attempt);
-		nobody += removed || going ? 0 : 1;
+		if (holder == HOLDER_NONE)
+			nobody++;
 		if (!unless_present || (writer->changed && nobody == TRIGGER_ATTEMPTS))
 			return 0;			/* it is a trigger that keeps the row out */
 	}

@@ -427,14 +427,24 @@ reopen(KvsQueue *queue, LOCKMODE lockmode)
 	return rel;
 }
 
+/* The queue of a table; *detail: why it is none, else NULL. */
+static KvsQueue *
+get_valid_entry(Relation rel, const char **detail)
+{
+	KvsQueue   *queue = get_entry(RelationGetRelid(rel));
+
+	*detail = NULL;
+	if (unlikely(!queue->valid))
+		queue = load_queue(rel, detail);
+	return queue;
+}
+
 KvsQueue *
 kvs_queue_of(Relation rel)
 {
-	KvsQueue   *queue = get_entry(RelationGetRelid(rel));
-	const char *detail = NULL;
+	const char *detail;
+	KvsQueue   *queue = get_valid_entry(rel, &detail);
 
-	if (unlikely(!queue->valid))
-		queue = load_queue(rel, &detail);
 	if (unlikely(detail != NULL))
 		kvs_shape_report(rel, "queue", detail);
 	return queue;
@@ -443,11 +453,9 @@ kvs_queue_of(Relation rel)
 KvsQueue *
 kvs_queue_find(Relation rel)
 {
-	KvsQueue   *queue = get_entry(RelationGetRelid(rel));
-	const char *detail = NULL;
+	const char *detail;
+	KvsQueue   *queue = get_valid_entry(rel, &detail);
 
-	if (unlikely(!queue->valid))
-		queue = load_queue(rel, &detail);
 	return detail == NULL ? queue : NULL;
 }
 

@@ -78,6 +78,17 @@ SELECT kv_ack(:'receipt'), kv_enqueue('se', '"second"', dedupe_key => 'k') > :fi
 -- A message that has expired holds nothing, unless somebody works on it.
 SELECT kv_purge_queue('se'), kv_enqueue('se', '"first"', dedupe_key => 'k', ttl => '0') AS first \gset
 SELECT kv_enqueue('se', '"second"', dedupe_key => 'k') > :first AS free;
+-- One that was removed for another, which was rolled back, is still expired.
+SELECT kv_enqueue('se', '"first"', dedupe_key => 'sub', ttl => '0') AS first \gset
+BEGIN;
+SAVEPOINT s;
+SELECT kv_enqueue('se', '"undone"', dedupe_key => 'sub') > :first AS free;
+ROLLBACK TO s;
+SELECT payload FROM kvstore.q_se WHERE dedupe_key = 'sub';
+SELECT kv_enqueue('se', '"second"', dedupe_key => 'sub') > :first AS free;
+COMMIT;
+SELECT kv_cancel('se', id), payload FROM kv_peek('se') WHERE dedupe_key = 'sub';
+SELECT count(*) FROM kv_leases WHERE queue = 'se';
 SELECT payload FROM kvstore.q_se;
 -- Nor does one in a table with a trigger of the owner's, which sees that it goes, though the sender may not delete.
 CREATE FUNCTION se_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'deleted: %', OLD.payload; RETURN OLD; END $$;

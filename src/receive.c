@@ -176,6 +176,8 @@ kvstore_wait_queue(PG_FUNCTION_ARGS)
 	Receive		receive = {.fcinfo = fcinfo, .request.wanted = 1};
 
 	kvs_shmem_require("kv_wait_queue()");
+	/* nobody would wake us there, and kv_dequeue() gives nothing */
+	PreventCommandDuringRecovery("kv_wait_queue()");
 	kvs_wait_check_context(fcinfo, "kv_wait_queue()", "kv_dequeue()");
 	receive.wait.deadline = kvs_wait_deadline(fcinfo, 1, 30);
 	receive.wait.look = look_only;

@@ -214,6 +214,7 @@ for my $round (1 .. 2)
 	{
 		like(kvs_outcome($standby, "SELECT $call"), qr/^ERROR 25006: cannot execute kv_\w+\(\) in a read-only transaction/, "standby refuses " . substr($call, 0, 40));
 	}
+	like(kvs_outcome($standby, q{CALL kv_wait_queue('held', '1 ms')}), qr/^ERROR 25006/, 'standby refuses CALL kv_wait_queue()');
 	is(kvs_outcome($standby, q{SELECT count(*) FROM kv_peek('held')}), '3', 'standby: kv_peek() works');
 	like(kvs_outcome($standby, q{SELECT count(*) FROM kv_peek('fast')}), qr/^ERROR 0A000/, 'standby: not for an unlogged queue');
 	is(kvs_outcome($standby, q{SELECT count(*) FROM kv_leases}), '0', 'standby: no leases');

@@ -28,11 +28,13 @@ my $preloaded = <<'SQL';
 SELECT 'queue', kv_create_queue('q') IS NOT NULL;
 EXECUTE sent;
 EXECUTE received;
+EXECUTE sent;
+CALL kv_wait_queue('q', '1 minute');
 SELECT 'watch', count(*) FROM kv_watch('{a}', wait => '0');
 SELECT 'counted', gets FROM pg_stat_kvstore WHERE store = 'default';
 SQL
 my $said = "stores|t|t\ngot|\nset|t|t|t\ngot|1\nlisted|p1\npath|3|1\nprefix|1\nexpiry|t|1\natomic|t\nsnapshot|1\n";
-my $said_preloaded = "queue|t\nsent|t\nreceived|t\nwatch|1\ncounted|4\n";
+my $said_preloaded = "queue|t\nsent|t\nreceived|t\nsent|t\nwatch|1\ncounted|4\n";
 
 for my $preload (1, 0)
 {
@@ -63,7 +65,7 @@ $all}, on_error_stop => 0);
 	is($before, $expected, "$how: at first");
 	is($dropped, '', "$how: without the extension nothing has a result");
 	my $missing = () = $while_gone =~ /ERROR:  (?:42883|42P01)$/mg;
-	my $statements = () = $all =~ /^(?:SELECT|EXECUTE)/mg;
+	my $statements = () = $all =~ /^(?:SELECT|EXECUTE|CALL)/mg;
 	is($missing, $statements, "$how: each says what does not exist") or diag($while_gone);
 	is($created, $expected, "$how: with the new extension all is as at first");
 	is($afterwards, '', "$how: and nothing fails") or diag($afterwards);

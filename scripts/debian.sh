@@ -130,7 +130,7 @@ debian_copy()
 	mkdir -p "$KVS_CACHE/archives/partial"
 	cp -a "$KVS_CACHE/$suite" "$root"
 	# Whom this machine trusts beyond Debian's own: its npm registry may be reached through such a one.
-	cp -R /usr/local/share/ca-certificates "$root/usr/local/share/"
+	[ ! -d /usr/local/share/ca-certificates ] || cp -R /usr/local/share/ca-certificates "$root/usr/local/share/"
 	chroot "$root" update-ca-certificates > /dev/null 2>&1
 	cp "$DEBIAN_TMP/kvstore.bundle" "$root/kvstore.bundle"
 	cp /etc/resolv.conf "$root/etc/resolv.conf"

@@ -211,6 +211,7 @@ kvs_fuzz_take(const char **bytes, int *size, void *field, int field_size)
 void
 kvs_fuzz_execute(const char *sql)
 {
+	SPI_freetuptable(SPI_tuptable);	/* of the last one: the procedure itself never ends */
 	if (SPI_execute(sql, false, 0) < 0)
 		elog(FATAL, "could not execute \"%s\"", sql);
 }

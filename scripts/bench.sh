@@ -224,7 +224,7 @@ kvs_build
 kvs_make_tmp
 kvs_make_tree
 kvs_server_start bench "shared_preload_libraries = 'kvstore'" "shared_buffers = '2GB'" "max_wal_size = '200GB'" "checkpoint_timeout = '1d'" \
-	"wal_buffers = '64MB'" "autovacuum = off" "bgwriter_lru_maxpages = 0" "max_parallel_workers_per_gather = 0" "jit = off"
+	"max_connections = 200" "wal_buffers = '64MB'" "autovacuum = off" "bgwriter_lru_maxpages = 0" "max_parallel_workers_per_gather = 0" "jit = off"
 machine
 # The benches of queues need no entries.
 case " ${wanted[*]/#queue*/} " in *[!\ ]*) load_data ;; esac

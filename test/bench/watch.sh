@@ -13,12 +13,12 @@ else
 	before_run()
 	{
 		watch_stop
-		[ "$1" != watched ] || { watch_start idle 80; waiters_are 80; }
+		[ "$1" != watched ] || { watch_start idle 100; waiters_are 100; }
 		sql "VACUUM kvstore.s_default"
 	}
 	compare 1 watched alone
 	watch_stop
-	ratio "set, 80 watchers of other keys" watched alone 0.9
+	ratio "set, 100 watchers of other keys" watched alone 0.9
 	sql "ALTER DATABASE postgres RESET synchronous_commit"
 
 	# ---- 16 writers whose changes somebody follows, and 16 who notify somebody ----

@@ -15,7 +15,7 @@ SELECT outcome(call) FROM unnest(ARRAY[$$kv_create_snapshot_store('Bad')$$, $$kv
 SELECT kv_snapshot_append('c1', '{"step": 1}') = encode(sha256('{"step": 1}'), 'hex') AS hash_is_sha256,
     kv_snapshot_append('c1', '{ "step":1 }') = encode(sha256('{"step": 1}'), 'hex') AS also_written_otherwise;
 SELECT kv_snapshot_append('c1', '{"step": 2}', metadata => '{"by": "test"}', hash => 'h2'), kv_snapshot_append('c1', '{"step": 3}', hash => 'h3');
-SELECT context, left(hash, 8) AS hash, seq, state, metadata, created_at <= clock_timestamp() AS created, date_trunc('second', expires_at - created_at) AS ttl FROM kv_snapshot_load('c1');
+SELECT context, left(hash, 8) AS hash, seq, state, metadata, created_at <= clock_timestamp() AS created, date_trunc('minute', expires_at - created_at) AS ttl FROM kv_snapshot_load('c1');
 SELECT kv_snapshot_append('c1', '{"ignored": true}', ttl => '2 days', hash => 'h2');
 SELECT hash, state, metadata, expires_at - created_at > '47 hours' AS renewed FROM kv_snapshot_load('c1') WHERE hash = 'h2';
 SELECT kv_snapshot_append('c1', '{"step": 3}', hash => 'h3');

@@ -26,7 +26,7 @@ SELECT count(*) FROM dl_get(100);
 SELECT kv_ack_many(array_agg(receipt)) FROM dl_got;
 SELECT payload, status FROM kv_peek('dl');
 -- What is delayed comes when its time has come, and not before.
-SET kvstore.test_clock = 3590;
+SET kvstore.test_clock = 3540;
 SELECT * FROM dl_get();
 SET kvstore.test_clock = 3610;
 SELECT * FROM dl_get();
@@ -102,20 +102,23 @@ SELECT kv_dead_purge('dl');
 -- A message's own limit and backoff; its delays are its own, the last one repeats.
 SELECT kv_alter_queue('dl', backoff => '{1s,2s}');
 SELECT kv_enqueue('dl', '"own"', max_attempts => 5, backoff => '{10s,20s,30s}') > 0, kv_enqueue('dl', '"queue"', max_attempts => 5) > 0;
-CREATE FUNCTION dl_fail(what jsonb) RETURNS interval LANGUAGE plpgsql AS $$
+CREATE FUNCTION dl_fail(what jsonb, delay interval) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    before timestamptz;
 BEGIN
     PERFORM set_config('kvstore.test_clock', '100000', true);
     PERFORM dl_get(10);
     PERFORM set_config('kvstore.test_clock', '0', true);
+    before := clock_timestamp();
     PERFORM kv_nack(dl_receipt(what));
-    RETURN (SELECT date_trunc('second', ready_at - clock_timestamp() + interval '0.5 s') FROM kvstore.q_dl WHERE payload = what);
+    RETURN (SELECT ready_at - delay BETWEEN before AND clock_timestamp() FROM kvstore.q_dl WHERE payload = what);
 END $$;
-SELECT dl_fail('"own"'), dl_fail('"queue"');
-SELECT dl_fail('"own"'), dl_fail('"queue"');
-SELECT dl_fail('"own"'), dl_fail('"queue"');
-SELECT dl_fail('"own"'), dl_fail('"queue"');
+SELECT dl_fail('"own"', '10 s'), dl_fail('"queue"', '1 s');
+SELECT dl_fail('"own"', '20 s'), dl_fail('"queue"', '2 s');
+SELECT dl_fail('"own"', '30 s'), dl_fail('"queue"', '2 s');
+SELECT dl_fail('"own"', '30 s'), dl_fail('"queue"', '2 s');
 SELECT payload, attempts, max_attempts FROM kv_peek('dl');
-SELECT dl_fail('"own"'), dl_fail('"queue"');
+SELECT dl_fail('"own"', '30 s') IS NULL AS dead, dl_fail('"queue"', '2 s') IS NULL AS dead;
 SELECT payload, attempts FROM kv_dead_letters('dl');
 SELECT kv_dead_purge('dl'), kv_alter_queue('dl', backoff => '{}', keep_dead => false);
 -- A queue that keeps none.

@@ -50,11 +50,18 @@ kvs_as_root()
 	fi
 }
 
-kvs_apt()
+# Run a command that is apt-get.  By itself that waits for dpkg's lock alone; those of the lists and of the downloaded packages may be held, too,
+# by the updates that a machine makes when it has just started.
+kvs_run_apt()
 {
-	kvs_as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" >&2 ||
-		die "apt-get $1 failed; its messages are above"
+	local end=$((SECONDS + 300)) output
+	until output=$(kvs_as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive "$@" 2>&1 | tee >(cat >&2)); do
+		[[ $output == *"Unable to lock "* && $SECONDS -lt $end ]] || return 1
+		sleep 1
+	done
 }
+
+kvs_apt() { kvs_run_apt apt-get -q -o DPkg::Lock::Timeout=300 "$@" || die "apt-get $1 failed; its messages are above"; }
 
 # Refresh the package lists, once: installing from old ones fails on packages that have gone.
 KVS_LISTS_FRESH=
@@ -78,13 +85,13 @@ kvs_distribution_major()
 KVS_NO_CLUSTER=/etc/postgresql-common/createcluster.d/kvstore-no-main-cluster.conf
 kvs_apt_install_without_cluster()
 {
-	kvs_as_root sh -c "
+	kvs_run_apt sh -c "
 		made_dir=; [ -d '${KVS_NO_CLUSTER%/*}' ] || made_dir=1
 		mkdir -p '${KVS_NO_CLUSTER%/*}'
 		trap 'rm -f $KVS_NO_CLUSTER; [ -z \"\$made_dir\" ] || rmdir ${KVS_NO_CLUSTER%/*} 2>/dev/null' EXIT
 		trap 'exit 1' HUP INT TERM
 		echo 'create_main_cluster = false' > '$KVS_NO_CLUSTER'
-		DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $*" >&2 ||
+		apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $*" ||
 		die "apt-get install failed; its messages are above"
 }
 

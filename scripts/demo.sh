@@ -28,6 +28,17 @@ session_a_ask()
 	printf '%s\n\\echo end-of-output\n' "$2" >&"${SESSION_A[1]}"
 }
 
+# Until the statement that it has started waits; what B did before that would be no news to it.
+session_a_waits()
+{
+	local i
+	for ((i = 0; i < 600; i++)); do
+		[ "$("${DEMO_PSQL[@]}" -Atc "SELECT count(*) FROM kvstore.waiters()")" = 0 ] || return 0
+		sleep 0.1
+	done
+	die "session A does not wait"
+}
+
 # Print what it says, up to a mark that psql echoes after it.
 session_a_answer()
 {
@@ -128,12 +139,14 @@ COMMIT;"
 session_a_open
 session_a_ask "Who waits is woken by the commit. Pod A waits for a message..." \
 	"SELECT payload, attempts FROM kv_dequeue('mail', wait => '30 s');"
+session_a_waits
 session_b "...pod B sends one..." \
 	"SELECT kv_enqueue('mail', '{\"to\": \"bob\"}');"
 printf '\n-- ...and pod A has it:\n'
 session_a_answer
 session_a_ask "The same for entries: pod A waits for the leader to change..." \
 	"SELECT key, value FROM kv_watch(ARRAY['leader'], ARRAY[(SELECT versionstamp FROM kv_entry('leader'))]);"
+session_a_waits
 session_b "...pod B takes over." \
 	"SELECT kv_set('leader', '\"pod-2\"');"
 printf '\n-- Pod A:\n'

@@ -2,6 +2,7 @@
 #
 # For PostgreSQL users, as with every extension:
 #	make && make install && make installcheck	(PG_CONFIG=... chooses the installation)
+# (installcheck wants a server with the settings that scripts/check.sh gives its own: some tests look at rows that a background worker would remove)
 # For everybody else, on a machine that need not have PostgreSQL yet (what is missing is installed first):
 #	make demo		build, start a throw-away server, show what it does, leave a prompt
 #	make check		build, run every test on private throw-away servers; the last line is "N passed, N failed"

@@ -101,7 +101,7 @@ sub wait_for_traffic
 sub check_all
 {
 	my ($what) = @_;
-	my $end = time + 60;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 
 	while (time < $end && sql('SELECT count(*) FROM kvstore.q_load') > 0)
 	{

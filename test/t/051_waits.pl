@@ -11,7 +11,7 @@ use lib "$FindBin::RealBin/../perl";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(time);
+use Time::HiRes qw(time usleep);
 
 use KvsTest;
 
@@ -60,10 +60,23 @@ sub endings { return join(' ', map { ending($_) } @_) }
 # So many wait, and sleep.
 my $asleep = q{FROM kvstore.waiters() JOIN pg_stat_activity USING (pid) WHERE wait_event_type = 'Extension'};
 
+sub are_asleep { return "SELECT (SELECT count(*) FROM kvstore.waiters()) = $_[0] AND count(*) = $_[0] $asleep" }
+
 sub asleep
 {
 	my ($count, $name) = @_;
-	until_true("SELECT (SELECT count(*) FROM kvstore.waiters()) = $count AND count(*) = $count $asleep", $name // "$count wait");
+	until_true(are_asleep($count), $name // "$count wait");
+}
+
+# The same where there is little time, by a session that is there already.
+sub soon_asleep
+{
+	my ($session, $count) = @_;
+	my $query = are_asleep($count);
+	my $end = time + $soon;
+
+	usleep(2_000) until $session->query_safe($query) eq 't' || time > $end;
+	ok(time <= $end, "$count wait, soon") or BAIL_OUT('no use to go on');
 }
 
 sub start_sleeper
@@ -197,11 +210,8 @@ is_empty();
 
 # ---- Delayed messages ----
 
-sub delayed
-{
-	my ($count) = @_;
-	sql("SELECT count(*) FROM kv_enqueue_many('q', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, $count) i), delay => '1.5 s')");
-}
+sub send_delayed { return "SELECT count(*) FROM kv_enqueue_many('q', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, $_[0]) i), delay => '1.5 s')" }
+sub delayed { return sql(send_delayed(@_)) }
 
 # Not before their time: the receipts are from after it.
 sub not_early
@@ -216,8 +226,8 @@ not_early();
 is_empty();
 
 delayed(1);
-$first = start_sleeper($take);
-is(ending($first), 1, 'one that was there before the wait, too');
+is(ending(start($take)), 1, 'one that was there before the wait, too');
+not_early();
 is_empty();
 
 my @five = map { start_sleeper($take) } 1 .. 5;
@@ -231,10 +241,11 @@ delayed(5);
 is(endings(@five), '    ', 'those in CALL, too');
 is_empty();
 
+my $quick = $node->background_psql('postgres');
 ($first, $second) = map { start_sleeper($take) } 1 .. 2;
-delayed(1);
-asleep(2);
-sql("SELECT pg_cancel_backend($first->{pid})");
+$quick->query_safe(send_delayed(1));
+soon_asleep($quick, 2);
+$quick->query_safe("SELECT pg_cancel_backend($first->{pid})");
 is(endings($first, $second), '57014 1', 'who keeps the time is cancelled: the next one does');
 is_empty();
 
@@ -252,8 +263,7 @@ is_empty();
 # ---- Leases that end ----
 
 sql(q{SELECT kv_enqueue('q', '1', backoff => '{}'); SELECT id FROM kv_dequeue('q', lease => '1.5 s')});
-$first = start_sleeper($take);
-is(ending($first), 1, 'a lease that ends wakes');
+is(ending(start($take)), 1, 'a lease that ends wakes');
 is_empty();
 
 # ---- What a wait holds ----
@@ -300,10 +310,12 @@ for my $case (
 	is_empty();
 }
 
-sql(q{SELECT kv_enqueue('q', '1', delay => '3 s')});
 ($first, $second) = map { start_sleeper($take) } 1 .. 2;
-sql(q{SELECT kv_enqueue('q', '2', priority => 5)});
+$quick->query_safe(send_delayed(1));
+soon_asleep($quick, 2);
+$quick->query_safe(q{SELECT kv_enqueue('q', '2', priority => 5)});
 is(endings($first, $second), '1 1', 'who held the timer and gets another message leaves the timer to the next');
+$quick->quit;
 is_empty();
 
 $sender = $node->background_psql('postgres');
@@ -314,8 +326,8 @@ $sender->query_safe('ROLLBACK');
 is(ending($first), 1, 'a cancel that is rolled back wakes');
 is_empty();
 
-sql(q{SELECT kv_enqueue('q', '1'); CREATE TABLE receipts AS SELECT receipt FROM kv_dequeue('q', lease => '1 s')});
-$sender->query_safe($_) foreach 'BEGIN', 'SELECT kv_ack(receipt) FROM receipts';
+sql(q{SELECT kv_enqueue('q', '1'); CREATE TABLE receipts AS SELECT receipt FROM kv_dequeue('q', lease => '1 hour')});
+$sender->query_safe($_) foreach 'BEGIN', q{SELECT kv_extend(receipt, '1 s'), kv_ack(receipt) FROM receipts};
 $first = start_sleeper($take);
 sql('SELECT pg_sleep(7)');         # the worker comes, and leaves again
 $sender->query_safe('ROLLBACK');
@@ -426,7 +438,8 @@ both_end('a crash of another session', sub {
 		until_true(q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep'}, 'a session is there to crash');
 		kill 'KILL', sql(q{SELECT pid FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep'});
 		$victim->{handle}->finish;
-		until_true('SELECT true', 'the server is back');
+		# not before the postmaster has noticed
+		until_true("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid IN ($_[0], $_[1])", 'the server is back');
 	}, '57P02 57P02');
 
 $node->stop;

@@ -126,7 +126,8 @@ is($wrong, 0, 'no count was wrong');
 
 # ---- Estimates ----
 
-sql(q{SELECT kv_purge_queue('mail'); SELECT count(*) FROM kv_enqueue_many('mail', array_fill('"0123456789012345678901234567890123456789"'::jsonb, ARRAY[20000])); SELECT count(*) FROM kv_enqueue_many('mail', array_fill('1'::jsonb, ARRAY[9000]), delay => '1 hour')});
+# Not by kv_purge_queue(): index entries of what the load has left would be looked at, too, and their number is chance.
+sql(q{TRUNCATE kvstore.q_mail; SELECT count(*) FROM kv_enqueue_many('mail', array_fill('"0123456789012345678901234567890123456789"'::jsonb, ARRAY[20000])); SELECT count(*) FROM kv_enqueue_many('mail', array_fill('1'::jsonb, ARRAY[9000]), delay => '1 hour')});
 is(sql($exact), 't', 'up to 10,000 delayed messages are counted');
 numbers_are_right('with 9,000 of them');
 sql(q{SELECT count(*) FROM kv_enqueue_many('mail', array_fill('1'::jsonb, ARRAY[4000]), delay => '1 hour')});
@@ -150,6 +151,7 @@ sql(qq{SELECT kv_create_queue('other$_'); SELECT kv_enqueue('other$_', '1')}) fo
 is(sql($exact), 'f', 'a queue that has lost its place is not counted');
 is(sql(q{SELECT count(*) FROM kvstore.queue_counts()}), '8', 'and to ask takes no place from another');
 sql(q{SELECT kv_drop_queue('other1'); SELECT kv_maintain()});
+ok($node->poll_query_until('postgres', 'SELECT bool_and(messages IS NOT NULL) FROM kvstore.queue_counts()'), 'the others are counted');
 
 # ---- Many queues, rights, looks ----
 

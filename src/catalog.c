@@ -74,24 +74,29 @@ catalog_relcache_callback(Datum arg, Oid relid)
 			store->valid = false;
 }
 
-/* The schema where CREATE EXTENSION put our functions; InvalidOid if there is no such extension. */
+/* The extension, and the schema where CREATE EXTENSION put our functions; InvalidOid if there is no such extension. */
 static Oid
-find_extension_schema(void)
+find_extension(Oid *schema)
 {
 	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	Oid			schema = InvalidOid;
+	Oid			extension = InvalidOid;
+
+	*schema = InvalidOid;
 
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
 				CStringGetDatum("kvstore"));
 	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
 	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+	{
+		extension = ((Form_pg_extension) GETSTRUCT(tuple))->oid;
+		*schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return schema;
+	return extension;
 }
 
 const KvsCatalog *
@@ -107,7 +112,7 @@ kvs_catalog_get(void)
 	memset(&found, 0, sizeof(found));
 	PG_TRY();
 	{
-		found.function_schema = find_extension_schema();
+		found.extension = find_extension(&found.function_schema);
 		found.data_schema = get_namespace_oid("kvstore", true);
 		if (OidIsValid(found.function_schema) && OidIsValid(found.data_schema))
 		{
@@ -138,7 +143,42 @@ kvs_catalog_get(void)
 bool
 kvs_catalog_is_installed(void)
 {
-	return catalog_valid || OidIsValid(find_extension_schema());
+	Oid			schema;
+
+	return catalog_valid || OidIsValid(find_extension(&schema));
+}
+
+/* Lock it, until the transaction ends or (session) it is unlocked, unless somebody who drops it is in the way. */
+static bool
+lock_extension(LOCKTAG *tag, Oid extension, LOCKMODE lockmode, bool session)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, ExtensionRelationId, extension, 0);
+	return LockAcquire(tag, lockmode, session, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+bool
+kvs_catalog_keep_extension(void)
+{
+	LOCKTAG		tag;
+	Oid			schema;
+	Oid			extension = catalog_valid ? catalog.extension : find_extension(&schema);
+
+	/* where there is none, what belongs to it will not be found either */
+	return !OidIsValid(extension) || lock_extension(&tag, extension, RowExclusiveLock, false);
+}
+
+bool
+kvs_catalog_extension_is_wanted(void)
+{
+	LOCKTAG		tag;
+
+	if (!catalog_valid)
+		return false;
+	/* his request comes before one of ours for a lock that we have not yet */
+	if (!lock_extension(&tag, catalog.extension, AccessShareLock, true))
+		return true;
+	LockRelease(&tag, AccessShareLock, true);
+	return false;
 }
 
 Oid

@@ -22,6 +22,7 @@
 /* What we must know of the extension's own objects. */
 typedef struct KvsCatalog
 {
+	Oid			extension;
 	Oid			data_schema;	/* kvstore */
 	Oid			function_schema;	/* where CREATE EXTENSION put the functions */
 	Oid			kvkey_type;
@@ -34,6 +35,16 @@ extern const KvsCatalog *kvs_catalog_get(void);
 
 /* Is it?  Raises nothing. */
 extern bool kvs_catalog_is_installed(void);
+
+/*
+ * For who works on many tables and is not to be the reason that DROP EXTENSION fails: that locks the extension before all else.  Who keeps it, until
+ * his transaction ends, and then locks a table, our sequence and our registries, one after the other, is in no deadlock with it.  False: it is just
+ * being dropped.
+ */
+extern bool kvs_catalog_keep_extension(void);
+
+/* Does somebody drop it, or wait to do so?  Also outside transactions. */
+extern bool kvs_catalog_extension_is_wanted(void);
 
 /* A store as this session knows it; lives until the session ends, "valid" until something about the table changes. */
 typedef struct KvsStore

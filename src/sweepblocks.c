@@ -93,7 +93,7 @@ kvs_sweep_open(Oid relid, KvsSweepOutcome *outcome)
 	Relation	rel;
 
 	*outcome = KVS_SWEEP_LOCKED;
-	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+	if (!kvs_catalog_keep_extension() || !ConditionalLockRelationOid(relid, RowExclusiveLock))
 		return NULL;
 	rel = try_relation_open(relid, NoLock);
 	if (rel != NULL && kvs_sweep_is_swept(rel))

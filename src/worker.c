@@ -103,7 +103,7 @@ bool
 kvs_worker_is_in_the_way(void)
 {
 	handle_signals();
-	return database_is_wanted();
+	return database_is_wanted() || kvs_catalog_extension_is_wanted();
 }
 
 void

@@ -41,7 +41,7 @@ extern void kvs_worker_recover(Oid relid);
 /* Sleep, so many milliseconds at most. */
 extern void kvs_worker_wait(long timeout);
 
-/* Leave soon: the server stops, or somebody wants the database for himself. */
+/* Leave off soon: the server stops, or somebody wants the database for himself, or to drop the extension. */
 extern bool kvs_worker_is_in_the_way(void);
 
 /* Entry point of the process; the launcher starts it. */

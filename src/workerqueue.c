@@ -16,6 +16,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "guc.h"
 #include "lapse.h"
 #include "queuecount.h"
@@ -96,8 +97,8 @@ look_after(const Due *due, TimestampTz now)
 	Relation	rel;
 	KvsQueue   *queue;
 
-	/* who drops or rewrites the table need not wait for us, nor we for him */
-	if (!ConditionalLockRelationOid(due->relid, RowExclusiveLock))
+	/* who drops or rewrites the table, or drops the extension, need not wait for us, nor we for him */
+	if (!kvs_catalog_keep_extension() || !ConditionalLockRelationOid(due->relid, RowExclusiveLock))
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	queue = kvs_queue_open_relid(due->relid, RowExclusiveLock, &rel);

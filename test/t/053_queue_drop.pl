@@ -76,6 +76,28 @@ sql("SELECT kv_drop_queue('load')");
 wait_until("SELECT count(*) = 0 FROM kvstore.leases()", 'goes with its queue');
 sql("SELECT kv_create_queue('load')");
 
+# The worker stops where it has found what has expired, in a store and in a queue.  It has locks, and needs more of them: so DROP EXTENSION has to wait before
+# it has any.
+my $gate = $node->background_psql('postgres');
+sql('SELECT kv_create_store()');
+for my $expired ("kv_set(gen_random_uuid()::text, '1', ttl => '0')", "kv_enqueue('load', '1', ttl => '0')")
+{
+	$gate->query_safe('SELECT pg_advisory_lock(7777)');
+	sql("ALTER SYSTEM SET kvstore.test_point = 'found'; SELECT pg_reload_conf()");
+	# what was removed before the worker has read the setting is followed by more
+	wait_until("SELECT (SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted) FROM $expired", 'the worker is at it');
+	my $drop = IPC::Run::start(
+		[ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'SET client_min_messages = error', '-c', 'DROP EXTENSION kvstore CASCADE' ],
+		'<', \undef, '>', \my $said, '2>', \my $complaint);
+	wait_until("SELECT count(*) = 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted", 'DROP EXTENSION waits');
+	sql('ALTER SYSTEM RESET kvstore.test_point; SELECT pg_reload_conf()');
+	$gate->query_safe('SELECT pg_advisory_unlock(7777)');
+	$drop->finish;
+	is($complaint, '', 'and drops the extension when the worker has done that');
+	sql("SET client_min_messages = error; DROP SCHEMA IF EXISTS kvstore CASCADE; CREATE EXTENSION kvstore; SELECT kv_create_queue('load')");
+}
+$gate->quit;
+
 # ---- The horizon is pinned ----
 
 my $other = $node->background_psql('postgres');

@@ -49,9 +49,10 @@ sql(q{
 	SELECT count(*) FROM kv_list('');
 	SELECT kv_delete('b');
 	SELECT kv_set('gone', '1', ttl => '0')});
-ok($node->poll_query_until('postgres', 'SELECT expired = 1 FROM pg_stat_kvstore'), 'what was swept is counted');
-is(sql($counts), 'default|3|2|1|3|1|1|1', 'counts of a store');
-is(sql("SELECT swept > 0, since <= now() FROM pg_stat_kvstore"), 't|t', 'sweeps, too');
+ok($node->poll_query_until('postgres', q{SELECT expired = 1 FROM pg_stat_kvstore WHERE store = 'default'}), 'what was swept is counted');
+# a session that has ended counts until it is gone
+ok($node->poll_query_until('postgres', $counts, 'default|3|2|1|3|1|1|1'), 'counts of a store');
+is(sql("SELECT swept > 0, since <= now() FROM pg_stat_kvstore WHERE store = 'default'"), 't|t', 'sweeps, too');
 for my $bad ("SELECT kv_get('a', 'no_such_store')", "SELECT kv_get_bytes('secret-key')", "SELECT kv_get('secret-key'), 1 / (random() * 0)::int", "SELECT 1 / 0", "SET ROLE nobody; SELECT kv_get('a')",
 	"SELECT kv_snapshot_append('c', '1', keep => 0)", "SELECT kv_check('secret-key', 5)")
 {
@@ -220,8 +221,9 @@ is(sql($sum), '0', 'does it');
 sql("SELECT kv_create_store('t' || i) FROM generate_series(1, 50) i");
 sql("SELECT kv_set('a', '1', store => 't' || i) FROM generate_series(1, 50) i");
 is(sql('SELECT count(DISTINCT relid) > 50 FROM kvstore.stat_counts()'), 't', 'fifty stores are counted');
-sql("SELECT kv_drop_store('t' || i) FROM generate_series(1, 50) i; SELECT kv_maintain()");
-cmp_ok(sql('SELECT count(DISTINCT relid) FROM kvstore.stat_counts()'), '<', 10, 'dropped, they are not');
+sql("SELECT kv_drop_store('t' || i) FROM generate_series(1, 50) i");
+# the worker may have counts of them that it is yet to tell
+ok($node->poll_query_until('postgres', 'SELECT kv_maintain(); SELECT count(DISTINCT relid) < 10 FROM kvstore.stat_counts()', "0\nt"), 'dropped, they are not');
 
 # ---- A standby, and without preload ----
 

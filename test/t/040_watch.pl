@@ -33,6 +33,9 @@ sub wait_for
 
 sub waiting { return wait_for("SELECT count(DISTINCT pid) = $_[0] FROM kvstore.waiters()"); }
 
+# A waiter registers, then looks, then sleeps.
+sub asleep { return wait_for("SELECT count(*) > 0 AND bool_and(a.wait_event_type = 'Extension') FROM kvstore.waiters() w JOIN pg_stat_activity a USING (pid)"); }
+
 # A session of its own that runs some SQL; end_of() gives what it printed.
 sub start_of
 {
@@ -114,9 +117,14 @@ move_position();
 woken_by('kv_changes: a prefix', sprintf($changes, 'n'), [ q{SELECT kv_set('k', '1')} ], q{SELECT kv_set_many('{k,new,nil}', '{1,2,3}')}, "set|new\nset|nil\nprogress|");
 move_position();
 woken_by('kv_changes: a prefix is deleted', sprintf($changes, 'ne'), [ q{SELECT kv_delete_prefix('k')} ], q{SELECT kv_delete_prefix('n')}, "delete_prefix|n\nprogress|");
-sql(q{SELECT kv_set('k', '1', ttl => '0.5 s')});
+# who has locked the row keeps it from being removed until somebody waits for that
+my $locker = $node->background_psql('postgres');
+$locker->query_safe(q{SELECT kv_set('k', '1', ttl => '1 s')});
+$locker->query_safe(q{BEGIN; SELECT FROM kvstore.s_default FOR UPDATE});
 move_position();
-woken_by('kv_changes: an expiry', sprintf($changes, ''), [], q{SELECT 1}, "expire|k\nprogress|");
+my $free = 'SELECT pg_terminate_backend(' . $locker->query_safe('SELECT pg_backend_pid()') . ')';
+woken_by('kv_changes: an expiry', sprintf($changes, ''), [], $free, "expire|k\nprogress|");
+eval { $locker->quit };
 move_position();
 woken_by('kv_wait_changes', "CALL kv_wait_changes('" . sql('SELECT position FROM place') . "', 'n', '1 minute')", [ q{SELECT kv_set('k', '1')} ], q{SELECT kv_set('new', '1')}, '');
 
@@ -124,13 +132,13 @@ woken_by('kv_wait_changes', "CALL kv_wait_changes('" . sql('SELECT position FROM
 my $position = sql('SELECT kv_feed_position()');
 my $holds = "SELECT a.backend_xmin IS NOT NULL FROM kvstore.waiters() w JOIN pg_stat_activity a USING (pid) LIMIT 1";
 my $session = start_of("CALL kv_wait_changes('$position', '', '1 minute')");
-waiting(1);
+waiting(1) && asleep();
 is(sql($holds), 'f', 'kv_wait_changes() holds no snapshot');
 is(sql("SELECT count(*) FROM pg_locks l JOIN kvstore.waiters() w USING (pid) WHERE l.locktype = 'relation'"), '0', 'and no lock of a table');
 sql(q{SELECT kv_set('k', '2')});
 end_of($session);
 $session = start_of("SELECT operation FROM kv_changes('" . sql('SELECT kv_feed_position()') . "', '', '1 minute')");
-waiting(1);
+waiting(1) && asleep();
 is(sql($holds), 't', 'kv_changes() holds the snapshot of its statement');
 is(sql("SELECT count(*) FROM pg_locks l JOIN kvstore.waiters() w USING (pid) WHERE l.relation = 'kvstore.s_default'::regclass"), '0', 'and no lock of the store');
 sql(q{SELECT kv_set('k', '3')});
@@ -147,7 +155,7 @@ SKIP:
 {
 	skip 'no /proc here', 1 unless -r '/proc/self/stat';
 	$session = start_of($watch);
-	waiting(1);
+	waiting(1) && asleep();
 	my $pid = sql("SELECT min(pid) FROM kvstore.waiters()");
 	my $before = cpu_of($pid);
 	sleep 2;
@@ -161,7 +169,7 @@ SKIP:
 cmp_ok(kvs_outcome($node, "SELECT count(*) FROM watch_k('0.2 s')"), 'eq', '0', 'the time is over: no rows');
 is(kvs_outcome($node, "SELECT operation FROM kv_changes(kv_feed_position(), '', '0.2 s')"), 'progress', 'the time is over: progress');
 is(end_of(start_of("CALL kv_wait_changes('" . sql('SELECT kv_feed_position()') . "', '', '0.2 s')", 'SELECT 1')), '1', 'the time is over: CALL returns');
-is(end_of(start_of("SET statement_timeout = '200ms'", $watch, 'SELECT count(*) FROM kvstore.waiters()')), "0\nERROR:  57014", 'statement_timeout');
+is(end_of(start_of("SET statement_timeout = '200ms'", $watch, 'RESET statement_timeout', 'SELECT count(*) FROM kvstore.waiters()')), "0\nERROR:  57014", 'statement_timeout');
 is(end_of(start_of("BEGIN", "SAVEPOINT a", "SET LOCAL statement_timeout = '200ms'", $watch, "ROLLBACK TO a", 'SELECT count(*) FROM kvstore.waiters()', "COMMIT")), "0\nERROR:  57014", 'in a savepoint');
 is(kvs_outcome($node, q{DO $$ BEGIN
 		SET LOCAL statement_timeout = '10s';
@@ -226,15 +234,16 @@ for my $how (qw(pg_cancel_backend pg_terminate_backend))
 	ok(waiting(0), "$how: the slot is free again");
 }
 
-# 10,000 waits that a timeout cancels leave no slot: ten sessions, a thousand each.
+# 10,000 waits that a timeout cancels leave no slot: ten sessions, a thousand each.  The first ones are long, for on a slow machine the others may never come to wait.
 my $file = PostgreSQL::Test::Utils::tempdir . '/waits.sql';
-append_to_file($file, "SET statement_timeout = '3ms';\n" . join('', map { "SELECT * FROM kv_watch('{none$_,x,y}', '{0,0,0}', '1 minute');\n" } 1 .. 1000));
+my @waits = map { "SELECT * FROM kv_watch('{none$_,x,y}', '{0,0,0}', '1 minute');\n" } 1 .. 1000;
+append_to_file($file, join('', "SET statement_timeout = '2s';\n", @waits[ 0, 1 ], "SET statement_timeout = '3ms';\n", @waits[ 2 .. $#waits ]));
 my @sessions = map {
 	my $s = { out => '', err => '' };
-	$s->{run} = IPC::Run::start([ 'psql', '-XAtq', '-v', 'VERBOSITY=sqlstate', '-d', $node->connstr('postgres'), '-f', $file ], '<', \'', '>', \$s->{out}, '2>', \$s->{err}, IPC::Run::timeout(120));
+	$s->{run} = IPC::Run::start([ 'psql', '-XAtq', '-v', 'VERBOSITY=sqlstate', '-d', $node->connstr('postgres'), '-f', $file ], '<', \'', '>', \$s->{out}, '2>', \$s->{err}, IPC::Run::timeout(600));
 	$s;
 } 1 .. 10;
-ok(wait_for('SELECT count(*) > 0 FROM kvstore.waiters()'), 'they wait');
+ok($node->poll_query_until('postgres', 'SELECT count(*) > 0 FROM kvstore.waiters()'), 'they wait');
 my $cancelled = 0;
 for (@sessions)
 {

@@ -87,11 +87,17 @@ for my $preload (1, 0)
 		SELECT kv_set_many(array_agg('account:' || n), array_agg('1000'::jsonb)) FROM generate_series(1, 100) n;
 		CREATE TABLE happened (what int NOT NULL)});
 
-	subtest "$how: storm" => sub {
-		kvs_storm($node, { map { $_ => $scripts{$_} . $say } keys %scripts }, $preload ? 8 : 5);
-	};
+	# Again where a machine is so slow that something has not happened.
+	my %count;
+	for my $round (1 .. 10)
+	{
+		subtest "$how: storm" => sub {
+			kvs_storm($node, { map { $_ => $scripts{$_} . $say } keys %scripts }, $preload ? 8 : 5);
+		};
+		%count = map { split /\|/ } split /\n/, $node->safe_psql('postgres', 'SELECT what, count(*) FROM happened GROUP BY what ORDER BY what');
+		last unless grep { !$count{$_} } @must;
+	}
 	is($node->safe_psql('postgres', q{SELECT sum(value::int) FROM kv_list('account:')}), '100000', "$how: the total is what it was");
-	my %count = map { split /\|/ } split /\n/, $node->safe_psql('postgres', 'SELECT what, count(*) FROM happened GROUP BY what ORDER BY what');
 	note("$how: $happened[$_]: " . ($count{$_} // 0)) for 1 .. $#happened;
 	for my $what (@must)
 	{

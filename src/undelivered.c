@@ -6,7 +6,8 @@
  * purged.  Whether the sender may write them was asked when he sent it; now it is the owner of the queue who writes, in a restricted operation.
  *
  * Nobody could do anything about a message that cannot be given up, so an ERROR here, of a store that is gone or that the owner may not write, ends a
- * subtransaction only, and becomes part of the dead letter's error.  What a repetition may cure, such as a deadlock or a cancel, is raised as it is.
+ * subtransaction only, and becomes part of the dead letter's error.  What a repetition may cure, such as a deadlock, a lock_timeout or a cancel, is
+ * raised as it is.
  */
 #include "postgres.h"
 
@@ -63,13 +64,14 @@ write_entries(Jsonb *keys, const text *store_name, Datum payload, TimestampTz no
 	table_close(rel, NoLock);
 }
 
-/* Serialization failures and deadlocks, lack of resources, cancels and shutdown, bugs. */
+/* A lock that was not to be had, serialization failures and deadlocks, lack of resources, cancels and shutdown, bugs. */
 static bool
 may_pass(int sqlstate)
 {
 	int			class = ERRCODE_TO_CATEGORY(sqlstate);
 
-	return class == MAKE_SQLSTATE('4', '0', '0', '0', '0') || class == MAKE_SQLSTATE('5', '3', '0', '0', '0') ||
+	return sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
+		class == MAKE_SQLSTATE('4', '0', '0', '0', '0') || class == MAKE_SQLSTATE('5', '3', '0', '0', '0') ||
 		class == MAKE_SQLSTATE('5', '7', '0', '0', '0') || class == MAKE_SQLSTATE('5', '8', '0', '0', '0') ||
 		class == MAKE_SQLSTATE('X', 'X', '0', '0', '0');
 }

@@ -73,6 +73,8 @@ CREATE FUNCTION un_pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXC
 CREATE TRIGGER un_pass BEFORE INSERT ON kvstore.s_un FOR EACH ROW EXECUTE FUNCTION un_pass();
 SELECT un_send();
 SELECT outcome($$un_fail(dead => true)$$);
+CREATE OR REPLACE FUNCTION un_pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'too long' USING errcode = '55P03'; END $$;
+SELECT outcome($$un_fail(dead => true)$$);
 DROP TRIGGER un_pass ON kvstore.s_un;
 -- No dead letter that could say so: a warning.
 SELECT kv_purge_queue('un') > 0, kv_alter_queue('un', keep_dead => false);

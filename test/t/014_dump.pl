@@ -138,9 +138,13 @@ cmp_ok($node->safe_psql('alone', q{SELECT kv_set('a', '"new"')}), '>', $highest,
 # All of the source but the tables that are there as well; the dump sets the sequence to what it was there.
 $node->safe_psql('postgres', 'CREATE DATABASE ahead OWNER owner');
 $node->safe_psql('ahead', q{
+	BEGIN;
 	CREATE EXTENSION kvstore; GRANT CREATE ON SCHEMA kvstore TO owner; SET ROLE owner; SELECT kv_create_store('own');
 	SELECT kv_set('mine', '1', store => 'own');
-	INSERT INTO kvstore.s_own (key, value, versionstamp) VALUES (kv_key('high'), '1', 5000000000)});
+	INSERT INTO kvstore.s_own (key, value, versionstamp) VALUES (kv_key('high'), '1', 5000000000);
+	COMMIT});
+# The worker reads a new store once, and moves the sequence above what it finds: before, and not when the dump has set it back.
+$node->poll_query_until('ahead', q{SELECT swept > 0 FROM pg_stat_kvstore WHERE store = 'own'}) or die 'the worker does not come';
 my $seen = $node->safe_psql('ahead', q{SELECT kv_set('deleted', '1', store => 'own')});
 $node->safe_psql('ahead', q{SELECT kv_delete('deleted', store => 'own')});
 cmp_ok($seen, '>', $highest + 1_000_000, 'a database is ahead');

@@ -35,7 +35,8 @@ use Time::HiRes qw(time usleep);
 use KvsTest;
 
 my $limit = 120;
-my $patience = 60;                 # seconds that a message may be ready while somebody waits for one; far less than kvstore.fallback_poll
+# Seconds that a message may be ready while somebody waits for one: far less than kvstore.fallback_poll, and than the minute after which the worker finds what is behind a head.
+my $patience = 15;
 my $max_attempts = 4;
 my @backoff = (0.02, 0.06, 0.1);
 my $dir = PostgreSQL::Test::Utils::tempdir;
@@ -131,11 +132,17 @@ EXCEPTION WHEN query_canceled THEN
     PERFORM say('rollback', 'in_time', 'timeout');
     RETURN '{}';
 END $$;
--- It may have messages just now that it has not told of.
+-- It may have messages just now that it has not told of; until its statement has ended.
 CREATE FUNCTION break_off(pid int, how text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    since timestamptz := (SELECT query_start FROM pg_stat_activity a WHERE a.pid = break_off.pid);
 BEGIN
     PERFORM say('break_off', pid::text);
     PERFORM CASE how WHEN 'cancel' THEN pg_cancel_backend(pid) ELSE pg_terminate_backend(pid) END;
+    WHILE EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = break_off.pid AND state = 'active' AND query_start = since) LOOP
+        PERFORM pg_sleep(0.001), pg_stat_clear_snapshot();
+    END LOOP;
+    PERFORM say('broken_off', pid::text);
 END $$;
 -- The one that was, and still is, the longest in line.
 CREATE FUNCTION cancel_wait() RETURNS void LANGUAGE SQL AS $$
@@ -291,7 +298,7 @@ sub read_log
 sub understand
 {
 	my ($said, $committed) = @_;
-	my (%message, %delivery, %last, %last_of_tx, %undone, %happened, %trying, %committed_at, @dangling, @present);
+	my (%message, %delivery, %last, %last_of_tx, %undone, %happened, %trying, %breaking, %committed_at, @dangling, @present);
 
 	# when transactions and sessions were last heard of, and which savepoints were undone, at which line
 	for my $line (0 .. $#$said)
@@ -303,13 +310,14 @@ sub understand
 		$last{$pid} = $at;
 		$last_of_tx{$xid} = $at if $xid ne '-';
 		$committed_at{$pid} = $at if $what eq 'committed';
-		# sessions that ended within a dequeue may have had messages that nobody heard of
+		# sessions that ended within a dequeue may have had messages that nobody heard of, between these two times
 		if ($what eq 'try') { $trying{$pid} = $at }
 		elsif ($what eq 'tried') { delete $trying{$pid} }
-		elsif ($what eq 'break_off') { push @dangling, $at if delete $trying{ $rest[0] } }
-		elsif ($what eq 'rollback' && @rest > 1) { push @dangling, $at if delete $trying{$pid} }
+		elsif ($what eq 'break_off') { $breaking{ $rest[0] } = delete $trying{ $rest[0] } if $trying{ $rest[0] } }
+		elsif ($what eq 'broken_off') { push @dangling, [ delete $breaking{ $rest[0] }, $at ] if $breaking{ $rest[0] } }
+		elsif ($what eq 'rollback' && @rest > 1) { push @dangling, [ delete $trying{$pid}, $at ] if $trying{$pid} }
 	}
-	@dangling = sort { $a <=> $b } @dangling, values %trying;
+	push @dangling, map { [ $_, 'inf' ] } values %trying, values %breaking;
 	%trying = ();
 
 	# what it says in this scope became true: 1; never: 0, and when at the earliest that was so
@@ -420,11 +428,27 @@ sub free_at
 	return min($held, @free);
 }
 
+# The message was taken between "start", when the clock was read for the lease, and "at", when that was told.  On a loud machine much may happen in between:
+# of each delivery, is it known that it came after the one before it, and that neither changes places with another one?
+sub in_order
+{
+	my @deliveries = @_;
+	my ($told, @after) = (0);
+
+	for (@deliveries)
+	{
+		push @after, $told < $_->{start};
+		$told = max($told, $_->{at});
+	}
+	return map { $after[$_] && ($_ == 0 || $after[ $_ - 1 ]) && ($_ == $#after || $after[ $_ + 1 ]) } 0 .. $#after;
+}
+
 # Between these two it was surely held by this receipt: an ack that was good, in a transaction that committed, shows that nobody else had it.
 sub check_message
 {
 	my ($id, $m, $dead, $left, $dangling, $wrong, $happened) = @_;
-	my @deliveries = sort { $a->{at} <=> $b->{at} } @{ $m->{deliveries} };
+	my @deliveries = sort { $a->{start} <=> $b->{start} } @{ $m->{deliveries} };
+	my @in_order = in_order(@deliveries);
 	my @acks = grep { $_->{action} eq 'ack' && $_->{good} && $_->{true} } map { @{ $_->{settled} } } @deliveries;
 	my @ends = (@acks ? 'acknowledged' : (), defined $m->{cancelled} ? 'cancelled' : (), $dead ? 'dead' : (), $left ? 'left' : ());
 
@@ -453,8 +477,11 @@ sub check_message
 		push @$wrong, "message $id: delivered after it had expired" if defined $m->{latest} && $d->{start} > $m->{latest};
 		my $expiring = defined $m->{soonest} && $d->{at} > $m->{soonest};
 		check_pair($id, $before, $d, [ map { grep { $_->{good} } @{ $_->{settled} } } grep { $_ != $before && $_ != $d } @deliveries ], $expiring, $dangling, $wrong, $happened)
-		  if $before;
-		push @$wrong, "message $id: first delivery is attempt $d->{attempts}" if !$before && $d->{attempts} > 1 + dangling_between($dangling, 0, $d->{at});
+		  if $before && $in_order[$i];
+		push @$wrong, "message $id: held twice, at $before->{at} and $d->{at}"
+		  if $before && !$in_order[$i] && max($before->{at}, $d->{at}) < min(free_at($before), free_at($d));
+		push @$wrong, "message $id: first delivery is attempt $d->{attempts}"
+		  if !$before && $in_order[$i] && $d->{attempts} > 1 + dangling_between($dangling, 0, $d->{at});
 
 		# by this receipt, while another one was good
 		for my $s (grep { $_->{good} } @{ $d->{settled} })
@@ -512,7 +539,7 @@ sub dangling_between
 {
 	my ($dangling, $from, $to) = @_;
 
-	return scalar grep { $_ > $from - 0.5 && $_ < $to } @$dangling;
+	return scalar grep { $_->[0] < $to && $_->[1] > $from } @$dangling;
 }
 
 # Two deliveries that follow each other.
@@ -548,7 +575,7 @@ sub check_pair
 
 	# Each delivery counts, unless it was released; then it may still have expired before that.  Who uses a receipt twice may count twice.
 	my $least = @released || $intents > @settled ? 0 : 1;
-	my $most = $least + (@released ? 1 : 0) + $extended + max(0, @failed - 1) + $twice + 2 * $between + ($intents > @settled ? 2 : 0) + max(0, $known - 1) + dangling_between($dangling, $a->{at}, $b->{at});
+	my $most = $least + (@released ? 1 : 0) + $extended + max(0, @failed - 1) + $twice + 2 * $between + ($intents > @settled ? 2 : 0) + max(0, $known - 1) + dangling_between($dangling, $a->{start}, $b->{at});
 	# Whoever finds that a message has expired forgets how often it was rolled back; somebody with a clock of a moment ago may still get it.
 	$least = -$max_attempts if $expiring;
 	my $counted = $b->{attempts} - $a->{attempts};

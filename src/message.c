@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 
@@ -59,6 +60,7 @@ kvs_message_init(KvsMessage *message, TimestampTz now)
 	kvs_message_set(message, KVS_QUEUE_COLUMN_ENQUEUED_AT, TimestampTzGetDatum(now));
 	kvs_message_set(message, KVS_QUEUE_COLUMN_PRIORITY, Int16GetDatum(0));
 	kvs_message_set(message, KVS_QUEUE_COLUMN_ATTEMPTS, Int32GetDatum(0));
+	kvs_message_set(message, KVS_QUEUE_COLUMN_SENDER, CStringGetTextDatum(GetUserNameFromId(GetUserId(), false)));
 }
 
 void
@@ -176,20 +178,20 @@ insert_direct(KvsMessageWriter *writer, const KvsMessage *message, const Datum *
 static const KvsQueueColumn alike[] = {
 	KVS_QUEUE_COLUMN_READY_AT, KVS_QUEUE_COLUMN_ENQUEUED_AT, KVS_QUEUE_COLUMN_PRIORITY, KVS_QUEUE_COLUMN_HEADERS,
 	KVS_QUEUE_COLUMN_MAX_ATTEMPTS, KVS_QUEUE_COLUMN_BACKOFF, KVS_QUEUE_COLUMN_EXPIRES_AT, KVS_QUEUE_COLUMN_DEDUPE_KEY,
-	KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED, KVS_QUEUE_COLUMN_UNDELIVERED_STORE
+	KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED, KVS_QUEUE_COLUMN_UNDELIVERED_STORE, KVS_QUEUE_COLUMN_SENDER
 };
 
 #define INSERT_MESSAGES \
 	"INSERT INTO kvstore.q_%s (id, payload, ready_at, enqueued_at, priority, headers, max_attempts, backoff, expires_at, dedupe_key, " \
-	"keys_if_undelivered, undelivered_store) " \
-	"SELECT n.id, n.payload, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM " \
+	"keys_if_undelivered, undelivered_store, sender) " \
+	"SELECT n.id, n.payload, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM " \
 	"ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS n (id, payload)"
 
 #define INSERT_ARGS (2 + lengthof(alike))
 
 static const Oid insert_types[INSERT_ARGS] = {
 	INT8ARRAYOID, JSONBARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT2OID, JSONBOID, INT4OID, INTERVALARRAYOID, TIMESTAMPTZOID, TEXTOID,
-	JSONBOID, TEXTOID
+	JSONBOID, TEXTOID, TEXTOID
 };
 
 /* Returns how many rows were inserted. */

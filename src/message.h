@@ -19,7 +19,7 @@ typedef struct KvsMessage
 	bool		nulls[KVS_QUEUE_COLUMNS];
 } KvsMessage;
 
-/* A message that is ready at once and has nothing but its time; payload and id are left to the functions below. */
+/* A message of the current user that is ready at once and has no options; payload and id are left to the functions below. */
 extern void kvs_message_init(KvsMessage *message, TimestampTz now);
 
 extern void kvs_message_set(KvsMessage *message, KvsQueueColumn column, Datum value);

@@ -70,20 +70,27 @@ static const KvsColumn queue_columns[KVS_QUEUE_COLUMNS] = {
 	[KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED] = {"keys_if_undelivered", JSONBOID, false},
 	[KVS_QUEUE_COLUMN_UNDELIVERED_STORE] = {"undelivered_store", TEXTOID, false},
 	[KVS_QUEUE_COLUMN_LAST_ERROR] = {"last_error", TEXTOID, false},
+	[KVS_QUEUE_COLUMN_SENDER] = {"sender", TEXTOID, false},
+	[KVS_QUEUE_COLUMN_FAILED_AT] = {"failed_at", TIMESTAMPTZOID, false},
 };
 
-static const KvsColumn dead_columns[] = {
-	{"id", INT8OID, true},
-	{"original_id", INT8OID, true},
-	{"payload", JSONBOID, true},
-	{"headers", JSONBOID, false},
-	{"error", TEXTOID, false},
-	{"attempts", INT4OID, true},
-	{"enqueued_at", TIMESTAMPTZOID, true},
-	{"failed_at", TIMESTAMPTZOID, true},
-	{"priority", INT2OID, true},
-	{"max_attempts", INT4OID, false},
-	{"backoff", INTERVALARRAYOID, false},
+static const KvsColumn dead_columns[KVS_DEAD_COLUMNS] = {
+	[KVS_DEAD_COLUMN_ID] = {"id", INT8OID, true},
+	[KVS_DEAD_COLUMN_ORIGINAL_ID] = {"original_id", INT8OID, true},
+	[KVS_DEAD_COLUMN_PAYLOAD] = {"payload", JSONBOID, true},
+	[KVS_DEAD_COLUMN_HEADERS] = {"headers", JSONBOID, false},
+	[KVS_DEAD_COLUMN_ERROR] = {"error", TEXTOID, false},
+	[KVS_DEAD_COLUMN_ATTEMPTS] = {"attempts", INT4OID, true},
+	[KVS_DEAD_COLUMN_ENQUEUED_AT] = {"enqueued_at", TIMESTAMPTZOID, true},
+	[KVS_DEAD_COLUMN_FAILED_AT] = {"failed_at", TIMESTAMPTZOID, true},
+	[KVS_DEAD_COLUMN_PRIORITY] = {"priority", INT2OID, true},
+	[KVS_DEAD_COLUMN_MAX_ATTEMPTS] = {"max_attempts", INT4OID, false},
+	[KVS_DEAD_COLUMN_BACKOFF] = {"backoff", INTERVALARRAYOID, false},
+	[KVS_DEAD_COLUMN_TTL] = {"ttl", INTERVALOID, false},
+	[KVS_DEAD_COLUMN_DEDUPE_KEY] = {"dedupe_key", TEXTOID, false},
+	[KVS_DEAD_COLUMN_KEYS_IF_UNDELIVERED] = {"keys_if_undelivered", JSONBOID, false},
+	[KVS_DEAD_COLUMN_UNDELIVERED_STORE] = {"undelivered_store", TEXTOID, false},
+	[KVS_DEAD_COLUMN_SENDER] = {"sender", TEXTOID, false},
 };
 
 static bool
@@ -554,7 +561,7 @@ kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode)
 				 errhint("It was dropped by hand; create the queue anew.")));
 	detail = kvs_shape_find_wrong_table(rel);
 	if (detail == NULL)
-		detail = kvs_shape_find_wrong_column(rel, dead_columns, lengthof(dead_columns), InvalidOid);
+		detail = kvs_shape_find_wrong_column(rel, dead_columns, KVS_DEAD_COLUMNS, InvalidOid);
 	if (detail != NULL)
 		kvs_shape_report(rel, "queue", detail);
 	return rel;

@@ -31,10 +31,35 @@ typedef enum KvsQueueColumn
 	KVS_QUEUE_COLUMN_DEDUPE_KEY,
 	KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED,
 	KVS_QUEUE_COLUMN_UNDELIVERED_STORE,
-	KVS_QUEUE_COLUMN_LAST_ERROR
+	KVS_QUEUE_COLUMN_LAST_ERROR,
+	KVS_QUEUE_COLUMN_SENDER,	/* name of the role that sent it; NULL: the row came otherwise */
+	KVS_QUEUE_COLUMN_FAILED_AT	/* when it was given up; it is never delivered from then on */
 } KvsQueueColumn;
 
-#define KVS_QUEUE_COLUMNS	(KVS_QUEUE_COLUMN_LAST_ERROR + 1)
+#define KVS_QUEUE_COLUMNS	(KVS_QUEUE_COLUMN_FAILED_AT + 1)
+
+/* Columns of the dead letters of a queue. */
+typedef enum KvsDeadColumn
+{
+	KVS_DEAD_COLUMN_ID,
+	KVS_DEAD_COLUMN_ORIGINAL_ID,
+	KVS_DEAD_COLUMN_PAYLOAD,
+	KVS_DEAD_COLUMN_HEADERS,
+	KVS_DEAD_COLUMN_ERROR,
+	KVS_DEAD_COLUMN_ATTEMPTS,
+	KVS_DEAD_COLUMN_ENQUEUED_AT,
+	KVS_DEAD_COLUMN_FAILED_AT,
+	KVS_DEAD_COLUMN_PRIORITY,
+	KVS_DEAD_COLUMN_MAX_ATTEMPTS,
+	KVS_DEAD_COLUMN_BACKOFF,
+	KVS_DEAD_COLUMN_TTL,		/* what was left to live when it was sent; NULL: for ever */
+	KVS_DEAD_COLUMN_DEDUPE_KEY,
+	KVS_DEAD_COLUMN_KEYS_IF_UNDELIVERED,
+	KVS_DEAD_COLUMN_UNDELIVERED_STORE,
+	KVS_DEAD_COLUMN_SENDER
+} KvsDeadColumn;
+
+#define KVS_DEAD_COLUMNS	(KVS_DEAD_COLUMN_SENDER + 1)
 
 /* Priorities are 0 to this; a higher one comes first. */
 #define KVS_MAX_PRIORITY	9
@@ -128,10 +153,7 @@ extern bool kvs_queue_has_removed(const KvsQueue *queue);
 /* The OIDs of tables that may be queues. */
 extern List *kvs_queue_list(void);
 
-/*
- * Open the table of a queue's dead letters likewise; 42P01 if there is none, 42809 for another shape.  Its columns are id, original_id,
- * payload, headers, error, attempts, enqueued_at, failed_at, priority, max_attempts, backoff.
- */
+/* Open the table of a queue's dead letters likewise; 42P01 if there is none, 42809 for another shape. */
 extern Relation kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode);
 
 /* The delays of a backoff, checked: at most KVS_BACKOFF_MAX, none NULL or negative (22023).  Returns how many. */

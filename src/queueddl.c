@@ -166,7 +166,8 @@ create_tables(const char *name, bool unlogged)
 								 "priority pg_catalog.int2 NOT NULL DEFAULT 0, attempts pg_catalog.int4 NOT NULL DEFAULT 0, "
 								 "payload pg_catalog.jsonb NOT NULL, headers pg_catalog.jsonb, max_attempts pg_catalog.int4, "
 								 "backoff pg_catalog.interval[], expires_at pg_catalog.timestamptz, dedupe_key pg_catalog.text, "
-								 "keys_if_undelivered pg_catalog.jsonb, undelivered_store pg_catalog.text, last_error pg_catalog.text) "
+								 "keys_if_undelivered pg_catalog.jsonb, undelivered_store pg_catalog.text, last_error pg_catalog.text, "
+								 "sender pg_catalog.text, failed_at pg_catalog.timestamptz) "
 								 "USING heap WITH (" MESSAGE_STORAGE ")", persistence, name));
 	kvs_ddl_run_utility(psprintf("CREATE INDEX ON kvstore.q_%s (priority DESC, ready_at, id)", name));
 	kvs_ddl_run_utility(psprintf("CREATE UNIQUE INDEX ON kvstore.q_%s (dedupe_key) WHERE dedupe_key IS NOT NULL", name));
@@ -179,7 +180,9 @@ create_tables(const char *name, bool unlogged)
 								 "payload pg_catalog.jsonb NOT NULL, headers pg_catalog.jsonb, error pg_catalog.text, "
 								 "attempts pg_catalog.int4 NOT NULL, enqueued_at pg_catalog.timestamptz NOT NULL, "
 								 "failed_at pg_catalog.timestamptz NOT NULL, priority pg_catalog.int2 NOT NULL DEFAULT 0, "
-								 "max_attempts pg_catalog.int4, backoff pg_catalog.interval[]) USING heap", persistence, name));
+								 "max_attempts pg_catalog.int4, backoff pg_catalog.interval[], ttl pg_catalog.interval, "
+								 "dedupe_key pg_catalog.text, keys_if_undelivered pg_catalog.jsonb, "
+								 "undelivered_store pg_catalog.text, sender pg_catalog.text) USING heap", persistence, name));
 }
 
 static bool

@@ -42,9 +42,10 @@ static const char *const statements[KVS_QUEUE_PLAN_END] = {
 	[KVS_QUEUE_PLAN_CHANGE] = "UPDATE kvstore.q_%1$s AS m SET attempts = $3, ready_at = $4, "
 	"last_error = CASE WHEN $5 IS NULL THEN m.last_error ELSE $5 END WHERE " THIS_MESSAGE,
 	[KVS_QUEUE_PLAN_BURY] = "WITH m AS (DELETE FROM kvstore.q_%1$s AS m WHERE " THIS_MESSAGE " RETURNING m.*) "
-	"INSERT INTO kvstore.d_%1$s (original_id, payload, headers, error, attempts, enqueued_at, failed_at, priority, max_attempts, backoff) "
+	"INSERT INTO kvstore.d_%1$s (original_id, payload, headers, error, attempts, enqueued_at, failed_at, priority, max_attempts, backoff, "
+	"dedupe_key, keys_if_undelivered, undelivered_store, sender) "
 	"SELECT m.id, m.payload, m.headers, CASE WHEN $5 IS NULL THEN m.last_error ELSE $5 END, $3, m.enqueued_at, $4, m.priority, m.max_attempts, "
-	"m.backoff FROM m",
+	"m.backoff, m.dedupe_key, m.keys_if_undelivered, m.undelivered_store, m.sender FROM m",
 };
 
 /* $3: attempts, $4: when, $5: the error; the first statement has only two. */

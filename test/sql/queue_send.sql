@@ -185,7 +185,7 @@ SELECT kv_enqueue('se', '1', dedupe_key => 'u3') > 0 AS sent;
 -- Rights on single columns are rights too.
 REVOKE INSERT ON kvstore.q_se FROM regress_kvs_sender;
 SELECT pg_temp.sends();
-GRANT INSERT (id, payload, ready_at, enqueued_at, priority, headers, max_attempts, backoff, expires_at, dedupe_key, keys_if_undelivered, undelivered_store) ON kvstore.q_se TO regress_kvs_sender;
+GRANT INSERT (id, payload, ready_at, enqueued_at, priority, headers, max_attempts, backoff, expires_at, dedupe_key, keys_if_undelivered, undelivered_store, sender) ON kvstore.q_se TO regress_kvs_sender;
 SELECT pg_temp.sends();
 -- A trigger of the owner's may change a message, which is then delivered as it has become, or keep it out.
 CREATE TRIGGER se_trigger BEFORE INSERT ON kvstore.q_se FOR EACH ROW EXECUTE FUNCTION se_trigger();

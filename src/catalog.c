@@ -37,6 +37,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "plan.h"
 #include "shape.h"
 #include "stats.h"
 
@@ -369,11 +370,7 @@ static void
 free_plans(KvsStore *store)
 {
 	for (int i = 0; i < KVS_STORE_PLANS; i++)
-	{
-		if (store->plans[i] != NULL)
-			SPI_freeplan(store->plans[i]);
-		store->plans[i] = NULL;
-	}
+		kvs_plan_free(&store->plans[i]);
 }
 
 /* The entry of a name, made if this session has not used it yet. */

@@ -22,6 +22,7 @@
 #include "page.h"
 #include "progress.h"
 #include "queuecatalog.h"
+#include "queueplan.h"
 #include "shmem.h"
 #include "statement.h"
 

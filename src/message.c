@@ -34,6 +34,7 @@
 #include "leasexact.h"
 #include "message.h"
 #include "queuecount.h"
+#include "queueplan.h"
 #include "reader.h"
 #include "settle.h"
 #include "statement.h"

@@ -31,6 +31,7 @@
 #include "progress.h"
 #include "queuecatalog.h"
 #include "queuecount.h"
+#include "queueplan.h"
 #include "reader.h"
 #include "shmem.h"
 #include "statement.h"

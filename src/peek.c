@@ -21,6 +21,7 @@
 #include "lease.h"
 #include "page.h"
 #include "queuecatalog.h"
+#include "queueplan.h"
 #include "shmem.h"
 #include "statement.h"
 

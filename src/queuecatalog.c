@@ -26,17 +26,22 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "catalog.h"
 #include "compat.h"
 #include "queuecatalog.h"
+#include "queueplan.h"
 #include "shape.h"
-#include "statement.h"
 #include "stats.h"
+
+/* So many entries that became invalid are worth a look whether their tables are gone. */
+#define INVALID_MAX		4
 
 static HTAB *queues = NULL;		/* relid -> KvsQueue */
 static KvsQueue *last_queue = NULL; /* the one used last: nearly always the one used next */
+static int	ninvalid = 0;		/* entries that became invalid since somebody looked */
 
 static void
 queue_relcache_callback(Datum arg, Oid relid)
@@ -50,7 +55,10 @@ queue_relcache_callback(Datum arg, Oid relid)
 	while ((queue = hash_seq_search(&status)) != NULL)
 		if (relid == InvalidOid || relid == queue->relid || relid == queue->order_index ||
 			relid == queue->id_index || relid == queue->dedupe_index || relid == queue->sequence)
+		{
+			ninvalid += queue->valid ? 1 : 0;
 			queue->valid = false;
+		}
 }
 
 /* ---- Shape ---- */
@@ -329,6 +337,27 @@ read_settings(KvsQueue *queue)
 
 /* ---- Queues ---- */
 
+/* Forget the queues whose tables are gone, but not what this transaction has removed: the DROP may be rolled back. */
+static void
+forget_gone(void)
+{
+	HASH_SEQ_STATUS status;
+	KvsQueue   *queue;
+
+	ninvalid = 0;
+	hash_seq_init(&status, queues);
+	while ((queue = hash_seq_search(&status)) != NULL)
+	{
+		if (queue->valid || kvs_queue_has_removed(queue) || SearchSysCacheExists1(RELOID, ObjectIdGetDatum(queue->relid)))
+			continue;
+		if (queue == last_queue)
+			last_queue = NULL;
+		kvs_queue_free_plans(queue);
+		kvs_stats_forget_local(queue->relid);
+		hash_search(queues, &queue->relid, HASH_REMOVE, NULL);
+	}
+}
+
 /* The entry of a table, made if this session has not used it yet. */
 static KvsQueue *
 get_entry(Oid relid)
@@ -336,6 +365,8 @@ get_entry(Oid relid)
 	KvsQueue   *queue;
 	bool		found;
 
+	if (ninvalid >= INVALID_MAX)
+		forget_gone();
 	if (queues == NULL)
 	{
 		HASHCTL		ctl;
@@ -360,12 +391,7 @@ set_name(KvsQueue *queue, const char *name)
 	if (strcmp(queue->name, name) == 0)
 		return;
 	strlcpy(queue->name, name, NAMEDATALEN);
-	for (int i = 0; i < KVS_QUEUE_PLANS; i++)
-	{
-		if (queue->plans[i] != NULL)
-			SPI_freeplan(queue->plans[i]);
-		queue->plans[i] = NULL;
-	}
+	kvs_queue_free_plans(queue);
 }
 
 /* Check an open table and remember what was found; "detail" is what is wrong with its shape, NULL: nothing. */
@@ -565,14 +591,6 @@ kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode)
 	if (detail != NULL)
 		kvs_shape_report(rel, "queue", detail);
 	return rel;
-}
-
-SPIPlanPtr
-kvs_queue_get_plan(KvsQueue *queue, KvsQueuePlan which, const char *format, int nargs, const Oid *types)
-{
-	if (unlikely(queue->plans[which] == NULL))
-		queue->plans[which] = kvs_statement_prepare(psprintf(format, queue->name), nargs, types);
-	return queue->plans[which];
 }
 
 void

@@ -10,6 +10,7 @@
 #include "access/transam.h"
 
 #include "executor/spi.h"
+#include "lib/ilist.h"
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/rel.h"
@@ -96,7 +97,7 @@ typedef enum KvsQueuePlan
 
 #define KVS_QUEUE_PLANS		32	/* some room for later ones */
 
-/* A queue as this session knows it; lives until the session ends, "valid" until something about the table changes. */
+/* A queue as this session knows it; "valid" until something about the table changes.  Whoever uses it has the table open: else it may go. */
 typedef struct KvsQueue
 {
 	Oid			relid;			/* hash key; must be first */
@@ -114,7 +115,9 @@ typedef struct KvsQueue
 	Interval	backoff[KVS_BACKOFF_MAX];
 	bool		keep_dead;
 	bool		paused;
-	SPIPlanPtr	plans[KVS_QUEUE_PLANS];
+	SPIPlanPtr	plans[KVS_QUEUE_PLANS];	/* this and the next two belong to queueplan.c */
+	bool		has_plans;
+	dlist_node	planned;		/* if it has */
 	int			slot;			/* -1; this and the next belong to the queue's place in shared memory */
 	uint64		slot_generation;
 	FullTransactionId removed_by;	/* see kvs_queue_note_removal() */
@@ -161,9 +164,6 @@ extern int	kvs_queue_read_backoff(ArrayType *array, Interval *backoff);
 
 /* That of a queue without a setting. */
 extern int	kvs_queue_default_backoff(Interval *backoff);
-
-/* A kept plan, made at first use, inside SPI_connect(); "%s" in the text is the queue's name. */
-extern SPIPlanPtr kvs_queue_get_plan(KvsQueue *queue, KvsQueuePlan which, const char *format, int nargs, const Oid *types);
 
 /* A max_attempts as given; 22023 unless it is 1 or more. */
 extern int32 kvs_queue_check_max_attempts(int64 max_attempts);

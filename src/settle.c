@@ -24,10 +24,11 @@
 
 #include "arrival.h"
 #include "expiry.h"
-#include "guard.h"
 #include "identity.h"
 #include "queuecount.h"
+#include "queueplan.h"
 #include "settle.h"
+#include "statement.h"
 #include "stats.h"
 #include "testing.h"
 #include "undelivered.h"
@@ -51,53 +52,32 @@ static const char *const statements[KVS_QUEUE_PLAN_END] = {
 /* $3: attempts, $4: when, $5: the error; the first statement has only two. */
 static const Oid types[] = {INT8OID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TEXTOID};
 
-static SPIPlanPtr
-get_plan(KvsQueue *queue, int which)
-{
-	char	   *sql;
-	SPIPlanPtr	plan = queue->plans[which];
-
-	if (plan != NULL)
-		return plan;
-	sql = psprintf(statements[which], queue->name);
-	plan = SPI_prepare(sql, which == KVS_QUEUE_PLAN_DELETE ? 2 : lengthof(types), unconstify(Oid *, &types[0]));
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-	return queue->plans[which] = plan;
-}
-
+/* "nulls" may be NULL. */
 static uint64
-execute(KvsQueue *queue, int which, Datum *values, const char *nulls)
+execute(KvsQueue *queue, KvsQueuePlan which, const Datum *values, const bool *nulls)
 {
-	volatile int result = 0;
+	int			nargs = which == KVS_QUEUE_PLAN_DELETE ? 2 : lengthof(types);
+	ParamListInfo params;
 	uint64		count;
 
 	SPI_connect();
-	kvs_guard_let_pass(queue->relid);
-	PG_TRY();
-	{
-		result = SPI_execute_plan(get_plan(queue, which), values, nulls, false, 0);
-	}
-	PG_FINALLY();
-	{
-		kvs_guard_end();
-	}
-	PG_END_TRY();
-	if (result < 0)
-		elog(ERROR, "could not write queue \"%s\": %s", queue->name, SPI_result_code_string(result));
-	count = SPI_processed;
+	params = makeParamList(nargs);
+	for (int i = 0; i < nargs; i++)
+		kvs_statement_set_param(params, i, types[i], values[i], nulls != NULL && nulls[i]);
+	count = kvs_statement_execute(kvs_queue_get_plan(queue, which, statements[which], nargs, types), params, queue->relid,
+								  NULL, NULL);
 	SPI_finish();
 	return count;
 }
 
 static uint64
-execute_as_owner(KvsQueue *queue, int which, const KvsMessageRef *message, int attempts, TimestampTz when, const char *error)
+execute_as_owner(KvsQueue *queue, KvsQueuePlan which, const KvsMessageRef *message, int attempts, TimestampTz when, const char *error)
 {
 	Datum		values[lengthof(types)] = {
 		Int64GetDatum(message->id), TimestampTzGetDatum(message->enqueued_at), Int32GetDatum(attempts), TimestampTzGetDatum(when),
 		error ? CStringGetTextDatum(error) : (Datum) 0
 	};
-	char		nulls[] = {' ', ' ', ' ', ' ', error ? ' ' : 'n'};
+	bool		nulls[] = {false, false, false, false, error == NULL};
 	KvsIdentity saved;
 	uint64		count;
 
@@ -307,7 +287,7 @@ write_undelivered(KvsReader *reader, const KvsFailure *failure)
 static KvsSettled
 bury(KvsReader *reader, const KvsMessageRef *message, int attempts, const KvsFailure *failure)
 {
-	int			plan = reader->queue->keep_dead ? KVS_QUEUE_PLAN_BURY : KVS_QUEUE_PLAN_DELETE;
+	KvsQueuePlan plan = reader->queue->keep_dead ? KVS_QUEUE_PLAN_BURY : KVS_QUEUE_PLAN_DELETE;
 	const char *error = write_undelivered(reader, failure);
 
 	if (execute_as_owner(reader->queue, plan, message, attempts, failure->now, error) > 0)

@@ -21,6 +21,7 @@
 #include "catalog.h"
 #include "expiry.h"
 #include "guard.h"
+#include "plan.h"
 #include "scan.h"
 #include "statement.h"
 
@@ -218,12 +219,13 @@ ignore_row(TupleTableSlot *slot, void *arg)
 {
 }
 
+/* "relid": the table whose guard is left out, or InvalidOid. */
 static uint64
-execute(SPIPlanPtr plan, ParamListInfo params, bool read_only, KvsOnRow on_row, void *arg)
+execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, bool read_only, KvsOnRow on_row, void *arg)
 {
 	SPIExecuteOptions options;
 	Sink		sink;
-	int			result;
+	volatile int result = 0;
 
 	memset(&sink, 0, sizeof(sink));
 	sink.receiver.receiveSlot = sink_receive;
@@ -237,7 +239,18 @@ execute(SPIPlanPtr plan, ParamListInfo params, bool read_only, KvsOnRow on_row, 
 	options.params = params;
 	options.read_only = read_only;
 	options.dest = &sink.receiver;
-	result = SPI_execute_plan_extended(plan, &options);
+	kvs_plan_begin();
+	kvs_guard_let_pass(relid);
+	PG_TRY();
+	{
+		result = SPI_execute_plan_extended(plan, &options);
+	}
+	PG_FINALLY();
+	{
+		kvs_guard_end();
+		kvs_plan_end();
+	}
+	PG_END_TRY();
 	if (result < 0)
 		elog(ERROR, "could not run a statement: %s", SPI_result_code_string(result));
 	return SPI_processed;
@@ -246,25 +259,13 @@ execute(SPIPlanPtr plan, ParamListInfo params, bool read_only, KvsOnRow on_row, 
 uint64
 kvs_statement_execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, KvsOnRow on_row, void *arg)
 {
-	volatile uint64 result = 0;
-
-	kvs_guard_let_pass(relid);
-	PG_TRY();
-	{
-		result = execute(plan, params, false, on_row, arg);
-	}
-	PG_FINALLY();
-	{
-		kvs_guard_end();
-	}
-	PG_END_TRY();
-	return result;
+	return execute(plan, params, relid, false, on_row, arg);
 }
 
 uint64
 kvs_statement_query(SPIPlanPtr plan, ParamListInfo params, KvsOnRow on_row, void *arg)
 {
-	return execute(plan, params, true, on_row, arg);
+	return execute(plan, params, InvalidOid, true, on_row, arg);
 }
 
 SPIPlanPtr

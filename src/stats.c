@@ -129,6 +129,13 @@ kvs_stats_local(Oid relid)
 	return stat;
 }
 
+void
+kvs_stats_forget_local(Oid relid)
+{
+	if (local_stats != NULL)
+		(void) hash_search(local_stats, &relid, HASH_REMOVE, NULL);
+}
+
 static void
 init_shared(SharedStat *shared, TimestampTz since)
 {

@@ -59,8 +59,11 @@ typedef struct KvsStat
 	int64		counts[KVS_COUNTERS];
 } KvsStat;
 
-/* The pending counts of a table; the pointer holds as long as the session. */
+/* The pending counts of a table; the pointer holds as long as the session, unless they are forgotten. */
 extern KvsStat *kvs_stats_local(Oid relid);
+
+/* The table is gone, and nobody has the pointer any more. */
+extern void kvs_stats_forget_local(Oid relid);
 
 /* All counts of a table, this session's pending ones too; false: there are none, without preload. */
 extern bool kvs_stats_read(Oid relid, int64 *counts);

@@ -24,6 +24,7 @@
 #include "message.h"
 #include "queuecatalog.h"
 #include "shmem.h"
+#include "undelivered.h"
 
 #define DEDUPE_KEY_MAX_SIZE	2048
 
@@ -152,6 +153,7 @@ kvs_enqueue_set_undelivered(KvsMessage *message, Jsonb *keys, const text *store_
 		 /* checked, no more */ ;
 	check_size(JsonbPGetDatum(keys), "keys_if_undelivered");
 	store = kvs_catalog_open_store(store_name, AccessShareLock, &rel);
+	kvs_undelivered_check_store(store, rel);
 	if (pg_class_aclmask(store->relid, GetUserId(), rights, ACLMASK_ALL) != rights)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(rel));
 	table_close(rel, NoLock);

@@ -19,6 +19,7 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "nodes/primnodes.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -146,21 +147,24 @@ is_id_index(Relation index, const void *arg)
 		has_default_order(index, 0) && index->rd_indoption[0] == 0;
 }
 
-/* Over dedupe_key, WHERE dedupe_key IS NOT NULL and nothing else: a row without one has no entry. */
+/*
+ * Over dedupe_key, WHERE dedupe_key IS NOT NULL and nothing else: a row without one has no entry.  The predicate is
+ * read as it is stored.  RelationGetIndexPredicate() evaluates what it can, and would run functions of the table's
+ * owner as whoever looks.
+ */
 static bool
 is_dedupe_index(Relation index, const void *arg)
 {
-	List	   *predicate;
+	Datum		stored;
+	bool		isnull;
 	NullTest   *test;
 
 	if (!kvs_shape_is_unique_index(index) || has_no_predicate(index) ||
 		index->rd_index->indnatts != 1 || index->rd_index->indkey.values[0] != KVS_QUEUE_COLUMN_DEDUPE_KEY + 1)
 		return false;
-	predicate = RelationGetIndexPredicate(index);
-	if (list_length(predicate) != 1 || !IsA(linitial(predicate), NullTest))
-		return false;
-	test = (NullTest *) linitial(predicate);
-	return test->nulltesttype == IS_NOT_NULL && IsA(test->arg, Var) &&
+	stored = SysCacheGetAttr(INDEXRELID, index->rd_indextuple, Anum_pg_index_indpred, &isnull);
+	test = (NullTest *) stringToNode(TextDatumGetCString(stored));
+	return IsA(test, NullTest) && test->nulltesttype == IS_NOT_NULL && IsA(test->arg, Var) &&
 		((Var *) test->arg)->varattno == KVS_QUEUE_COLUMN_DEDUPE_KEY + 1;
 }
 
@@ -574,6 +578,26 @@ kvs_queue_open_relid(Oid relid, LOCKMODE lockmode, Relation *rel)
 	return queue;
 }
 
+/*
+ * It is found by its name, so anybody with CREATE on the schema can put one where none is.  What he
+ * puts on it would run with the rights of the queue's owner.
+ */
+void
+kvs_queue_check_dead_owner(const KvsQueue *queue, Relation dead)
+{
+	char	   *queue_owner;
+
+	if (likely(dead->rd_rel->relowner == queue->owner))
+		return;
+	queue_owner = GetUserNameFromId(queue->owner, false);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("queue \"%s\" belongs to role \"%s\", its dead letters to role \"%s\"", queue->name,
+					queue_owner, GetUserNameFromId(dead->rd_rel->relowner, false)),
+			 errhint("Run ALTER TABLE kvstore.d_%s OWNER TO %s, or move that table out of the schema kvstore.",
+					 queue->name, quote_identifier(queue_owner))));
+}
+
 Relation
 kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode)
 {
@@ -585,6 +609,7 @@ kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("queue \"%s\" has no table for dead letters", queue->name),
 				 errhint("It was dropped by hand; create the queue anew.")));
+	kvs_queue_check_dead_owner(queue, rel);
 	detail = kvs_shape_find_wrong_table(rel);
 	if (detail == NULL)
 		detail = kvs_shape_find_wrong_column(rel, dead_columns, KVS_DEAD_COLUMNS, InvalidOid);

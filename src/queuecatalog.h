@@ -156,8 +156,14 @@ extern bool kvs_queue_has_removed(const KvsQueue *queue);
 /* The OIDs of tables that may be queues. */
 extern List *kvs_queue_list(void);
 
-/* Open the table of a queue's dead letters likewise; 42P01 if there is none, 42809 for another shape. */
+/*
+ * Open the table of a queue's dead letters likewise; 42P01 if there is none, 42809 for another
+ * shape, 42501 if it is not the queue's owner's.
+ */
 extern Relation kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode);
+
+/* Raise 42501 if the table where the dead letters would go is not the queue's owner's. */
+extern void kvs_queue_check_dead_owner(const KvsQueue *queue, Relation dead);
 
 /* The delays of a backoff, checked: at most KVS_BACKOFF_MAX, none NULL or negative (22023).  Returns how many. */
 extern int	kvs_queue_read_backoff(ArrayType *array, Interval *backoff);

@@ -23,6 +23,7 @@
 #include "utils/snapmgr.h"
 
 #include "arrival.h"
+#include "burial.h"
 #include "expiry.h"
 #include "identity.h"
 #include "queuecount.h"
@@ -42,11 +43,6 @@ static const char *const statements[KVS_QUEUE_PLAN_END] = {
 	[KVS_QUEUE_PLAN_DELETE] = "DELETE FROM kvstore.q_%1$s AS m WHERE " THIS_MESSAGE,
 	[KVS_QUEUE_PLAN_CHANGE] = "UPDATE kvstore.q_%1$s AS m SET attempts = $3, ready_at = $4, "
 	"last_error = CASE WHEN $5 IS NULL THEN m.last_error ELSE $5 END WHERE " THIS_MESSAGE,
-	[KVS_QUEUE_PLAN_BURY] = "WITH m AS (DELETE FROM kvstore.q_%1$s AS m WHERE " THIS_MESSAGE " RETURNING m.*) "
-	"INSERT INTO kvstore.d_%1$s (original_id, payload, headers, error, attempts, enqueued_at, failed_at, priority, max_attempts, backoff, "
-	"dedupe_key, keys_if_undelivered, undelivered_store, sender) "
-	"SELECT m.id, m.payload, m.headers, CASE WHEN $5 IS NULL THEN m.last_error ELSE $5 END, $3, m.enqueued_at, $4, m.priority, m.max_attempts, "
-	"m.backoff, m.dedupe_key, m.keys_if_undelivered, m.undelivered_store, m.sender FROM m",
 };
 
 /* $3: attempts, $4: when, $5: the error; the first statement has only two. */
@@ -287,10 +283,10 @@ write_undelivered(KvsReader *reader, const KvsFailure *failure)
 static KvsSettled
 bury(KvsReader *reader, const KvsMessageRef *message, int attempts, const KvsFailure *failure)
 {
-	KvsQueuePlan plan = reader->queue->keep_dead ? KVS_QUEUE_PLAN_BURY : KVS_QUEUE_PLAN_DELETE;
 	const char *error = write_undelivered(reader, failure);
 
-	if (execute_as_owner(reader->queue, plan, message, attempts, failure->now, error) > 0)
+	if (reader->queue->keep_dead ? kvs_burial_move(reader, attempts, failure->now, error) :
+		kvs_settle_delete_as_owner(reader->queue, message))
 	{
 		kvs_queuecount_note(reader->queue, -1);
 		kvs_stats_add(reader->queue->stat, KVS_COUNT_QUEUE_DEAD, 1);

@@ -2,19 +2,24 @@
  * undelivered.c
  *		The entries that are written when a message is given up: keys_if_undelivered.
  *
- * They are written in the transaction in which the message becomes a dead letter, or is dropped by a queue that keeps none; not when it expires, is cancelled or
- * purged.  Whether the sender may write them was asked when he sent it; now it is the owner of the queue who writes, in a restricted operation.
+ * They are written in the transaction in which the message becomes a dead letter, or is dropped by a
+ * queue that keeps none; not when it expires, is cancelled or purged.
  *
- * Nobody could do anything about a message that cannot be given up, so an ERROR here, of a store that is gone or that the owner may not write, ends a
- * subtransaction only, and becomes part of the dead letter's error.  What a repetition may cure, such as a deadlock, a lock_timeout or a cancel, is
- * raised as it is.
+ * It is the owner of the store who writes them, in a restricted operation: what runs with a row of his
+ * table, such as a trigger or a CHECK, is his.  He does so only if two others could do it themselves
+ * at that moment.  One is the sender, who chose the keys.  The other is the owner of the queue: the row
+ * is in his hands, so what it says of its sender proves nothing against others.
+ *
+ * Nobody could do anything about a message that cannot be given up, so an ERROR here, of a store that
+ * is gone or may not be written, ends a subtransaction only, and becomes part of the dead letter's
+ * error.  What a repetition may cure, such as a deadlock, a lock_timeout or a cancel, is raised as it is.
  */
 #include "postgres.h"
 
 #include "access/table.h"
-#include "catalog/pg_trigger.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/jsonb.h"
 
 #include "entry.h"
@@ -23,6 +28,62 @@
 #include "store.h"
 #include "subxact.h"
 #include "undelivered.h"
+
+/* ---- Who may ---- */
+
+void
+kvs_undelivered_check_store(const KvsStore *store, Relation rel)
+{
+	if (unlikely(rel->rd_rel->relrowsecurity))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("store \"%s\" has row-level security", store->name),
+				 errhint("Have undelivered keys written to a store without it.")));
+}
+
+static Oid
+find_sender(const text *sender)
+{
+	char	   *name;
+	Oid			role;
+
+	if (sender == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the message does not say who sent it")));
+	name = text_to_cstring(sender);
+	role = get_role_oid(name, true);
+	if (!OidIsValid(role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\", which sent the message, does not exist", name)));
+	return role;
+}
+
+static void
+check_role(const KvsStore *store, Oid role)
+{
+	const AclMode rights = ACL_SELECT | ACL_INSERT | ACL_UPDATE;
+
+	if (pg_class_aclmask(store->relid, role, rights, ACLMASK_ALL) != rights)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not write store \"%s\"", GetUserNameFromId(role, false), store->name)));
+}
+
+KvsStore *
+kvs_undelivered_open_store(const KvsQueue *queue, const text *sender, const text *name, LOCKMODE lockmode,
+						   Relation *rel)
+{
+	KvsStore   *store = kvs_catalog_open_store(name, lockmode, rel);
+
+	kvs_undelivered_check_store(store, *rel);
+	check_role(store, find_sender(sender));
+	check_role(store, queue->owner);
+	return store;
+}
+
+/* ---- Writing ---- */
 
 /* The server runs no trigger at commit that was queued in a restricted operation: the commit would fail, each time. */
 static void
@@ -35,31 +96,58 @@ check_triggers(Relation rel)
 					 errmsg("table \"%s\" has deferred triggers", RelationGetRelationName(rel))));
 }
 
-static void
-write_entries(Jsonb *keys, const text *store_name, Datum payload, TimestampTz now)
+/* What a row asks for. */
+typedef struct Undelivered
 {
-	Relation	rel;
-	KvsStore   *store = kvs_catalog_open_store(store_name, RowExclusiveLock, &rel);
-	KvsEntry   *entries = palloc0(sizeof(KvsEntry) * Max(JB_ROOT_COUNT(keys), 1));
+	const KvsQueue *queue;
+	Jsonb	   *keys;
+	const text *store;
+	const text *sender;
+	Datum		payload;
+	TimestampTz now;
+} Undelivered;
+
+/* The entries to be written, sorted; returns how many. */
+static int
+make_entries(const Undelivered *undelivered, const KvsStore *store, KvsEntry **entries)
+{
 	KvsKeyIterator iterator;
 	KvsKey		key;
 	int			count = 0;
 
-	check_triggers(rel);
-	kvs_store_check_size(store, payload);
-	kvs_entry_iterate_keys(&iterator, keys, "keys_if_undelivered");
+	*entries = palloc0(sizeof(KvsEntry) * Max(JB_ROOT_COUNT(undelivered->keys), 1));
+	kvs_entry_iterate_keys(&iterator, undelivered->keys, "keys_if_undelivered");
 	while (kvs_entry_next_key(&iterator, &key))
 	{
+		KvsEntry   *entry = &(*entries)[count++];
+
 		CHECK_FOR_INTERRUPTS();
-		entries[count].key = kvs_key_make_datum(KvsKeyBytes(&key), key.size);
-		entries[count].content.kind = KVS_KIND_JSON;
-		entries[count].content.datum = payload;
-		entries[count].expires_at = kvs_entry_default_expiry(store, now);
-		count++;
+		entry->key = kvs_key_make_datum(KvsKeyBytes(&key), key.size);
+		entry->content.kind = KVS_KIND_JSON;
+		entry->content.datum = undelivered->payload;
+		entry->expires_at = kvs_entry_default_expiry(store, undelivered->now);
 	}
-	count = kvs_store_sort_entries(entries, count);
+	return kvs_store_sort_entries(*entries, count);
+}
+
+static void
+write_as_owner(void *arg)
+{
+	Undelivered *undelivered = arg;
+	Relation	rel;
+	KvsStore   *store = kvs_undelivered_open_store(undelivered->queue, undelivered->sender, undelivered->store,
+												   RowExclusiveLock, &rel);
+	KvsEntry   *entries;
+	int			count;
+	KvsIdentity saved;
+
+	check_triggers(rel);
+	kvs_store_check_size(store, undelivered->payload);
+	count = make_entries(undelivered, store, &entries);
+	kvs_identity_become(rel->rd_rel->relowner, &saved);
 	if (count > 0)
 		kvs_store_put_many(store, entries, count);
+	kvs_identity_restore(&saved);
 	kvs_stats_add(store->stat, KVS_COUNT_SETS, count);
 	table_close(rel, NoLock);
 }
@@ -76,43 +164,32 @@ may_pass(int sqlstate)
 		class == MAKE_SQLSTATE('X', 'X', '0', '0', '0');
 }
 
-typedef struct Undelivered
+/* A text of the row in the reader, NULL for SQL NULL. */
+static const text *
+text_column(KvsReader *reader, KvsQueueColumn column)
 {
-	Oid			owner;
-	Datum		keys;
-	const text *store;
-	Datum		payload;
-	TimestampTz now;
-} Undelivered;
+	bool		isnull;
+	Datum		datum = kvs_reader_column(reader, column, &isnull);
 
-static void
-write_as_owner(void *arg)
-{
-	Undelivered *undelivered = arg;
-	KvsIdentity saved;
-
-	kvs_identity_become(undelivered->owner, &saved);
-	write_entries(DatumGetJsonbP(undelivered->keys), undelivered->store, undelivered->payload, undelivered->now);
-	kvs_identity_restore(&saved);
+	return isnull ? NULL : DatumGetTextPP(datum);
 }
 
 char *
 kvs_undelivered_write(KvsReader *reader, TimestampTz now)
 {
-	Undelivered undelivered = {.owner = reader->queue->owner, .now = now};
-	bool		no_keys;
-	bool		no_store;
+	Undelivered undelivered = {.queue = reader->queue, .now = now};
 	bool		isnull;
-	Datum		store;
+	Datum		keys;
 	ErrorData  *error;
 
 	slot_getallattrs(reader->slot);
-	undelivered.keys = kvs_reader_column(reader, KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED, &no_keys);
-	store = kvs_reader_column(reader, KVS_QUEUE_COLUMN_UNDELIVERED_STORE, &no_store);
-	undelivered.payload = kvs_reader_column(reader, KVS_QUEUE_COLUMN_PAYLOAD, &isnull);
-	if (no_keys)
+	keys = kvs_reader_column(reader, KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED, &isnull);
+	if (isnull)
 		return NULL;
-	undelivered.store = no_store ? NULL : DatumGetTextPP(store);
+	undelivered.keys = DatumGetJsonbP(keys);
+	undelivered.store = text_column(reader, KVS_QUEUE_COLUMN_UNDELIVERED_STORE);
+	undelivered.sender = text_column(reader, KVS_QUEUE_COLUMN_SENDER);
+	undelivered.payload = kvs_reader_column(reader, KVS_QUEUE_COLUMN_PAYLOAD, &isnull);
 	error = kvs_subxact_try(write_as_owner, &undelivered, may_pass);
 	return error == NULL ? NULL : error->message;
 }

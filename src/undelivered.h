@@ -4,10 +4,22 @@
 
 #include "postgres.h"
 
+#include "catalog.h"
 #include "reader.h"
 
+/* Raise 0A000 if the store has row-level security, whose policies are not for whom we write. */
+extern void kvs_undelivered_check_store(const KvsStore *store, Relation rel);
+
 /*
- * Write what the row in the reader asks for: its payload under each of its keys_if_undelivered, as the owner of the queue.  NULL: it is written, or nothing was
+ * Raise 42501 unless the sender, whose name is NULL if it is not known, and the present owner of the
+ * queue may both write the store now; other errors as kvs_catalog_open_store() and
+ * kvs_undelivered_check_store().  Opens the store as that does.
+ */
+extern KvsStore *kvs_undelivered_open_store(const KvsQueue *queue, const text *sender, const text *name,
+											LOCKMODE lockmode, Relation *rel);
+
+/*
+ * Write what the row in the reader asks for: its payload under each of its keys_if_undelivered, as the owner of the store.  NULL: it is written, or nothing was
  * asked for; else why not, palloc'd, and nothing of it is written.
  */
 extern char *kvs_undelivered_write(KvsReader *reader, TimestampTz now);

@@ -4,6 +4,8 @@
 \pset fieldsep ' | '
 
 CREATE ROLE regress_kvs_un_owner;
+CREATE ROLE regress_kvs_un_store;
+CREATE ROLE regress_kvs_un_sender;
 SELECT kv_create_queue('un', max_attempts => 2, backoff => '{}'), kv_create_store('un');
 CREATE VIEW un_entries AS SELECT key, value, expires_at IS NOT NULL AS expires FROM kv_list(kv_key(), store => 'un');
 CREATE FUNCTION un_fail(error text DEFAULT NULL, dead boolean DEFAULT false) RETURNS text LANGUAGE sql AS $$ SELECT kv_nack(receipt, error => error, dead => dead) FROM kv_dequeue('un') $$;
@@ -46,12 +48,41 @@ SELECT count(*) FROM kv_dead_letters('un');
 SELECT kv_alter_queue('un', keep_dead => true);
 ALTER TABLE kvstore.q_un OWNER TO regress_kvs_un_owner;
 ALTER TABLE kvstore.d_un OWNER TO regress_kvs_un_owner;
+ALTER TABLE kvstore.s_un OWNER TO regress_kvs_un_store;
 GRANT ALL ON kvstore.q_un, kvstore.d_un TO PUBLIC;
 CREATE FUNCTION un_send() RETURNS boolean LANGUAGE sql AS $$ SELECT kv_enqueue('un', '5', keys_if_undelivered => '["e", "f"]', undelivered_store => 'un') > 0 $$;
 -- The owner of the queue may not.
 SELECT un_send();
 SELECT un_fail('why', true);
 GRANT SELECT, INSERT, UPDATE ON kvstore.s_un TO regress_kvs_un_owner;
+-- The sender may no more, has another name, is gone, is not known.
+GRANT SELECT, INSERT, UPDATE ON kvstore.s_un TO regress_kvs_un_sender;
+CREATE FUNCTION un_send_as_sender() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN SET LOCAL ROLE regress_kvs_un_sender; RETURN un_send(); END $$;
+SELECT un_send_as_sender();
+SELECT sender FROM kvstore.q_un;
+REVOKE INSERT ON kvstore.s_un FROM regress_kvs_un_sender;
+SELECT un_fail(dead => true);
+GRANT INSERT ON kvstore.s_un TO regress_kvs_un_sender;
+SELECT un_send_as_sender();
+SELECT un_fail('written', true);
+DELETE FROM kvstore.s_un;
+SELECT un_send_as_sender();
+ALTER ROLE regress_kvs_un_sender RENAME TO regress_kvs_un_renamed;
+SELECT un_fail(dead => true);
+ALTER ROLE regress_kvs_un_renamed RENAME TO regress_kvs_un_sender;
+SELECT un_send_as_sender();
+DROP OWNED BY regress_kvs_un_sender;
+DROP ROLE regress_kvs_un_sender;
+SELECT un_fail(dead => true);
+SELECT un_send();
+UPDATE kvstore.q_un SET sender = NULL;
+SELECT un_fail(dead => true);
+-- Row-level security, which would ask the policies for the owner of the store.
+SELECT un_send();
+ALTER TABLE kvstore.s_un ENABLE ROW LEVEL SECURITY;
+SELECT outcome($$un_send()$$);
+SELECT un_fail(dead => true);
+ALTER TABLE kvstore.s_un DISABLE ROW LEVEL SECURITY;
 -- The store takes no value of that size.
 SELECT kv_alter_store('un', max_value_size => 1);
 SELECT un_send();
@@ -87,9 +118,9 @@ SELECT kv_alter_queue('un', keep_dead => true), un_send();
 DROP VIEW un_entries;
 SELECT kv_drop_store('un');
 SELECT un_fail(dead => true);
-SELECT payload, error FROM kv_dead_letters('un');
+SELECT payload, error FROM kv_dead_letters('un', 100);
 SELECT count(*) FROM kvstore.q_un;
 
 SELECT kv_drop_queue('un');
-DROP FUNCTION un_fail, un_send, un_no, un_pass;
-DROP ROLE regress_kvs_un_owner;
+DROP FUNCTION un_fail, un_send, un_send_as_sender, un_no, un_pass;
+DROP ROLE regress_kvs_un_owner, regress_kvs_un_store;

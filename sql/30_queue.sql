@@ -2,8 +2,8 @@
 
 -- Queues
 
-CREATE FUNCTION kv_create_queue(queue text DEFAULT 'default', lease interval DEFAULT '30 s', max_attempts bigint DEFAULT 5,
-    backoff interval[] DEFAULT '{100ms,1s,5s,30s,60s}', unlogged boolean DEFAULT false, keep_dead boolean DEFAULT true,
+CREATE FUNCTION kv_create_queue(queue text DEFAULT 'default', lease interval DEFAULT '30 s', max_attempts bigint DEFAULT 10,
+    backoff interval[] DEFAULT '{1s,5s,30s,2min,10min,30min,1h}', unlogged boolean DEFAULT false, keep_dead boolean DEFAULT true,
     if_not_exists boolean DEFAULT false) RETURNS text
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_create_queue';
 COMMENT ON FUNCTION kv_create_queue(text, interval, bigint, interval[], boolean, boolean, boolean) IS
@@ -41,8 +41,8 @@ CREATE VIEW kv_queues AS
            pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text AS owner,
            c.relpersistence = 'u' AS unlogged,
            COALESCE(q.lease, '30 s') AS lease,
-           COALESCE(q.max_attempts, 5)::bigint AS max_attempts,
-           COALESCE(q.backoff, '{100ms,1s,5s,30s,60s}') AS backoff,
+           COALESCE(q.max_attempts, 10)::bigint AS max_attempts,
+           COALESCE(q.backoff, '{1s,5s,30s,2min,10min,30min,1h}') AS backoff,
            COALESCE(q.keep_dead, true) AS keep_dead,
            COALESCE(q.paused, false) AS paused,
            pg_catalog.int8(GREATEST(c.reltuples, 0)) AS messages_estimate,

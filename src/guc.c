@@ -21,8 +21,22 @@ int			kvs_guc_expiry_slots = KVS_DEFAULT_EXPIRY_SLOTS;
 int			kvs_guc_sweep_batch = KVS_DEFAULT_SWEEP_BATCH;
 int			kvs_guc_log_sweep = KVS_DEFAULT_LOG_SWEEP;
 int			kvs_guc_max_leases = KVS_DEFAULT_LEASES;
-int			kvs_guc_max_leases_per_queue = 0;
+int			kvs_guc_max_leases_per_queue = -1;
 int			kvs_guc_max_queues = KVS_DEFAULT_QUEUES;
+
+int
+kvs_guc_leases_of_queue(void)
+{
+	switch (kvs_guc_max_leases_per_queue)
+	{
+		case -1:
+			return kvs_guc_max_leases / 2;
+		case 0:
+			return kvs_guc_max_leases;
+		default:
+			return kvs_guc_max_leases_per_queue;
+	}
+}
 
 void
 kvs_guc_init(void)
@@ -97,9 +111,9 @@ kvs_guc_init(void)
 
 	DefineCustomIntVariable("kvstore.max_leases_per_queue",
 							"Leases held at once of one queue.",
-							"Zero: as many as kvstore.max_leases allows.",
+							"-1: half of kvstore.max_leases.  Zero: as many as that allows.",
 							&kvs_guc_max_leases_per_queue,
-							0, 0, KVS_MAX_LEASES,
+							-1, -1, KVS_MAX_LEASES,
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 

@@ -56,9 +56,12 @@ extern int	kvs_guc_log_sweep;
 #define KVS_DEFAULT_LEASES		65536
 #define KVS_MAX_LEASES			(16 * 1024 * 1024)
 
-/* Leases at once, all queues; and of one queue, 0: all. */
+/* Leases at once, all queues; and of one queue, -1: half of them, 0: all. */
 extern int	kvs_guc_max_leases;
 extern int	kvs_guc_max_leases_per_queue;
+
+/* How many leases that allows one queue; all of them may be a few more, see leaseview.c. */
+extern int	kvs_guc_leases_of_queue(void);
 
 #define KVS_DEFAULT_QUEUES		1024
 #define KVS_MAX_QUEUES			65536

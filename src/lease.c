@@ -172,7 +172,7 @@ make_lease(KvsQueueSlot *slot, const KvsMessageRef *message)
 {
 	Lease	   *lease = NULL;
 
-	if (kvs_guc_max_leases_per_queue == 0 || slot->nleases < kvs_guc_max_leases_per_queue)
+	if (kvs_guc_max_leases_per_queue == 0 || slot->nleases < kvs_guc_leases_of_queue())
 		lease = search(slot, message->id, HASH_ENTER_NULL);
 	if (lease != NULL)
 		lease->message = *message;
@@ -355,7 +355,12 @@ kvs_lease_refresh(KvsQueue *queue, const KvsMessageRef *message, uint64 token)
 void
 kvs_lease_raise_full(const KvsQueue *queue)
 {
-	if (kvs_guc_max_leases_per_queue > 0)
+	KvsQueueSlot *slot = kvs_queueslot_lock_if_room(unconstify(KvsQueue *, queue));
+	bool		has_its_share = slot != NULL && slot->nleases >= kvs_guc_leases_of_queue();
+
+	if (slot != NULL)
+		LWLockRelease(slot->lock);
+	if (has_its_share && kvs_guc_max_leases_per_queue != 0)
 		ereport(ERROR,
 				(errcode(KVS_ERRCODE_TOO_MANY_LEASES),
 				 errmsg("queue \"%s\" has too many leases", queue->name),

@@ -73,8 +73,8 @@ typedef enum KvsDeadColumn
 
 /* Settings of a queue without a row in the registry; kv_create_queue() has the same defaults. */
 #define KVS_DEFAULT_LEASE			(30 * USECS_PER_SEC)
-#define KVS_DEFAULT_MAX_ATTEMPTS	5
-#define KVS_DEFAULT_BACKOFF			"{100ms,1s,5s,30s,60s}"
+#define KVS_DEFAULT_MAX_ATTEMPTS	10
+#define KVS_DEFAULT_BACKOFF			"{1s,5s,30s,2min,10min,30min,1h}"
 
 /* Kept plans of one queue. */
 typedef enum KvsQueuePlan

@@ -58,7 +58,7 @@ INSERT INTO promised VALUES
     ('kv_feed_position', '', 'text', 'write'),
     ('kv_changes', $$after text, prefix KEY, wait interval = '00:00:00', max_count bigint = 1000, store text = 'default'$$, 'CHANGE', 'write'),
     ('kv_wait_changes', $$after text, prefix KEY, wait interval = '00:00:30', store text = 'default'$$, NULL, 'write'),
-    ('kv_create_queue', $$queue text = 'default', lease interval = '00:00:30', max_attempts bigint = 5, backoff interval[] = '{00:00:00.1,00:00:01,00:00:05,00:00:30,00:01:00}', unlogged boolean = false, keep_dead boolean = true, if_not_exists boolean = false$$, 'text', 'write'),
+    ('kv_create_queue', $$queue text = 'default', lease interval = '00:00:30', max_attempts bigint = 10, backoff interval[] = '{00:00:01,00:00:05,00:00:30,00:02:00,00:10:00,00:30:00,01:00:00}', unlogged boolean = false, keep_dead boolean = true, if_not_exists boolean = false$$, 'text', 'write'),
     ('kv_alter_queue', $$queue text = 'default', lease interval = NULL, max_attempts bigint = NULL, backoff interval[] = NULL, keep_dead boolean = NULL$$, 'boolean', 'write'),
     ('kv_drop_queue', $$queue text = 'default'$$, 'boolean', 'write'),
     ('kv_pause_queue', $$queue text = 'default'$$, 'boolean', 'write'),

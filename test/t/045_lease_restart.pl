@@ -12,7 +12,7 @@ use Test::More;
 use KvsTest;
 
 # Without workers, so that nothing ends a lease but what is tested.
-my $node = kvs_node('leases', conf => "max_worker_processes = 0\nkvstore.max_leases = 100\n");
+my $node = kvs_node('leases', conf => "max_worker_processes = 0\nkvstore.max_leases = 100\nkvstore.max_leases_per_queue = 0\n");
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 my $leases = q{SELECT string_agg(id || ' ' || state || ' ' || attempts, ', ' ORDER BY id) FROM kv_leases};

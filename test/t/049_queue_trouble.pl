@@ -13,7 +13,7 @@ use Time::HiRes qw(time usleep);
 
 use KvsTest;
 
-my $node = kvs_node('queue_trouble', conf => "fsync = off\nlog_statement = none\nkvstore.max_leases = 20\nkvstore.max_queues = 3\nautovacuum = off\n");
+my $node = kvs_node('queue_trouble', conf => "fsync = off\nlog_statement = none\nkvstore.max_leases = 20\nkvstore.max_leases_per_queue = 0\nkvstore.max_queues = 3\nautovacuum = off\n");
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
@@ -116,9 +116,28 @@ sql("SELECT count(*) FROM kv_enqueue_many('full', array_fill('1'::jsonb, ARRAY[1
 is(sql("SELECT count(*) FROM kv_dequeue('full', 100)"), '3', 'three of the one');
 like(kvs_outcome($node, "SELECT count(*) FROM kv_dequeue('full')"), qr/^ERROR KV004: queue "full" has too many leases/, 'and no more');
 is(sql("SELECT count(*) FROM kv_dequeue('full2')"), '1', 'that does not concern the other');
+# By default a queue gets half of all, and a dequeue says which of the two limits it has met.
+$node->append_conf('postgresql.conf', 'kvstore.max_leases_per_queue = -1');
+$node->reload;
+wait_until("SELECT current_setting('kvstore.max_leases_per_queue') = '-1'", 'the default limit');
+is(sql("SELECT boot_val FROM pg_settings WHERE name = 'kvstore.max_leases_per_queue'"), '-1', 'which it is');
+sql("SELECT count(*) FROM kv_enqueue_many('full', array_fill('1'::jsonb, ARRAY[30])); SELECT count(*) FROM kv_enqueue_many('full2', array_fill('1'::jsonb, ARRAY[30])); SELECT kv_create_queue('full3'); SELECT kv_enqueue('full3', '1')");
+sql("SELECT count(*) FROM kv_dequeue('full', 100)");
+is(sql("SELECT count(*) FROM kv_leases WHERE queue = 'full'"), '10', 'half of 20 for the greedy one');
+like(kvs_outcome($node, "SELECT count(*) FROM kv_dequeue('full')"), qr/^ERROR KV004: queue "full" has too many leases/, 'and no more');
+sql("SELECT count(*) FROM kv_dequeue('full2', 100)");
+is(sql("SELECT count(*) FROM kv_leases WHERE queue = 'full2'"), '10', 'the other half for the other');
 $node->append_conf('postgresql.conf', 'kvstore.max_leases_per_queue = 0');
 $node->reload;
-sql("SELECT kv_drop_queue('full'), kv_drop_queue('full2')");
+wait_until("SELECT current_setting('kvstore.max_leases_per_queue') = '0'", 'no limit');
+sql("SELECT count(*) FROM kv_dequeue('full2', 100)");
+$node->append_conf('postgresql.conf', 'kvstore.max_leases_per_queue = -1');
+$node->reload;
+wait_until("SELECT current_setting('kvstore.max_leases_per_queue') = '-1'", 'the default again');
+like(kvs_outcome($node, "SELECT count(*) FROM kv_dequeue('full3')"), qr/^ERROR KV004: too many leases/, 'a queue that has none meets the limit of all');
+$node->append_conf('postgresql.conf', 'kvstore.max_leases_per_queue = 0');
+$node->reload;
+sql("SELECT kv_drop_queue('full'), kv_drop_queue('full2'), kv_drop_queue('full3')");
 
 # ---- More queues than there are places ----
 

@@ -22,7 +22,7 @@ my %looks = (
 	q{SELECT queue, ready, delayed, leased, dead, paused, exact, dead_exact FROM kv_queue_stats('mail')} => 'mail|1|1|0|1|f|t|t',
 	q{SELECT id, payload, status FROM kv_peek('mail')} => qq{1|"one"|ready\n2|"two"|delayed},
 	q{SELECT original_id, payload, error FROM kv_dead_letters('mail')} => '1|"dead"|x',
-	q{SELECT queue, unlogged, max_attempts FROM kv_queues ORDER BY queue} => "fast|t|5\nmail|f|5");
+	q{SELECT queue, unlogged, max_attempts FROM kv_queues ORDER BY queue} => "fast|t|10\nmail|f|10");
 my @writes = (
 	q{kv_create_queue('new')}, q{kv_create_queue('mail', if_not_exists => true)}, q{kv_alter_queue('mail', lease => '1 s')}, q{kv_drop_queue('mail')}, q{kv_pause_queue('mail')}, q{kv_resume_queue('mail')},
 	q{kv_purge_queue('mail')}, q{kv_enqueue('mail', '1')}, q{kv_enqueue_many('mail', '{1}')}, q{kv_cancel('mail', 1)}, q{kv_dead_requeue('mail', 1)}, q{kv_dead_requeue_all('mail')}, q{kv_dead_delete('mail', 1)},

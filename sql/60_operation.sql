@@ -89,7 +89,16 @@ COMMENT ON FUNCTION kvstore.worker_running() IS 'does the launcher run, which st
 
 CREATE FUNCTION kvstore.oldest_due() RETURNS timestamptz
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_oldest_due';
-COMMENT ON FUNCTION kvstore.oldest_due() IS 'since when an expired entry of this database may be waiting for its removal; NULL: none is';
+COMMENT ON FUNCTION kvstore.oldest_due() IS 'since when an expired entry of this database may be waiting for its removal, in tables that are not set aside; NULL: none is';
+
+CREATE FUNCTION kvstore.troubles(OUT relid oid, OUT failures bigint, OUT sqlstate text, OUT since timestamptz, OUT until timestamptz) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME', 'kvstore_troubles';
+COMMENT ON FUNCTION kvstore.troubles() IS
+    'tables of this database that the worker could not work on: how often in a row, the last SQLSTATE (57014: it took longer than kvstore.step_timeout), since when, and until when it leaves them alone';
+
+CREATE FUNCTION kvstore.trouble_reason() RETURNS text
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_trouble_reason';
+COMMENT ON FUNCTION kvstore.trouble_reason() IS 'what kv_health() says of kvstore.troubles(); NULL: there are none';
 
 CREATE FUNCTION kvstore.expiry_map(OUT relid oid, OUT first_block bigint, OUT due timestamptz) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1000 AS 'MODULE_PATHNAME', 'kvstore_expiry_map';
@@ -116,11 +125,13 @@ AS $$
     FROM (SELECT pg_is_in_recovery() AS in_recovery, current_setting('default_transaction_read_only')::boolean AS read_only,
                  kvstore.shared_since() AS shared_since, kvstore.worker_running() AS worker_running, @extschema@.kv_version() AS version,
                  (SELECT extversion FROM pg_extension WHERE extname = 'kvstore') AS installed,
+                 kvstore.trouble_reason() AS trouble,
                  EXTRACT(epoch FROM clock_timestamp() - kvstore.oldest_due()) AS oldest_age) s,
          LATERAL (SELECT CASE
                 WHEN s.version <> s.installed THEN format('the library is %s, the extension %s: ALTER EXTENSION kvstore UPDATE, or restart the server', s.version, s.installed)
                 WHEN s.shared_since IS NULL THEN 'kvstore is not in shared_preload_libraries'
                 WHEN NOT s.worker_running THEN 'the launcher of the workers does not run'
+                WHEN s.trouble IS NOT NULL THEN s.trouble
                 WHEN s.oldest_age > 300 THEN format('what expired %s seconds ago is not removed yet', round(s.oldest_age)) END AS reason) r,
          (SELECT count(*) AS stores, COALESCE(sum(GREATEST(c.reltuples, pg_stat_get_live_tuples(c.oid))), 0)::bigint AS keys_estimate
           FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1 AND a.attname = 'key' AND a.atttypid = '@extschema@.kvkey'::regtype
@@ -152,7 +163,8 @@ AS $$
             ('start_time_seconds', 'When the server started, in seconds since 1970.', NULL, NULL, extract(epoch FROM h.started_at)),
             ('stores', 'Number of stores.', NULL, NULL, h.stores),
             ('queues', 'Number of queues.', NULL, NULL, h.queues),
-            ('oldest_expired_age_seconds', 'How long ago the entry expired that waits longest for its removal, 0: none does.', NULL, NULL, COALESCE(h.oldest_expired_age_s, 0))
+            ('oldest_expired_age_seconds', 'How long ago the entry expired that waits longest for its removal, 0: none does; tables that are set aside do not count.', NULL, NULL, COALESCE(h.oldest_expired_age_s, 0)),
+            ('tables_set_aside', 'Stores, snapshot stores and queues that the worker sets aside for a while, for it could not work on them.', NULL, NULL, (SELECT count(*) FROM kvstore.troubles()))
          ) g(name, help, label_name, label_value, value)
     UNION ALL
     SELECT v.* FROM @extschema@.kv_stores s, LATERAL (VALUES

@@ -108,9 +108,15 @@ extern void kvs_expiry_begin_pass(KvsExpiryTable *table);
 /* Once this transaction has committed, the pass is at "block". */
 extern void kvs_expiry_advance_pass(KvsExpiryTable *table, BlockNumber block);
 
-/* Put a table aside until "when"; with "failed", longer each time, up to a minute.  Done well: it is aside no more. */
-extern void kvs_expiry_put_aside(Oid relid, TimestampTz now, bool failed);
+/* Put a table aside until "when"; "failed": it is in trouble, until it was done well. */
+extern void kvs_expiry_put_aside(Oid relid, TimestampTz when, bool failed);
 extern void kvs_expiry_done_well(KvsExpiryTable *table);
+
+/*
+ * Does the table have code of its owner's that a sweep runs?  Such a one is found after those that have
+ * none, and those in trouble come last.
+ */
+extern void kvs_expiry_set_foreign(KvsExpiryTable *table, bool foreign);
 
 /* The tables of this database that are in the map, up to "max". */
 extern int	kvs_expiry_list_tables(Oid *relids, int max);
@@ -145,14 +151,15 @@ extern int	kvs_expiry_next_delay(void);
 /* May an ERROR of this database's worker be logged?  Once a minute. */
 extern bool kvs_expiry_may_log(TimestampTz now);
 
-/* Earliest time at which the map has something due in this database; DT_NOEND if never. */
-extern TimestampTz kvs_expiry_next(void);
+/* Earliest time at which the map has something due in this database, but for a table; DT_NOEND if never. */
+extern TimestampTz kvs_expiry_next(Oid except);
 
 /*
  * Next due of this database, what the launcher goes by: a lower bound of all that a worker has to do there, expiry or other.  The worker clears it, reads
  * when something is due, and lowers it; whoever comes meanwhile lowers it, too.  Lowering wakes who sleeps too long; a transaction callback may do it.
  */
 extern void kvs_expiry_clear_next_due(void);
+extern TimestampTz kvs_expiry_next_due(void);
 extern void kvs_expiry_lower_next_due(TimestampTz when);
 
 /* The databases that are in the map, with the earliest time at which each may have something due; returns how many. */

@@ -21,10 +21,6 @@
 #define FIRST_FULL_DELAY	(60 * 1000)
 #define LAST_FULL_DELAY		(24 * 60 * 60 * 1000)
 
-/* First and longest time that a failing table is put aside, in milliseconds; it doubles in between. */
-#define FIRST_BACKOFF		1000
-#define LAST_BACKOFF		(60 * 1000)
-
 /* An ERROR of a worker is logged at most so often, in milliseconds. */
 #define LOG_INTERVAL		(60 * 1000)
 
@@ -110,6 +106,13 @@ collect_work(KvsExpiryTable *table, TimestampTz now, bool passes, KvsExpiryWork 
 	}
 }
 
+/* Tables of a lower rank come first, each in turn. */
+static int
+get_rank(KvsExpiryTable *table)
+{
+	return pg_atomic_read_u32(&table->troubled) ? 2 : pg_atomic_read_u32(&table->foreign) ? 1 : 0;
+}
+
 bool
 kvs_expiry_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *work)
 {
@@ -124,15 +127,16 @@ kvs_expiry_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *wor
 	else
 	{
 		mark_due_tables(now, passes, due);
-		for (int i = 1; i <= KVS_EXPIRY_TABLES && found == NULL; i++)
+		for (int i = 1; i <= KVS_EXPIRY_TABLES; i++)
 		{
-			int			n = (last_table + i) % KVS_EXPIRY_TABLES;
+			KvsExpiryTable *table = &kvs_expiry_map->tables[(last_table + i) % KVS_EXPIRY_TABLES];
 
-			if (!due[n] || (TimestampTz) pg_atomic_read_u64(&kvs_expiry_map->tables[n].aside_until) > now)
-				continue;
-			found = &kvs_expiry_map->tables[n];
-			last_table = n;
+			if (due[table - kvs_expiry_map->tables] && (TimestampTz) pg_atomic_read_u64(&table->aside_until) <= now &&
+				(found == NULL || get_rank(table) < get_rank(found)))
+				found = table;
 		}
+		if (found != NULL)
+			last_table = found - kvs_expiry_map->tables;
 	}
 	if (found != NULL)
 		collect_work(found, now, passes, work);
@@ -141,20 +145,17 @@ kvs_expiry_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *wor
 }
 
 void
-kvs_expiry_put_aside(Oid relid, TimestampTz now, bool failed)
+kvs_expiry_put_aside(Oid relid, TimestampTz when, bool failed)
 {
 	KvsExpiryTable *table;
-	int			delay = KVS_EXPIRY_RETRY;
 
 	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
 	table = kvs_expiry_find_table(relid);
 	if (table != NULL)
 	{
-		uint32		failures = failed ? pg_atomic_fetch_add_u32(&table->failures, 1) : 0;
-
+		pg_atomic_write_u64(&table->aside_until, (uint64) when);
 		if (failed)
-			delay = Min(FIRST_BACKOFF << Min(failures, 10), LAST_BACKOFF);
-		pg_atomic_write_u64(&table->aside_until, (uint64) TimestampTzPlusMilliseconds(now, delay));
+			pg_atomic_write_u32(&table->troubled, 1);
 	}
 	LWLockRelease(kvs_expiry_map->lock);
 }
@@ -162,7 +163,13 @@ kvs_expiry_put_aside(Oid relid, TimestampTz now, bool failed)
 void
 kvs_expiry_done_well(KvsExpiryTable *table)
 {
-	pg_atomic_write_u32(&table->failures, 0);
+	pg_atomic_write_u32(&table->troubled, 0);
+}
+
+void
+kvs_expiry_set_foreign(KvsExpiryTable *table, bool foreign)
+{
+	pg_atomic_write_u32(&table->foreign, foreign);
 }
 
 /* ---- Schedule ---- */
@@ -188,9 +195,13 @@ kvs_expiry_may_log(TimestampTz now)
 	return true;
 }
 
-/* The earliest time of all slots of this database; "aside": a table that is put aside is not due before it is back. */
+/*
+ * The earliest time of all slots of this database.  To plan the worker's work: but for a table, and one
+ * that is put aside is not due before it is back.  To tell since when something waits ("since"): as far
+ * as the map knows, and but for tables in trouble.
+ */
 static TimestampTz
-read_map(bool aside, bool known_only)
+read_map(bool since, Oid except)
 {
 	TimestampTz result = DT_NOEND;
 
@@ -201,7 +212,8 @@ read_map(bool aside, bool known_only)
 		KvsExpiryTable *table = extent ? extent->table : &kvs_expiry_map->tables[i];
 		TimestampTz earliest = DT_NOEND;
 
-		if (table == NULL || table->database != MyDatabaseId)
+		if (table == NULL || table->database != MyDatabaseId || table->relid == except ||
+			(since && pg_atomic_read_u32(&table->troubled)))
 			continue;
 		if (extent == NULL)
 		{
@@ -211,9 +223,9 @@ read_map(bool aside, bool known_only)
 		}
 		for (int n = 0; extent != NULL && n < KVS_EXTENT_GROUPS; n++)
 			earliest = Min(earliest, kvs_expiry_read_slot(&extent->slots[n]));
-		if (aside && earliest != DT_NOEND)
+		if (!since && earliest != DT_NOEND)
 			earliest = Max(earliest, (TimestampTz) pg_atomic_read_u64(&table->aside_until));
-		if (!known_only || earliest != DT_NOBEGIN)
+		if (!since || earliest != DT_NOBEGIN)
 			result = Min(result, earliest);
 	}
 	LWLockRelease(kvs_expiry_map->lock);
@@ -221,9 +233,9 @@ read_map(bool aside, bool known_only)
 }
 
 TimestampTz
-kvs_expiry_next(void)
+kvs_expiry_next(Oid except)
 {
-	TimestampTz next = read_map(true, false);
+	TimestampTz next = read_map(false, except);
 
 	next = Min(next, kvs_expiry_read_slot(&kvs_expiry_my_database->full));
 	return Min(next, kvs_expiry_read_slot(&kvs_expiry_my_database->unmapped));
@@ -233,6 +245,12 @@ void
 kvs_expiry_clear_next_due(void)
 {
 	pg_atomic_exchange_u64(&kvs_expiry_my_database->next_due, (uint64) DT_NOEND);
+}
+
+TimestampTz
+kvs_expiry_next_due(void)
+{
+	return kvs_expiry_read_slot(&kvs_expiry_my_database->next_due);
 }
 
 /* What the worker has taken up and is not done with. */
@@ -352,12 +370,15 @@ kvstore_announce(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(kvs_expiry_my_database != NULL);
 }
 
-/* kvstore.oldest_due() returns timestamptz: since when something may be due in this database, NULL: nothing is, or there is no map */
+/*
+ * kvstore.oldest_due() returns timestamptz: since when something may be due in this database, but for
+ * tables in trouble; NULL: nothing is, or there is no map
+ */
 PG_FUNCTION_INFO_V1(kvstore_oldest_due);
 Datum
 kvstore_oldest_due(PG_FUNCTION_ARGS)
 {
-	TimestampTz oldest = kvs_expiry_map ? read_map(false, true) : DT_NOEND;
+	TimestampTz oldest = kvs_expiry_map ? read_map(true, InvalidOid) : DT_NOEND;
 
 	if (oldest > GetCurrentTimestamp())
 		PG_RETURN_NULL();

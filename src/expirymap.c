@@ -154,7 +154,8 @@ make_table(Oid relid)
 		pg_atomic_write_u64(&table->aside_until, (uint64) DT_NOBEGIN);
 		pg_atomic_write_u32(&table->filenumber, InvalidOid);
 		pg_atomic_write_u32(&table->pass_block, InvalidBlockNumber);
-		pg_atomic_write_u32(&table->failures, 0);
+		pg_atomic_write_u32(&table->foreign, 0);
+		pg_atomic_write_u32(&table->troubled, 0);
 		table->relid = relid;
 		table->database = MyDatabaseId;
 		kvs_expiry_made_slot = &table->whole;
@@ -363,7 +364,8 @@ init_map(void)
 		pg_atomic_init_u64(&kvs_expiry_map->tables[i].aside_until, 0);
 		pg_atomic_init_u32(&kvs_expiry_map->tables[i].filenumber, 0);
 		pg_atomic_init_u32(&kvs_expiry_map->tables[i].pass_block, 0);
-		pg_atomic_init_u32(&kvs_expiry_map->tables[i].failures, 0);
+		pg_atomic_init_u32(&kvs_expiry_map->tables[i].foreign, 0);
+		pg_atomic_init_u32(&kvs_expiry_map->tables[i].troubled, 0);
 	}
 	for (int i = 0; i < kvs_expiry_map->nextents; i++)
 		for (int n = 0; n < KVS_EXTENT_GROUPS; n++)

@@ -28,7 +28,8 @@ struct KvsExpiryTable
 	pg_atomic_uint64 aside_until;	/* TimestampTz */
 	pg_atomic_uint32 filenumber;	/* the file that the block numbers are of */
 	pg_atomic_uint32 pass_block;	/* where the pass is that is under way; written by the database's worker */
-	pg_atomic_uint32 failures;	/* in a row */
+	pg_atomic_uint32 foreign;	/* a sweep runs code of its owner's; written by the database's worker */
+	pg_atomic_uint32 troubled;	/* the last sweep failed */
 };
 
 typedef struct KvsExpiryExtent

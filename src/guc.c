@@ -19,6 +19,7 @@ int			kvs_guc_max_waiters = KVS_DEFAULT_MAX_WAITERS;
 int			kvs_guc_fallback_poll = KVS_DEFAULT_FALLBACK_POLL;
 int			kvs_guc_expiry_slots = KVS_DEFAULT_EXPIRY_SLOTS;
 int			kvs_guc_sweep_batch = KVS_DEFAULT_SWEEP_BATCH;
+int			kvs_guc_step_timeout = KVS_DEFAULT_STEP_TIMEOUT;
 int			kvs_guc_log_sweep = KVS_DEFAULT_LOG_SWEEP;
 int			kvs_guc_max_leases = KVS_DEFAULT_LEASES;
 int			kvs_guc_max_leases_per_queue = -1;
@@ -123,6 +124,14 @@ kvs_guc_init(void)
 							&kvs_guc_sweep_batch,
 							KVS_DEFAULT_SWEEP_BATCH, KVS_MIN_SWEEP_BATCH, KVS_MAX_SWEEP_BATCH,
 							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("kvstore.step_timeout",
+							"A step of the worker that runs code of a table's owner is cancelled after this.",
+							"The table is left alone for a while then, and tried again with fewer rows.",
+							&kvs_guc_step_timeout,
+							KVS_DEFAULT_STEP_TIMEOUT, KVS_MIN_STEP_TIMEOUT, KVS_MAX_STEP_TIMEOUT,
+							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("kvstore.log_sweep",

@@ -47,6 +47,13 @@ extern int	kvs_guc_expiry_slots;
 /* Rows that the worker removes in one transaction. */
 extern int	kvs_guc_sweep_batch;
 
+#define KVS_MIN_STEP_TIMEOUT		100
+#define KVS_DEFAULT_STEP_TIMEOUT	5000
+#define KVS_MAX_STEP_TIMEOUT		(60 * 60 * 1000)
+
+/* A step of the worker that runs code of a table's owner is cancelled after so many milliseconds. */
+extern int	kvs_guc_step_timeout;
+
 #define KVS_DEFAULT_LOG_SWEEP		1000
 
 /* A sweep that removed at least so many rows is logged; -1: none is. */

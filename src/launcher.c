@@ -42,6 +42,7 @@
 #include "launcher.h"
 #include "queueslot.h"
 #include "stats.h"
+#include "trouble.h"
 #include "worker.h"
 
 /* All in milliseconds. */
@@ -168,6 +169,7 @@ read_databases(TimestampTz now)
 		if (database->exists || database->running)
 			continue;
 		kvs_expiry_forget_database(database->oid);
+		kvs_trouble_forget_database(database->oid);
 		kvs_queueslot_forget_database(database->oid);
 		kvs_stats_forget_database(database->oid);
 		kvs_feed_forget_database(database->oid);

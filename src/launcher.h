@@ -18,7 +18,8 @@ typedef enum KvsWorkerEnd
 {
 	KVS_WORKER_FAILED,			/* it died */
 	KVS_WORKER_DONE,			/* next due says when to come again */
-	KVS_WORKER_WANTED			/* somebody wants the database for himself */
+	KVS_WORKER_WANTED,			/* somebody wants the database for himself */
+	KVS_WORKER_ENDED_STEP		/* it ended itself, for nothing else ended a step: others are due */
 } KvsWorkerEnd;
 
 extern void kvs_launcher_worker_leaves(KvsWorkerEnd end);

@@ -25,6 +25,7 @@
 #include "shmem.h"
 #include "statefile.h"
 #include "stats.h"
+#include "trouble.h"
 #include "waiter.h"
 
 KvsShared  *kvs_shared = NULL;
@@ -43,6 +44,7 @@ shmem_request(void)
 	kvs_stats_request_shmem();
 	kvs_rowmap_request_shmem();
 	kvs_expiry_request_shmem();
+	kvs_trouble_request_shmem();
 	kvs_feed_request_shmem();
 	kvs_waiter_request_shmem();
 	kvs_launcher_request_shmem();
@@ -90,6 +92,7 @@ shmem_startup(void)
 	kvs_stats_startup_shmem();
 	kvs_rowmap_startup_shmem();
 	kvs_expiry_startup_shmem();
+	kvs_trouble_startup_shmem();
 	kvs_feed_startup_shmem();
 	kvs_waiter_startup_shmem();
 	kvs_launcher_startup_shmem();

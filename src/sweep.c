@@ -20,9 +20,13 @@
 #include "queuecatalog.h"
 #include "sweep.h"
 #include "sweepblocks.h"
+#include "workerstep.h"
 
 /* Blocks that a pass over a whole table reads in one transaction; a multiple of KVS_EXPIRY_GROUP. */
 #define PASS_BLOCKS			256
+
+/* When to try again to forget a table that somebody has locked, in milliseconds. */
+#define FORGET_RETRY		5000
 
 /* ---- Which tables ---- */
 
@@ -48,7 +52,7 @@ kvs_sweep_forget_table(Oid relid)
 	{
 		if (result != LOCKACQUIRE_NOT_AVAIL)
 			LockRelease(&tag, AccessExclusiveLock, false);
-		kvs_expiry_put_aside(relid, GetCurrentTimestamp(), true);
+		kvs_expiry_put_aside(relid, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), FORGET_RETRY), false);
 		return;
 	}
 	AcceptInvalidationMessages();
@@ -75,13 +79,19 @@ kvs_sweep_forget_others(const List *stores)
 
 /* ---- Steps ---- */
 
-/* Triggers that are deferred run at once: the server lets none run at commit that was queued in a security-restricted operation. */
+/*
+ * Triggers that are deferred run at once: the server lets none run at commit that was queued in a
+ * security-restricted operation.
+ */
 static void
 begin_step(KvsSweep *sweep, Relation rel, int64 limit)
 {
 	kvs_sweep_begin(sweep, rel, GetCurrentTimestamp(), limit);
-	if (sweep->by_statement)
-		SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0);
+	if (!sweep->by_statement)
+		return;
+	sweep->limit = kvs_workerstep_rows(RelationGetRelid(rel), limit);
+	kvs_workerstep_arm();
+	SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0);
 }
 
 /* A bit of a pass over the whole table.  Returns the blocks read. */
@@ -121,6 +131,7 @@ kvs_sweep_step(const KvsExpiryWork *work, int64 limit, KvsSweepResult *result)
 		return;
 	}
 	begin_step(&sweep, rel, limit);
+	kvs_expiry_set_foreign(work->table, sweep.by_statement);
 	kvs_expiry_check_file(work->table, rel->rd_rel->relfilenode);
 	kvs_sweep_groups(&sweep, work);
 	result->removed = sweep.removed;
@@ -143,5 +154,6 @@ kvs_sweep_table(Oid relid, int64 limit, KvsSweepResult *result)
 	begin_step(&sweep, rel, limit);
 	kvs_sweep_whole(&sweep);
 	result->removed = sweep.removed;
+	result->more = sweep.limit == 0;
 	kvs_sweep_end(&sweep);
 }

@@ -23,6 +23,7 @@ typedef struct KvsSweepResult
 {
 	KvsSweepOutcome outcome;
 	int64		removed;
+	bool		more;			/* it ended because it had removed as many as it might */
 	int			pass_blocks;	/* read by a pass over the whole table */
 	int64		pass_removed;	/* what that found, of "removed" */
 } KvsSweepResult;

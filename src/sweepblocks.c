@@ -49,6 +49,7 @@
 #include "stats.h"
 #include "sweepblocks.h"
 #include "testing.h"
+#include "workerstep.h"
 
 /* When to ask a trigger again that kept an expired row, in milliseconds. */
 #define STUBBORN_RETRY		((int64) 60 * 1000)
@@ -201,6 +202,11 @@ remove_row(KvsSweep *sweep)
 	TM_Result	result;
 
 	kvs_testing_stop("found");
+	if (sweep->by_statement && !kvs_workerstep_next_row())
+	{
+		sweep->limit = 0;
+		return sweep->now;
+	}
 	if (sweep->by_statement)
 	{
 		TupleTableSlot *locked = table_slot_create(sweep->rel, NULL);

@@ -33,6 +33,7 @@
 #include "launcher.h"
 #include "sweep.h"
 #include "worker.h"
+#include "workerstep.h"
 
 /* All in milliseconds. */
 #define PAUSE			250		/* at least between two looks at what is due: what comes meanwhile is done together */
@@ -50,7 +51,9 @@ static KvsWorkerEnd ending = KVS_WORKER_FAILED;
 static void
 before_exit(int code, Datum arg)
 {
-	kvs_expiry_worker_leaves(ending == KVS_WORKER_FAILED);
+	if (kvs_workerstep_leave())
+		ending = KVS_WORKER_ENDED_STEP;
+	kvs_expiry_worker_leaves(ending == KVS_WORKER_FAILED || ending == KVS_WORKER_ENDED_STEP);
 	kvs_launcher_worker_leaves(ending);
 }
 
@@ -91,6 +94,8 @@ handle_signals(void)
 	/* Outside a transaction there is nothing to say: the postmaster logs that we have gone. */
 	if (ProcDiePending)
 		proc_exit(1);
+	/* ... and nothing to cancel */
+	QueryCancelPending = false;
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{
@@ -120,6 +125,7 @@ kvs_worker_wait(long timeout)
 void
 kvs_worker_begin(const char *activity)
 {
+	MemoryContextReset(step_context);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, activity);
@@ -130,30 +136,32 @@ void
 kvs_worker_commit(void)
 {
 	CommitTransactionCommand();
-	MemoryContextReset(step_context);
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-void
-kvs_worker_recover(Oid relid)
+ErrorData *
+kvs_worker_abort(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	ErrorData  *error;
 
+	MemoryContextSwitchTo(step_context);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortOutOfAnyTransaction();
+	MemoryContextSwitchTo(step_context);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	return error;
+}
+
+void
+kvs_worker_recover(void)
+{
 	HOLD_INTERRUPTS();
 	MemoryContextSwitchTo(step_context);
-	if (kvs_expiry_may_log(now))
-	{
-		if (OidIsValid(relid))
-			errcontext("kvstore worker, table %u", relid);
+	if (kvs_expiry_may_log(GetCurrentTimestamp()))
 		EmitErrorReport();
-	}
-	AbortOutOfAnyTransaction();
-	FlushErrorState();
-	MemoryContextReset(step_context);
-	if (OidIsValid(relid))
-		kvs_expiry_put_aside(relid, now, true);
-	pgstat_report_activity(STATE_IDLE, NULL);
+	(void) kvs_worker_abort();
 	RESUME_INTERRUPTS();
 }
 
@@ -178,14 +186,22 @@ rest(void)
 }
 
 /* When something is due next.  What comes while the tasks are asked lowers next due after it was cleared. */
-static TimestampTz
-read_next_due(void)
+TimestampTz
+kvs_worker_next_due(Oid except)
 {
 	TimestampTz next = DT_NOEND;
 
 	kvs_expiry_clear_next_due();
 	for (size_t i = 0; i < lengthof(tasks); i++)
-		next = Min(next, tasks[i]->next());
+		next = Min(next, tasks[i]->next(except));
+	return next;
+}
+
+static TimestampTz
+read_next_due(void)
+{
+	TimestampTz next = kvs_worker_next_due(InvalidOid);
+
 	kvs_expiry_lower_next_due(next);
 	return next;
 }
@@ -300,6 +316,7 @@ kvs_worker_main(Datum main_arg)
 	else
 	{
 		kvs_expiry_worker_awake();
+		kvs_workerstep_come();
 		ending = run_worker();
 	}
 	proc_exit(0);

@@ -18,8 +18,11 @@ typedef struct KvsWorkerTask
 	/* Do a bit of what is due; false: nothing is. */
 	bool		(*step) (void);
 
-	/* When to call step() next; DT_NOEND: never, unless next due is lowered (expiry.h). */
-	TimestampTz (*next) (void);
+	/*
+	 * When to call step() next; DT_NOEND: never, unless next due is lowered (expiry.h).  What there is to
+	 * do for table "except" does not count.
+	 */
+	TimestampTz (*next) (Oid except);
 
 	/* No task has anything due any more. */
 	void		(*rest) (void);
@@ -35,8 +38,18 @@ extern const KvsWorkerTask kvs_worker_queue_task;
 extern void kvs_worker_begin(const char *activity);
 extern void kvs_worker_commit(void);
 
-/* In PG_CATCH: end the transaction.  The ERROR in what was done to a table (InvalidOid: to the database) is logged once a minute. */
-extern void kvs_worker_recover(Oid relid);
+/*
+ * In PG_CATCH: end the transaction.  The ERROR is logged, once a minute; or it is returned, valid until the
+ * next transaction begins.
+ */
+extern void kvs_worker_recover(void);
+extern ErrorData *kvs_worker_abort(void);
+
+/*
+ * When something is due, but for table "except".  It clears next due (expiry.h), so what the caller
+ * learns there afterwards has come since.
+ */
+extern TimestampTz kvs_worker_next_due(Oid except);
 
 /* Sleep, so many milliseconds at most. */
 extern void kvs_worker_wait(long timeout);

@@ -66,7 +66,7 @@ earliest(const Due *due)
 }
 
 static TimestampTz
-queue_next(void)
+queue_next(Oid except)
 {
 	TimestampTz next = DT_NOEND;
 
@@ -74,7 +74,8 @@ queue_next(void)
 	{
 		Due			due = read_due(i);
 
-		next = Min(next, earliest(&due));
+		if (due.relid != except)
+			next = Min(next, earliest(&due));
 	}
 	return next;
 }
@@ -144,7 +145,7 @@ queue_step(void)
 		}
 		PG_CATCH();
 		{
-			kvs_worker_recover(InvalidOid);
+			kvs_worker_recover();
 			kvs_queueslot_put_aside(due.relid, TimestampTzPlusMilliseconds(now, ASIDE));
 		}
 		PG_END_TRY();

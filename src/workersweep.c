@@ -20,7 +20,9 @@
 #include "guc.h"
 #include "stats.h"
 #include "sweep.h"
+#include "trouble.h"
 #include "worker.h"
+#include "workerstep.h"
 
 /* In milliseconds. */
 #define NAP_MAX			10
@@ -90,6 +92,7 @@ begin_full_pass(void)
 	kvs_worker_begin("looking for stores");
 	kvs_sweep_forget_others(stores);
 	kvs_stats_forget_missing();
+	kvs_trouble_forget_missing();
 	foreach(lc, stores)
 	{
 		KvsExpiryTable *table = kvs_expiry_get_table(lfirst_oid(lc));
@@ -116,37 +119,42 @@ check_full_pass(void)
 	}
 	PG_CATCH();
 	{
-		kvs_worker_recover(InvalidOid);
+		kvs_worker_recover();
 		kvs_expiry_lower(slot, TimestampTzPlusMilliseconds(now, FULL_RETRY));
 	}
 	PG_END_TRY();
 	kvs_expiry_done();
 }
 
-/* Sweep a batch of a store that the map has no room for; what is left there is noted in the slot of them all.  Returns how many were removed. */
-static int64
+/* Sweep a batch of a store that the map has no room for; what is left there is noted in the slot of them all.  Returns whether to go on. */
+static bool
 sweep_unmapped(Oid relid)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	KvsSweepResult result;
+	TimestampTz until = kvs_workerstep_aside_until(relid);
+	KvsSweepResult result = {0};
 
+	if (until > now)
+	{
+		kvs_expiry_lower(kvs_expiry_unmapped(), until);
+		return false;
+	}
 	PG_TRY();
 	{
-		kvs_worker_begin("sweeping expired entries");
+		kvs_workerstep_begin(relid, "sweeping expired entries");
 		kvs_sweep_table(relid, kvs_guc_sweep_batch, &result);
-		kvs_worker_commit();
+		kvs_workerstep_commit(result.outcome == KVS_SWEEP_DONE);
 		if (result.outcome == KVS_SWEEP_LOCKED)
 			kvs_expiry_lower(kvs_expiry_unmapped(), TimestampTzPlusMilliseconds(now, KVS_EXPIRY_RETRY));
 	}
 	PG_CATCH();
 	{
-		kvs_worker_recover(relid);
-		kvs_expiry_lower(kvs_expiry_unmapped(), TimestampTzPlusMilliseconds(now, FULL_RETRY));
-		result.removed = 0;
+		kvs_expiry_lower(kvs_expiry_unmapped(), kvs_workerstep_recover());
+		memset(&result, 0, sizeof(result));
 	}
 	PG_END_TRY();
 	count_batch(now, relid, result.removed);
-	return result.removed;
+	return result.more;
 }
 
 static void
@@ -162,7 +170,7 @@ check_unmapped(void)
 	stores = list_stores(true);
 	foreach(lc, stores)
 	{
-		while (!kvs_worker_is_in_the_way() && sweep_unmapped(lfirst_oid(lc)) >= kvs_guc_sweep_batch)
+		while (!kvs_worker_is_in_the_way() && sweep_unmapped(lfirst_oid(lc)))
 			;
 	}
 	if (kvs_worker_is_in_the_way())
@@ -178,17 +186,17 @@ sweep_bit(const KvsExpiryWork *work, KvsSweepResult *result)
 {
 	PG_TRY();
 	{
-		kvs_worker_begin("sweeping expired entries");
+		kvs_workerstep_begin(work->relid, "sweeping expired entries");
 		kvs_sweep_step(work, kvs_guc_sweep_batch, result);
-		kvs_worker_commit();
+		kvs_workerstep_commit(result->outcome == KVS_SWEEP_DONE);
 		if (result->outcome == KVS_SWEEP_LOCKED)
-			kvs_expiry_put_aside(work->relid, GetCurrentTimestamp(), false);
+			kvs_expiry_put_aside(work->relid, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), KVS_EXPIRY_RETRY), false);
 		else if (result->outcome == KVS_SWEEP_DONE)
 			kvs_expiry_done_well(work->table);
 	}
 	PG_CATCH();
 	{
-		kvs_worker_recover(work->relid);
+		kvs_workerstep_recover();
 		memset(result, 0, sizeof(KvsSweepResult));
 	}
 	PG_END_TRY();
@@ -218,9 +226,9 @@ sweep_step(void)
 
 /* A pass that may not go on yet is not due. */
 static TimestampTz
-sweep_next(void)
+sweep_next(Oid except)
 {
-	TimestampTz next = kvs_expiry_next();
+	TimestampTz next = kvs_expiry_next(except);
 
 	return next <= GetCurrentTimestamp() ? Max(next, pass_after) : next;
 }

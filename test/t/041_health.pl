@@ -69,8 +69,23 @@ sql(q{
 	CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;
 	CREATE TRIGGER refuse BEFORE DELETE ON kvstore.s_n1 FOR EACH ROW EXECUTE FUNCTION refuse();
 	SELECT kv_set('old', '1', expires_at => now() - interval '10 minutes', store => 'n1')});
+ok($node->poll_query_until('postgres', q{SELECT status = 'degraded' AND reason = 'the worker sets aside store "n1" (SQLSTATE P0001)' FROM kv_health()}), 'a trigger fails');
+is(sql('SELECT oldest_expired_age_s IS NULL FROM kv_health()'), 't', '... and does not count among what is not removed yet');
+sql('DROP TRIGGER refuse ON kvstore.s_n1; SELECT kv_sweep()');
+ok($node->poll_query_until('postgres', q{SELECT status = 'ok' FROM kv_health()}), 'and does not any more');
+
+# What cannot be removed, because somebody has locked its table.
+$locker = $node->background_psql('postgres', on_error_stop => 1);
+$locker->query_safe('BEGIN; LOCK TABLE kvstore.s_n1 IN SHARE ROW EXCLUSIVE MODE');
+$locker->query_safe(q{SELECT kv_set('old', '1', expires_at => now() - interval '10 minutes', store => 'n1')});
+my $next = $node->background_psql('postgres', on_error_stop => 1);
+$next->query_until(qr/start/, "\\echo start\nBEGIN; LOCK TABLE kvstore.s_n1;\n");
+$node->poll_query_until('postgres', "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'kvstore.s_n1'::regclass AND NOT granted)");
+$locker->query_safe('COMMIT');
+$locker->quit;
 ok($node->poll_query_until('postgres', q{SELECT status = 'degraded' AND reason ~ '^what expired 6\d\d seconds ago is not removed yet$' AND oldest_expired_age_s > 590 FROM kv_health()}), 'what expired long ago is not removed');
-sql("DROP TRIGGER refuse ON kvstore.s_n1; SELECT kv_sweep()");
+$next->query_safe('COMMIT');
+$next->quit;
 ok($node->poll_query_until('postgres', q{SELECT status = 'ok' FROM kv_health()}), 'and is');
 
 restart_with('max_worker_processes = 0');

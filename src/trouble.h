@@ -1,0 +1,44 @@
+/*
+ * trouble.h
+ *		Tables that the worker could not work on: what is known of each, in shared memory.
+ */
+#ifndef KVS_TROUBLE_H
+#define KVS_TROUBLE_H
+
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+/*
+ * A worker of this database is in a step that runs code of the table's owner, and has come to so many
+ * rows.  Until kvs_trouble_end_work() that is known to all.
+ */
+extern void kvs_trouble_begin_work(Oid relid, int64 rows);
+
+/* That is over; if all went well, so is the table's trouble. */
+extern void kvs_trouble_end_work(Oid relid, bool well);
+
+/*
+ * A step has failed after so many rows (0: none of the owner's code ran).  Returns until when the table
+ * is to be left alone; *tell says whether that is news.  The next step takes half as many rows.
+ */
+extern TimestampTz kvs_trouble_fail(Oid relid, int sqlstate, int64 rows, bool *tell);
+
+/*
+ * A worker comes: what its predecessor was at when it ended has failed.  Returns such a table,
+ * InvalidOid if there is no further one.
+ */
+extern Oid	kvs_trouble_take_unfinished(bool *tell);
+
+/* Until when the table is to be left alone, DT_NOBEGIN: it need not be.  How many rows a step may take, of "max". */
+extern TimestampTz kvs_trouble_until(Oid relid);
+extern int64 kvs_trouble_rows(Oid relid, int64 max);
+
+/* Forget what is gone: tables of this database, in a transaction; a database. */
+extern void kvs_trouble_forget_missing(void);
+extern void kvs_trouble_forget_database(Oid database);
+
+extern void kvs_trouble_request_shmem(void);
+extern void kvs_trouble_startup_shmem(void);
+
+#endif							/* KVS_TROUBLE_H */

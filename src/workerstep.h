@@ -1,0 +1,54 @@
+/*
+ * workerstep.h
+ *		A step of the worker over somebody's table: bounded in time, and known to all beforehand.
+ */
+#ifndef KVS_WORKERSTEP_H
+#define KVS_WORKERSTEP_H
+
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+/*
+ * A step is a short transaction that works on one table:
+ *
+ *	PG_TRY: kvs_workerstep_begin(); take locks without waiting; kvs_workerstep_arm(); ...; kvs_workerstep_commit();
+ *	PG_CATCH: until = kvs_workerstep_recover();
+ *
+ * A table may be worked on if kvs_workerstep_aside_until() has passed.
+ */
+extern void kvs_workerstep_begin(Oid relid, const char *activity);
+
+/*
+ * From here on the step may run code of an owner: triggers, policies, index functions, casts.  It is
+ * cancelled after kvstore.step_timeout, waits for locks only shortly, and the worker ends itself after
+ * twice that time.
+ */
+extern void kvs_workerstep_arm(void);
+
+/*
+ * Call this before each row that an armed step works on.  False: leave it to the next step, for this one has
+ * taken so long that it had better commit what it has done so far.
+ */
+extern bool kvs_workerstep_next_row(void);
+
+/* "done": it came to do what it was for, so the table is in trouble no more. */
+extern void kvs_workerstep_commit(bool done);
+
+/*
+ * In PG_CATCH: end the transaction, leave the table alone for a while, with one LOG line when its trouble
+ * begins.  Returns until when.
+ */
+extern TimestampTz kvs_workerstep_recover(void);
+
+/* Until when the table is left alone; DT_NOBEGIN: it is not. */
+extern TimestampTz kvs_workerstep_aside_until(Oid relid);
+
+/* How many rows a step may take: "max", or fewer if that was too many of late. */
+extern int64 kvs_workerstep_rows(Oid relid, int64 max);
+
+/* The worker comes, and goes; the latter returns whether it ended itself. */
+extern void kvs_workerstep_come(void);
+extern bool kvs_workerstep_leave(void);
+
+#endif							/* KVS_WORKERSTEP_H */

@@ -16,14 +16,15 @@ CREATE SCHEMA kvstore;
 GRANT USAGE ON SCHEMA kvstore TO PUBLIC;
 COMMENT ON SCHEMA kvstore IS 'tables of kvstore: stores are s_<name>, shown without expired entries by v_<name>; queues are q_<name>, their dead letters d_<name>';
 
--- Settings of stores that differ from the defaults.  A table of the right name and shape without a row here is a store with default settings.
+-- Settings of stores.  A table of the right name and shape without a row here is a store with default
+-- settings, and the first use in each session warns.
 CREATE TABLE kvstore.stores (
     store text PRIMARY KEY,
     default_ttl interval,
     max_value_size bigint
 );
 GRANT SELECT ON kvstore.stores TO PUBLIC;
-COMMENT ON TABLE kvstore.stores IS 'settings of stores that differ from the defaults; see the view kv_stores';
+COMMENT ON TABLE kvstore.stores IS 'settings of stores, NULL: the default; see the view kv_stores';
 COMMENT ON COLUMN kvstore.stores.store IS 'name of the store';
 COMMENT ON COLUMN kvstore.stores.default_ttl IS 'how long an entry lives that is written without ttl and expires_at; NULL: for ever';
 COMMENT ON COLUMN kvstore.stores.max_value_size IS 'largest value in bytes; NULL: the setting kvstore.max_value_size alone';
@@ -38,7 +39,7 @@ CREATE TABLE kvstore.queues (
     paused boolean
 );
 GRANT SELECT ON kvstore.queues TO PUBLIC;
-COMMENT ON TABLE kvstore.queues IS 'settings of queues that differ from the defaults, NULL: the default; see the view kv_queues';
+COMMENT ON TABLE kvstore.queues IS 'settings of queues, NULL: the default; see the view kv_queues';
 COMMENT ON COLUMN kvstore.queues.queue IS 'name of the queue';
 COMMENT ON COLUMN kvstore.queues.lease IS 'how long a consumer has a message to himself; NULL: 30 s';
 COMMENT ON COLUMN kvstore.queues.max_attempts IS 'deliveries of a message that may fail before it is dead; NULL: 10';

@@ -2,13 +2,13 @@
 -- All functions run with the caller's rights; what has expired is hidden by the clock, read once in a call.  Where a page is read, the table's indexes give
 -- it in order, whether or not there are statistics yet: hence enable_bitmapscan = off, for a bitmap has to read and sort all of the context.
 
--- Settings of snapshot stores that differ from the default, a ttl of one day.
+-- Settings of snapshot stores; without a row here one has a ttl of one day.
 CREATE TABLE kvstore.snapshot_stores (
     store text PRIMARY KEY,
     default_ttl interval
 );
 GRANT SELECT ON kvstore.snapshot_stores TO PUBLIC;
-COMMENT ON TABLE kvstore.snapshot_stores IS 'snapshot stores whose default ttl is not one day; see the view kv_snapshot_stores';
+COMMENT ON TABLE kvstore.snapshot_stores IS 'settings of snapshot stores; see the view kv_snapshot_stores';
 COMMENT ON COLUMN kvstore.snapshot_stores.store IS 'name of the snapshot store';
 COMMENT ON COLUMN kvstore.snapshot_stores.default_ttl IS 'how long a snapshot lives that is appended without ttl; NULL: for ever';
 SELECT pg_catalog.pg_extension_config_dump('kvstore.snapshot_stores', '');

@@ -20,7 +20,6 @@
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
@@ -38,6 +37,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "plan.h"
+#include "registry.h"
 #include "shape.h"
 #include "stats.h"
 
@@ -330,40 +330,39 @@ kvs_catalog_is_store(Relation rel)
 
 /* ---- Stores ---- */
 
-/* Settings that differ from the defaults; a store without a row has none. */
-static void
-read_store_settings(KvsStore *store)
+/* Columns of kvstore.stores. */
+enum
 {
-	Relation	rel;
-	Oid			relid = get_relname_relid("stores", kvs_catalog_get()->data_schema);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
+	SETTING_STORE = 1,
+	SETTING_DEFAULT_TTL,
+	SETTING_MAX_VALUE_SIZE
+};
 
+static void
+take_settings(HeapTuple tuple, TupleDesc desc, void *arg)
+{
+	KvsStore   *store = arg;
+	bool		isnull;
+	Datum		datum = heap_getattr(tuple, SETTING_DEFAULT_TTL, desc, &isnull);
+
+	if (!isnull)
+	{
+		store->has_default_ttl = true;
+		store->default_ttl = *DatumGetIntervalP(datum);
+	}
+	datum = heap_getattr(tuple, SETTING_MAX_VALUE_SIZE, desc, &isnull);
+	if (!isnull)
+		store->max_value_size = DatumGetInt64(datum);
+}
+
+/* Settings that differ from the defaults. */
+static void
+read_settings(KvsStore *store)
+{
 	store->has_default_ttl = false;
 	store->max_value_size = 0;
-	if (!OidIsValid(relid))
-		return;
-	rel = table_open(relid, AccessShareLock);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(store->name));
-	key.sk_collation = C_COLLATION_OID;
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
-	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		bool		isnull;
-		Datum		datum = heap_getattr(tuple, 2, RelationGetDescr(rel), &isnull);
-
-		if (!isnull)
-		{
-			store->has_default_ttl = true;
-			store->default_ttl = *DatumGetIntervalP(datum);
-		}
-		datum = heap_getattr(tuple, 3, RelationGetDescr(rel), &isnull);
-		if (!isnull)
-			store->max_value_size = DatumGetInt64(datum);
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
+	if (!kvs_registry_read(&kvs_registry_stores, store->name, take_settings, store))
+		kvs_registry_warn(&kvs_registry_stores, store->name, store->relid);
 }
 
 static void
@@ -425,7 +424,7 @@ load_store(KvsStore *store, LOCKMODE lockmode)
 	{
 		store->indexid = kvs_catalog_check_store_shape(rel);
 		store->plain = kvs_shape_is_plain(rel, store_columns, lengthof(store_columns), 1);
-		read_store_settings(store);
+		read_settings(store);
 	}
 	PG_CATCH();
 	{
@@ -470,30 +469,6 @@ kvs_catalog_open_store(const text *name, LOCKMODE lockmode, Relation *rel)
 	if (unlikely(store->stat == NULL))
 		store->stat = kvs_stats_local(store->relid);
 	return store;
-}
-
-/* ---- Registries ---- */
-
-void
-kvs_catalog_run_as_owner(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
-{
-	Oid			registry = get_relname_relid("stores", kvs_catalog_get()->data_schema);
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(registry));
-	Oid			saved_user;
-	int			saved_context;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", registry);
-
-	/* An ERROR restores the identity together with the transaction's state. */
-	GetUserIdAndSecContext(&saved_user, &saved_context);
-	SetUserIdAndSecContext(((Form_pg_class) GETSTRUCT(tuple))->relowner,
-						   saved_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
-	ReleaseSysCache(tuple);
-	SPI_connect();
-	SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
-	SPI_finish();
-	SetUserIdAndSecContext(saved_user, saved_context);
 }
 
 void

@@ -89,9 +89,6 @@ extern List *kvs_catalog_list_tables(const char *prefix);
 /* The schema of the functions, operators and types, quoted where necessary. */
 extern const char *kvs_catalog_function_schema(void);
 
-/* Run a statement on the registries as their owner, whose right has been checked before. */
-extern void kvs_catalog_run_as_owner(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls);
-
 extern void kvs_catalog_init(void);
 
 #endif							/* KVS_CATALOG_H */

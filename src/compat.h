@@ -12,6 +12,9 @@
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
@@ -40,8 +43,14 @@ typedef char KvsCompatBase64Byte;
 /* 16 replaced the ownership check of each kind of object by one function */
 #if PG_VERSION_NUM >= 160000
 #define kvs_compat_owns_table(relid, role)	object_ownercheck(RelationRelationId, (relid), (role))
+#define kvs_compat_owns_database(oid, role)	object_ownercheck(DatabaseRelationId, (oid), (role))
+#define kvs_compat_owns_schema(oid, role)	object_ownercheck(NamespaceRelationId, (oid), (role))
+#define kvs_compat_owns_extension(oid, role)	object_ownercheck(ExtensionRelationId, (oid), (role))
 #else
 #define kvs_compat_owns_table(relid, role)	pg_class_ownercheck((relid), (role))
+#define kvs_compat_owns_database(oid, role)	pg_database_ownercheck((oid), (role))
+#define kvs_compat_owns_schema(oid, role)	pg_namespace_ownercheck((oid), (role))
+#define kvs_compat_owns_extension(oid, role)	pg_extension_ownercheck((oid), (role))
 #endif
 
 /* 16 replaced the privilege check of a schema likewise */

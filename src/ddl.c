@@ -2,9 +2,9 @@
  * ddl.c
  *		SQL functions that create, alter and drop stores.
  *
- * A store is a table of the user's own: it is created with the caller's rights and belongs to him, is dumped with its indexes and
- * grants, and keeps DROP EXTENSION from taking it along without CASCADE.  Only settings that differ from the defaults are rows in the registry
- * kvstore.stores; those are written as its owner, after the caller's own right was checked.
+ * A store is a table of the user's own: it is created with the caller's rights and belongs to them, is
+ * dumped with its indexes and grants, and keeps DROP EXTENSION from taking it along without CASCADE.
+ * Its settings are a row in the registry kvstore.stores (registry.c), where NULL means the default.
  */
 #include "postgres.h"
 
@@ -15,7 +15,6 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/inval.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
@@ -25,6 +24,7 @@
 #include "expiry.h"
 #include "guard.h"
 #include "guc.h"
+#include "registry.h"
 
 /* Settings as given to create and alter: SQL NULL is "not given". */
 typedef struct StoreSettings
@@ -63,20 +63,11 @@ read_settings(FunctionCallInfo fcinfo, int ttl_arg, int size_arg)
 
 /* ---- Registry ---- */
 
+/* What is given replaces what is there; a zero is the default, that is NULL. */
 static void
-delete_settings(const char *name)
+write_settings(const char *name, const void *arg)
 {
-	Oid			type = TEXTOID;
-	Datum		value = CStringGetTextDatum(name);
-
-	kvs_catalog_run_as_owner("DELETE FROM kvstore.stores WHERE store OPERATOR(pg_catalog.=) $1",
-							 1, &type, &value, NULL);
-}
-
-/* What is given replaces what is there; a zero removes it; a row without any setting goes. */
-static void
-write_settings(const char *name, StoreSettings *settings)
-{
+	const StoreSettings *settings = arg;
 	Interval	zero = {0};
 	bool		no_ttl = settings->default_ttl == NULL || kvs_ddl_interval_sign(settings->default_ttl) == 0;
 	Oid			types[5] = {TEXTOID, INTERVALOID, INT8OID, BOOLOID, BOOLOID};
@@ -87,14 +78,12 @@ write_settings(const char *name, StoreSettings *settings)
 	};
 	char		nulls[6] = {' ', no_ttl ? 'n' : ' ', settings->max_value_size == 0 ? 'n' : ' ', ' ', ' ', '\0'};
 
-	kvs_catalog_run_as_owner("INSERT INTO kvstore.stores AS s (store, default_ttl, max_value_size) VALUES ($1, $2, $3) "
-							 "ON CONFLICT (store) DO UPDATE SET "
-							 "default_ttl = CASE WHEN $4 THEN EXCLUDED.default_ttl ELSE s.default_ttl END, "
-							 "max_value_size = CASE WHEN $5 THEN EXCLUDED.max_value_size ELSE s.max_value_size END",
-							 5, types, values, nulls);
-	kvs_catalog_run_as_owner("DELETE FROM kvstore.stores WHERE store OPERATOR(pg_catalog.=) $1 "
-							 "AND default_ttl IS NULL AND max_value_size IS NULL",
-							 1, types, values, NULL);
+	kvs_registry_run(&kvs_registry_stores,
+					 "INSERT INTO kvstore.stores AS s (store, default_ttl, max_value_size) VALUES ($1, $2, $3) "
+					 "ON CONFLICT (store) DO UPDATE SET "
+					 "default_ttl = CASE WHEN $4 THEN EXCLUDED.default_ttl ELSE s.default_ttl END, "
+					 "max_value_size = CASE WHEN $5 THEN EXCLUDED.max_value_size ELSE s.max_value_size END",
+					 5, types, values, nulls);
 }
 
 /* ---- Create ---- */
@@ -103,12 +92,6 @@ static void
 check_shape(Relation rel)
 {
 	kvs_catalog_check_store_shape(rel);
-}
-
-static bool
-find_existing(const char *name, bool if_not_exists)
-{
-	return kvs_ddl_find_existing("s_", name, "store", if_not_exists, check_shape);
 }
 
 /*
@@ -127,6 +110,11 @@ create_table(const char *name, bool unlogged)
 	kvs_ddl_run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_AFTER " AFTER INSERT OR UPDATE OR DELETE ON kvstore.s_%s "
 								 "FOR EACH ROW EXECUTE FUNCTION kvstore.guard()", name));
 	kvs_ddl_run_utility(psprintf("ALTER TABLE kvstore.s_%s ENABLE ALWAYS TRIGGER " KVS_GUARD_AFTER, name));
+}
+
+static void
+create_view(const char *name, bool unlogged)
+{
 	kvs_ddl_run_utility(psprintf("CREATE VIEW kvstore.v_%s WITH (security_invoker) AS "
 						 "SELECT key, value, bytes, CASE WHEN kind OPERATOR(pg_catalog.=) 'b' THEN 'bytes' "
 						 "WHEN kind OPERATOR(pg_catalog.=) 'u' THEN 'u64' ELSE 'json' END AS kind, "
@@ -136,6 +124,18 @@ create_table(const char *name, bool unlogged)
 	kvs_ddl_run_utility(psprintf("GRANT SELECT ON kvstore.v_%s TO PUBLIC", name));
 }
 
+static void
+check_view(Relation rel)
+{
+	if (rel->rd_rel->relkind != RELKIND_VIEW)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"kvstore.%s\" is not a view", RelationGetRelationName(rel)),
+				 errhint("Rename it, and call kv_create_store() with if_not_exists => true to have the view made.")));
+}
+
+static const KvsCompanion view = {"v_", "view", "view", check_view, create_view};
+
 /* Who followed another store of this name has to list this one. */
 static void
 note_new_store(const char *name)
@@ -143,41 +143,28 @@ note_new_store(const char *name)
 	kvs_change_note_lost(kvs_catalog_find_table("s_", name));
 }
 
-/* As for GRANT; no possible name needs quotes. */
-static text *
-table_name(const char *name)
-{
-	return cstring_to_text(psprintf("kvstore.s_%s", name));
-}
-
 /* kv_create_store(store, unlogged, default_ttl, max_value_size, if_not_exists) returns text */
 PG_FUNCTION_INFO_V1(kvstore_create_store);
 Datum
 kvstore_create_store(PG_FUNCTION_ARGS)
 {
-	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store");
-	bool		unlogged = kvs_entry_bool_arg(fcinfo, 1);
 	StoreSettings settings = read_settings(fcinfo, 2, 3);
-	bool		if_not_exists = kvs_entry_bool_arg(fcinfo, 4);
+	KvsCreation creation = {
+		.registry = &kvs_registry_stores,
+		.companion = &view,
+		.check = check_shape,
+		.create = create_table,
+		.write_settings = write_settings,
+		.name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store"),
+		.unlogged = kvs_entry_bool_arg(fcinfo, 1),
+		.if_not_exists = kvs_entry_bool_arg(fcinfo, 4),
+		.settings = &settings
+	};
 
 	PreventCommandIfReadOnly("kv_create_store()");
-
-	/* Look before the lock too: who may not create must not hold up who may. */
-	if (find_existing(name, if_not_exists))
-		PG_RETURN_TEXT_P(table_name(name));
-	kvs_ddl_lock_schema_for_create();
-	if (find_existing(name, if_not_exists))
-		PG_RETURN_TEXT_P(table_name(name));
-
-	SPI_connect();
-	create_table(name, unlogged);
-	SPI_finish();
-	note_new_store(name);
-
-	/* Dropped by hand, a store leaves its settings behind: they are not the new one's. */
-	delete_settings(name);
-	write_settings(name, &settings);
-	PG_RETURN_TEXT_P(table_name(name));
+	if (kvs_ddl_create(&creation))
+		note_new_store(creation.name);
+	PG_RETURN_TEXT_P(kvs_ddl_table_name(creation.registry, creation.name));
 }
 
 /* ---- Alter, drop ---- */
@@ -192,12 +179,10 @@ kvstore_alter_store(PG_FUNCTION_ARGS)
 	KvsStore   *store;
 
 	PreventCommandIfReadOnly("kv_alter_store()");
-	kvs_ddl_find_own_table("s_", kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store"));
+	kvs_registry_spare_warning(kvs_ddl_find_own_table("s_", kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store")));
 	store = kvs_catalog_open_store(kvs_entry_text_arg(fcinfo, 0), ShareUpdateExclusiveLock, &rel);
 	write_settings(store->name, &settings);
-
-	/* Every session has the settings cached beside the table's shape. */
-	CacheInvalidateRelcache(rel);
+	kvs_registry_changed(store->relid);
 	table_close(rel, NoLock);
 	PG_RETURN_BOOL(true);
 }
@@ -225,6 +210,6 @@ kvstore_drop_store(PG_FUNCTION_ARGS)
 	SPI_finish();
 	/* The worker looks what is due there, sees that the table is gone, and gives its slots back. */
 	kvs_expiry_note(relid, InvalidBlockNumber, DT_NOBEGIN);
-	delete_settings(name);
+	kvs_registry_delete(&kvs_registry_stores, name);
 	PG_RETURN_BOOL(true);
 }

@@ -16,7 +16,6 @@
 #include "access/table.h"
 #include "access/xlog.h"
 #include "catalog/dependency.h"
-#include "catalog/pg_collation.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -34,6 +33,7 @@
 #include "compat.h"
 #include "queuecatalog.h"
 #include "queueplan.h"
+#include "registry.h"
 #include "shape.h"
 #include "stats.h"
 
@@ -212,6 +212,17 @@ kvs_queue_check_shape(Relation rel)
 		kvs_shape_report(rel, "queue", detail);
 }
 
+void
+kvs_queue_check_dead_shape(Relation rel)
+{
+	const char *detail = kvs_shape_find_wrong_table(rel);
+
+	if (detail == NULL)
+		detail = kvs_shape_find_wrong_column(rel, dead_columns, KVS_DEAD_COLUMNS, InvalidOid);
+	if (detail != NULL)
+		kvs_shape_report(rel, "queue", detail);
+}
+
 bool
 kvs_queue_is_named(Relation rel)
 {
@@ -295,8 +306,9 @@ enum
 };
 
 static void
-take_settings(KvsQueue *queue, HeapTuple tuple, TupleDesc desc)
+take_settings(HeapTuple tuple, TupleDesc desc, void *arg)
 {
+	KvsQueue   *queue = arg;
 	bool		isnull;
 	Datum		datum = heap_getattr(tuple, SETTING_LEASE, desc, &isnull);
 
@@ -316,27 +328,13 @@ take_settings(KvsQueue *queue, HeapTuple tuple, TupleDesc desc)
 		queue->paused = DatumGetBool(datum);
 }
 
-/* Settings that differ from the defaults; a queue without a row has none. */
+/* Settings that differ from the defaults. */
 static void
 read_settings(KvsQueue *queue)
 {
-	Oid			registry = get_relname_relid("queues", kvs_catalog_get()->data_schema);
-	Relation	rel;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
 	set_default_settings(queue);
-	if (!OidIsValid(registry))
-		return;
-	rel = table_open(registry, AccessShareLock);
-	ScanKeyInit(&key, SETTING_QUEUE, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(queue->name));
-	key.sk_collation = C_COLLATION_OID;
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
-	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		take_settings(queue, tuple, RelationGetDescr(rel));
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
+	if (!kvs_registry_read(&kvs_registry_queues, queue->name, take_settings, queue))
+		kvs_registry_warn(&kvs_registry_queues, queue->name, queue->relid);
 }
 
 /* ---- Queues ---- */
@@ -602,19 +600,14 @@ Relation
 kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode)
 {
 	Relation	rel = kvs_catalog_lock_table("d_", queue->name, lockmode);
-	const char *detail;
 
 	if (rel == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("queue \"%s\" has no table for dead letters", queue->name),
-				 errhint("It was dropped by hand; create the queue anew.")));
+				 errhint("Call kv_create_queue('%s', if_not_exists => true) as the queue's owner.", queue->name)));
 	kvs_queue_check_dead_owner(queue, rel);
-	detail = kvs_shape_find_wrong_table(rel);
-	if (detail == NULL)
-		detail = kvs_shape_find_wrong_column(rel, dead_columns, KVS_DEAD_COLUMNS, InvalidOid);
-	if (detail != NULL)
-		kvs_shape_report(rel, "queue", detail);
+	kvs_queue_check_dead_shape(rel);
 	return rel;
 }
 

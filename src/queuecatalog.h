@@ -140,8 +140,9 @@ extern KvsQueue *kvs_queue_of(Relation rel);
 /* The same, but NULL if it has not. */
 extern KvsQueue *kvs_queue_find(Relation rel);
 
-/* Raise 42809 unless the open table has the shape of a queue. */
+/* Raise 42809 unless the open table has the shape of a queue, or of its dead letters. */
 extern void kvs_queue_check_shape(Relation rel);
+extern void kvs_queue_check_dead_shape(Relation rel);
 
 /* Is the table called as a queue is, in our schema?  Its shape is not looked at. */
 extern bool kvs_queue_is_named(Relation rel);

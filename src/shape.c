@@ -16,19 +16,34 @@
 #include "catalog/pg_trigger.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "guard.h"
 #include "shape.h"
 
 char *
-kvs_shape_create_function(const char *noun)
+kvs_shape_function(const char *verb, const char *noun)
 {
-	char	   *result = psprintf("kv_create_%s", noun);
+	char	   *result = psprintf("%s%s", verb, noun);
 
 	for (char *c = result; *c != '\0'; c++)
 		if (*c == ' ')
 			*c = '_';
 	return result;
+}
+
+Oid
+kvs_shape_owner(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner = InvalidOid;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+		ReleaseSysCache(tuple);
+	}
+	return owner;
 }
 
 void
@@ -40,7 +55,7 @@ kvs_shape_report(Relation rel, const char *noun, const char *detail)
 					quote_qualified_identifier("kvstore", RelationGetRelationName(rel)), noun),
 			 errdetail_internal("%s", detail),
 			 errhint("Undo the change to the table, or move it out of the schema kvstore and call %s().",
-					 kvs_shape_create_function(noun))));
+					 kvs_shape_function("kv_create_", noun))));
 }
 
 const char *

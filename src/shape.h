@@ -37,8 +37,11 @@ extern bool kvs_shape_is_unique_index(Relation index);
 /* Is there nothing to see to when a row is written, but these columns and so many indexes?  The guard does not count. */
 extern bool kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolumns, int nindexes);
 
-/* What makes a table of this kind: kv_create_<noun>, with _ for spaces. */
-extern char *kvs_shape_create_function(const char *noun);
+/* A function for this kind of table: kv_create_<noun>, kv_alter_<noun>, with _ for spaces. */
+extern char *kvs_shape_function(const char *verb, const char *noun);
+
+/* Who owns a table; InvalidOid: it is gone. */
+extern Oid	kvs_shape_owner(Oid relid);
 
 /* Raise 42809; "noun" is store, queue or snapshot store. */
 pg_noreturn extern void kvs_shape_report(Relation rel, const char *noun, const char *detail);

@@ -67,18 +67,18 @@ SELECT expires_at BETWEEN clock_timestamp() + '59 min' AND clock_timestamp() + '
 
 -- NULL leaves a setting alone, zero removes it.
 SELECT kv_alter_store('st_short', default_ttl => '2 hours');
-SELECT * FROM kvstore.stores;
+SELECT * FROM kvstore.stores ORDER BY store;
 SELECT kv_alter_store('st_short', max_value_size => 200);
 SELECT kv_alter_store('st_short');
-SELECT * FROM kvstore.stores;
+SELECT * FROM kvstore.stores ORDER BY store;
 SELECT kv_set('k', '1', store => 'st_short') > 0;
 SELECT expires_at BETWEEN clock_timestamp() + '119 min' AND clock_timestamp() + '2 hours' AS in_two_hours FROM kv_entry('k', 'st_short');
 SELECT kv_alter_store('st_short', default_ttl => '0');
-SELECT * FROM kvstore.stores;
+SELECT * FROM kvstore.stores ORDER BY store;
 SELECT kv_set('k', '1', store => 'st_short') > 0;
 SELECT expires_at FROM kv_entry('k', 'st_short');
 SELECT kv_alter_store('st_short', max_value_size => 0);
-SELECT * FROM kvstore.stores;
+SELECT * FROM kvstore.stores ORDER BY store;
 SELECT kv_alter_store('st_plain', '1 month', 64 * 1024 * 1024);
 SELECT default_ttl, max_value_size FROM kv_stores WHERE store = 'st_plain';
 

@@ -2,9 +2,9 @@
 
 -- Inside the statements of kvstore
 
-CREATE FUNCTION kvstore.add(value jsonb, kind "char", by numeric) RETURNS jsonb
+CREATE FUNCTION kvstore.add(value jsonb, bytes bytea, kind "char", by numeric) RETURNS jsonb
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_add';
-COMMENT ON FUNCTION kvstore.add(jsonb, "char", numeric) IS 'what an entry that holds a number holds after kv_incr, for the statements inside kvstore';
+COMMENT ON FUNCTION kvstore.add(jsonb, bytea, "char", numeric) IS 'what an entry that holds a number holds after kv_incr, for the statements inside kvstore';
 
 CREATE FUNCTION kvstore.is_text(key kvkey) RETURNS boolean
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_is_text';

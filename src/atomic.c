@@ -287,7 +287,7 @@ take_key(Atomic *atomic, AtomicKey *key, bool later_locks)
 	{
 		const KvsOperation *operation = &atomic->operations[key->first + i];
 
-		if (operation->type == KVS_OPERATION_CHECK && operation->versionstamp != key->state.versionstamp)
+		if (operation->type == KVS_OPERATION_CHECK && !kvs_store_matches(&key->state, operation->versionstamp))
 			atomic->failed[atomic->failed_count++] = Int64GetDatum(operation->position);
 	}
 }
@@ -421,13 +421,13 @@ check(FunctionCallInfo fcinfo, KvsForm form)
 				 errmsg("versionstamp must not be negative")));
 	store = kvs_entry_open_for_write(fcinfo, 2, "kv_check()");
 	kvs_check_hold(store, &key, GetCurrentTimestamp(), &state);
-	if (state.versionstamp != versionstamp)
+	if (!kvs_store_matches(&state, versionstamp))
 	{
 		kvs_stats_add(store->stat, KVS_COUNT_CONFLICTS, 1);
 		ereport(ERROR,
 				(errcode(KVS_ERRCODE_CHECK_FAILED),
 				 errmsg("check failed"),
-				 state.versionstamp == 0 ? errdetail("The entry is absent.") :
+				 !state.present ? errdetail("The entry is absent.") :
 				 errdetail("The entry has versionstamp %lld.", (long long) state.versionstamp),
 				 errhint("Read again, and retry the transaction.")));
 	}

@@ -87,6 +87,14 @@ typedef bool KvsCompatUpdateIndexes;
 #define kvs_compat_needs_index_entries(update)	(update)
 #endif
 
+/* 18 has NOT NULL constraints that rows from before need not keep; attnotnull is true of them, too */
+#if PG_VERSION_NUM >= 180000
+#define kvs_compat_is_not_null(desc, i) \
+	(TupleDescCompactAttr((desc), (i))->attnullability == ATTNULLABLE_VALID)
+#else
+#define kvs_compat_is_not_null(desc, i) (TupleDescAttr((desc), (i))->attnotnull)
+#endif
+
 /* 17 made interval infinite; before, only a timestamp could be */
 #if PG_VERSION_NUM >= 170000
 #define kvs_compat_interval_is_infinite(interval)	INTERVAL_NOT_FINITE(interval)

@@ -12,19 +12,8 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "content.h"
 #include "key.h"
-
-/* Columns of a store, as they are numbered in its slots. */
-enum
-{
-	KVS_COLUMN_KEY,
-	KVS_COLUMN_VALUE,
-	KVS_COLUMN_BYTES,
-	KVS_COLUMN_KIND,
-	KVS_COLUMN_VERSIONSTAMP,
-	KVS_COLUMN_EXPIRES_AT,
-	KVS_COLUMNS
-};
 
 typedef enum KvsDirect
 {

@@ -82,8 +82,11 @@ static bool
 is_wanted(const RangeDelete *range, TupleTableSlot *row)
 {
 	slot_getsomeattrs(row, KVS_COLUMNS);
-	return kvs_direct_is_live(row, range->now) &&
-		((!range->texts_only && !range->by_table) || is_wanted_key(range, row->tts_values[KVS_COLUMN_KEY]));
+	if (!kvs_direct_is_live(row, range->now))
+		return false;
+	if (!range->texts_only && !range->by_table)
+		return true;
+	return !row->tts_isnull[KVS_COLUMN_KEY] && is_wanted_key(range, row->tts_values[KVS_COLUMN_KEY]);
 }
 
 /* Are the rows found so far a large part of the table?  Asked once it is worth the look at its size. */

@@ -265,12 +265,11 @@ kind_for_user(char kind)
 void
 kvs_entry_fill_row(const KvsRow *row, Datum *values, bool *nulls)
 {
-	values[1] = row->value;
-	nulls[1] = !row->has_value;
-	values[2] = row->bytes;
-	nulls[2] = !row->has_bytes;
-	values[3] = kind_for_user(row->kind);
-	nulls[3] = false;
+	kvs_content_write(&row->content, values, nulls);
+	if (row->content.datum == (Datum) 0)
+		nulls[1] = nulls[2] = true;
+	nulls[3] = row->content.kind == KVS_KIND_BROKEN;
+	values[3] = nulls[3] ? (Datum) 0 : kind_for_user(row->content.kind);
 	values[4] = Int64GetDatum(row->versionstamp);
 	nulls[4] = false;
 	values[5] = TimestampTzGetDatum(row->expires_at);

@@ -100,7 +100,7 @@ typedef struct KvsRows
 
 extern void kvs_entry_begin_rows(FunctionCallInfo fcinfo, KvsForm form, KvsRows *rows);
 
-/* Give an entry; "row" NULL: the key is absent. */
+/* Give an entry, whose content has been checked; "row" NULL: the key is absent. */
 extern void kvs_entry_give_row(KvsRows *rows, const char *key, int key_size, const KvsRow *row);
 
 /* The columns of an entry but its key; they point where the row does. */

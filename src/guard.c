@@ -30,15 +30,14 @@
 #include "catalog.h"
 #include "change.h"
 #include "compat.h"
+#include "content.h"
 #include "expiry.h"
 #include "guard.h"
 #include "guc.h"
 #include "key.h"
 #include "leasexact.h"
-#include "number.h"
 #include "queuecatalog.h"
 #include "queuecount.h"
-#include "scan.h"
 #include "shmem.h"
 #include "stamp.h"
 
@@ -48,12 +47,9 @@ static ExecutorStart_hook_type previous_executor_start = NULL;
 /* Columns of a store, as numbered in its table. */
 enum
 {
-	COLUMN_KEY = 1,
-	COLUMN_VALUE,
-	COLUMN_BYTES,
-	COLUMN_KIND,
-	COLUMN_VERSIONSTAMP,
-	COLUMN_EXPIRES_AT
+	COLUMN_KEY = KVS_COLUMN_KEY + 1,
+	COLUMN_VERSIONSTAMP = KVS_COLUMN_VERSIONSTAMP + 1,
+	COLUMN_EXPIRES_AT = KVS_COLUMN_EXPIRES_AT + 1
 };
 
 /* Anybody may put the trigger on a table of his own, and move a store out of the schema: that is none of ours. */
@@ -75,24 +71,25 @@ check_owner(Relation rel)
 				 errhint("Use the kv_* functions, such as kv_set() and kv_delete().")));
 }
 
-/* Does the row say what its kind promises?  Reads trust it. */
+/* Does the row hold what its kind promises? */
 static void
 check_content(TupleDesc desc, HeapTuple tuple)
 {
-	bool		no_value = heap_attisnull(tuple, COLUMN_VALUE, desc);
-	bool		no_bytes = heap_attisnull(tuple, COLUMN_BYTES, desc);
-	bool		isnull;
-	Datum		kind = heap_getattr(tuple, COLUMN_KIND, desc, &isnull);
+	Datum		values[KVS_COLUMNS];
+	bool		nulls[KVS_COLUMNS];
+	KvsContent	content;
 
-	if (isnull)
+	for (int i = 0; i <= KVS_COLUMN_KIND; i++)
+		values[i] = heap_getattr(tuple, i + 1, desc, &nulls[i]);
+	if (nulls[KVS_COLUMN_KIND])
 		return;					/* the column is NOT NULL: the executor says so */
-	if (DatumGetChar(kind) == KVS_KIND_BYTES ? (no_bytes || !no_value) :
-		(no_value || !no_bytes || (DatumGetChar(kind) != KVS_KIND_JSON && DatumGetChar(kind) != KVS_KIND_U64)))
+	kvs_content_read(values, nulls, &content);
+	if (content.kind == KVS_KIND_BROKEN)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("row does not hold what its kind promises"),
 				 errhint("Kind is 'j' or 'u' with a value and without bytes, or 'b' with bytes and without a value.")));
-	if (DatumGetChar(kind) == KVS_KIND_U64 && !kvs_u64_is(heap_getattr(tuple, COLUMN_VALUE, desc, &isnull)))
+	if (!kvs_content_is_whole(&content))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("value of kind u64 must be an integer from 0 to 18446744073709551615")));

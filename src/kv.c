@@ -38,10 +38,11 @@ get_content(FunctionCallInfo fcinfo, KvsForm form, bool want_bytes)
 	found = kvs_scan_find(&scan, &key, &row);
 	if (found)
 	{
-		kvs_entry_check_kind(row.kind, want_bytes);
+		kvs_content_check(&row.content, row.key, row.key_size);
+		kvs_entry_check_kind(row.content.kind, want_bytes);
 		kvs_stats_add(scan.store->stat, KVS_COUNT_HITS, 1);
-		if (want_bytes ? row.has_bytes : row.has_value)
-			result = PointerGetDatum(PG_DETOAST_DATUM_COPY(want_bytes ? row.bytes : row.value));
+		kvs_content_copy(&row.content);
+		result = row.content.datum;
 	}
 	kvs_scan_end(&scan);
 	return result;
@@ -93,6 +94,8 @@ give_entry(KvsScan *scan, KvsRows *rows, const KvsKey *key)
 
 	kvs_stats_add(scan->store->stat, KVS_COUNT_GETS, 1);
 	kvs_stats_add(scan->store->stat, KVS_COUNT_HITS, found ? 1 : 0);
+	if (found)
+		kvs_content_check(&row.content, row.key, row.key_size);
 	kvs_entry_give_row(rows, KvsKeyBytes(key), key->size, found ? &row : NULL);
 }
 
@@ -210,11 +213,10 @@ take(FunctionCallInfo fcinfo, KvsForm form)
 	kvs_stats_add(store->stat, KVS_COUNT_GETS, 1);
 	if (!kvs_store_delete(store, &key, &write, &content))
 		PG_RETURN_NULL();
+	kvs_content_check(&content, KvsKeyBytes(&key), key.size);
 	kvs_entry_check_kind(content.kind, false);
 	kvs_stats_add(store->stat, KVS_COUNT_HITS, 1);
 	kvs_stats_add(store->stat, KVS_COUNT_DELETES, 1);
-	if (content.datum == (Datum) 0)
-		PG_RETURN_NULL();
 	return content.datum;
 }
 

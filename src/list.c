@@ -198,7 +198,9 @@ kvs_list_fetch(KvsList *list, KvsRow *row)
 		return false;
 	list->left--;
 	if (list->keys_only)
-		row->has_value = row->has_bytes = false;
+		row->content.datum = (Datum) 0;
+	else
+		kvs_content_check(&row->content, row->key, row->key_size);
 	return true;
 }
 

@@ -8,7 +8,6 @@
  */
 #include "postgres.h"
 
-#include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
@@ -16,7 +15,6 @@
 
 #include "errors.h"
 #include "number.h"
-#include "scan.h"
 
 /* ---- Conversions ---- */
 
@@ -86,9 +84,8 @@ kvs_number_content(Numeric number)
 
 /* The numeric in a jsonb scalar, NULL if it is something else. */
 static Numeric
-number_in(Datum jsonb)
+number_in(Jsonb *json)
 {
-	Jsonb	   *json = DatumGetJsonbP(jsonb);
 	JsonbValue	value;
 
 	if (JB_ROOT_IS_SCALAR(json) && JsonbExtractScalar(&json->root, &value) && value.type == jbvNumeric)
@@ -99,7 +96,10 @@ number_in(Datum jsonb)
 Numeric
 kvs_number_of(const KvsContent *content)
 {
-	Numeric		number = content->kind == KVS_KIND_BYTES ? NULL : number_in(content->datum);
+	Numeric		number = NULL;
+
+	if (content->kind == KVS_KIND_JSON || (content->kind == KVS_KIND_U64 && kvs_u64_is(content->datum)))
+		number = number_in(DatumGetJsonbP(content->datum));
 
 	if (number == NULL)
 		ereport(ERROR,
@@ -112,19 +112,24 @@ kvs_number_of(const KvsContent *content)
 char *
 kvs_u64_text(Datum jsonb)
 {
-	KvsContent	content = {KVS_KIND_U64, jsonb};
-
-	return numeric_text(kvs_number_of(&content));
+	return numeric_text(number_in(DatumGetJsonbP(jsonb)));
 }
 
 bool
 kvs_u64_is(Datum jsonb)
 {
-	Numeric		number = number_in(jsonb);
+	Jsonb	   *json = DatumGetJsonbP(jsonb);
+	Numeric		number = number_in(json);
 	char	   *digits = number ? numeric_text(number) : NULL;
 	uint64		ignored;
+	bool		result = digits != NULL && kvs_u64_parse(digits, strlen(digits), &ignored);
 
-	return digits != NULL && kvs_u64_parse(digits, strlen(digits), &ignored);
+	/* it is asked of each row of a list */
+	if (digits != NULL)
+		pfree(digits);
+	if ((Pointer) json != DatumGetPointer(jsonb))
+		pfree(json);
+	return result;
 }
 
 /* ---- Arithmetic ---- */
@@ -189,25 +194,4 @@ kvs_number_apply(KvsArithmetic arithmetic, const KvsContent *content, Numeric op
 	else if (numeric_less(operand, number) == (arithmetic == KVS_MIN))
 		number = operand;
 	return u64 ? content_of(KVS_KIND_U64, number) : kvs_number_content(number);
-}
-
-/* ---- SQL ---- */
-
-/* kvstore.add(value jsonb, kind "char", by numeric) returns jsonb: for the statement of kv_incr(), under the row's lock */
-PG_FUNCTION_INFO_V1(kvstore_add);
-Datum
-kvstore_add(PG_FUNCTION_ARGS)
-{
-	KvsContent	content = {KVS_KIND_BYTES, (Datum) 0};
-
-	if (!PG_ARGISNULL(0) && !PG_ARGISNULL(1))
-	{
-		content.kind = PG_GETARG_CHAR(1);
-		content.datum = PG_GETARG_DATUM(0);
-	}
-	if (PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("by must not be null")));
-	return kvs_number_apply(KVS_SUM, &content, PG_GETARG_NUMERIC(2)).datum;
 }

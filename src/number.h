@@ -10,12 +10,12 @@
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 
-#include "store.h"
+#include "content.h"
 
 /* Read decimal digits; false unless they are a number from 0 to 2^64 - 1. */
 extern bool kvs_u64_parse(const char *str, int len, uint64 *number);
 
-/* What an entry of kind u64 holds, and its decimal digits, palloc'd. */
+/* What an entry of kind u64 holds, and the decimal digits of one that has been checked, palloc'd. */
 extern KvsContent kvs_u64_content(uint64 number);
 extern char *kvs_u64_text(Datum jsonb);
 

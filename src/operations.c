@@ -18,7 +18,6 @@
 #include "number.h"
 #include "operationqueue.h"
 #include "operations.h"
-#include "scan.h"
 
 /* Arguments, as bits: what an operation may have. */
 #define ARG_KEY				(1 << 0)

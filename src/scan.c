@@ -139,13 +139,13 @@ restart_portal(KvsScan *scan, int plan, Datum *keys)
 
 /* ---- Rows ---- */
 
-/* Fill "row" from the six columns; false if it has expired. */
+/* Fill "row" from the columns; false if it has expired. */
 static bool
 fill_row(KvsScan *scan, const Datum *values, const bool *nulls, KvsRow *row)
 {
-	struct varlena *key = (struct varlena *) DatumGetPointer(values[0]);
+	struct varlena *key = (struct varlena *) DatumGetPointer(values[KVS_COLUMN_KEY]);
 
-	row->expires_at = nulls[5] ? DT_NOEND : DatumGetTimestampTz(values[5]);
+	row->expires_at = nulls[KVS_COLUMN_EXPIRES_AT] ? DT_NOEND : DatumGetTimestampTz(values[KVS_COLUMN_EXPIRES_AT]);
 	if (row->expires_at <= scan->now)
 		return false;
 	/* VARATT_IS_SHORT() is true of a toast pointer too */
@@ -157,12 +157,8 @@ fill_row(KvsScan *scan, const Datum *values, const bool *nulls, KvsRow *row)
 	}
 	row->key = VARDATA_ANY(key);
 	row->key_size = VARSIZE_ANY_EXHDR(key);
-	row->has_value = !nulls[1];
-	row->value = values[1];
-	row->has_bytes = !nulls[2];
-	row->bytes = values[2];
-	row->kind = DatumGetChar(values[3]);
-	row->versionstamp = DatumGetInt64(values[4]);
+	kvs_content_read(values, nulls, &row->content);
+	row->versionstamp = DatumGetInt64(values[KVS_COLUMN_VERSIONSTAMP]);
 	return true;
 }
 
@@ -174,7 +170,7 @@ next_by_index(KvsScan *scan, KvsRow *row)
 	while (index_getnext_slot(scan->desc, scan->direction, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
-		slot_getsomeattrs(slot, 6);
+		slot_getsomeattrs(slot, KVS_COLUMNS);
 		if (fill_row(scan, slot->tts_values, slot->tts_isnull, row))
 			return true;
 	}
@@ -186,8 +182,8 @@ next_by_executor(KvsScan *scan, KvsRow *row)
 {
 	for (;;)
 	{
-		Datum		values[6];
-		bool		nulls[6];
+		Datum		values[KVS_COLUMNS];
+		bool		nulls[KVS_COLUMNS];
 
 		CHECK_FOR_INTERRUPTS();
 		if (scan->batch_next == scan->batch_size)
@@ -218,7 +214,7 @@ kvs_scan_find(KvsScan *scan, const KvsKey *key, KvsRow *row)
 		{
 			case KVS_FOUND:
 				slot = scan->finder.slot;
-				slot_getsomeattrs(slot, 6);
+				slot_getsomeattrs(slot, KVS_COLUMNS);
 				return fill_row(scan, slot->tts_values, slot->tts_isnull, row);
 			case KVS_ABSENT:
 				return false;

@@ -13,24 +13,16 @@
 #include "utils/portal.h"
 
 #include "catalog.h"
+#include "content.h"
 #include "find.h"
 #include "key.h"
 
-/* Values of the column kind. */
-#define KVS_KIND_JSON	'j'
-#define KVS_KIND_BYTES	'b'
-#define KVS_KIND_U64	'u'
-
-/* One entry.  Everything points into the scan and holds until its next call; value and bytes may be toasted. */
+/* One entry.  Everything points into the scan and holds until its next call; the content may be toasted, or BROKEN. */
 typedef struct KvsRow
 {
 	const char *key;
 	int			key_size;
-	char		kind;
-	bool		has_value;
-	bool		has_bytes;
-	Datum		value;			/* jsonb */
-	Datum		bytes;			/* bytea */
+	KvsContent	content;
 	int64		versionstamp;
 	TimestampTz expires_at;		/* DT_NOEND: never */
 } KvsRow;

@@ -85,7 +85,7 @@ kvs_shape_find_wrong_column(Relation rel, const KvsColumn *columns, int ncolumns
 		Form_pg_attribute att = i < desc->natts ? TupleDescAttr(desc, i) : NULL;
 
 		if (att == NULL || att->attisdropped || strcmp(NameStr(att->attname), columns[i].name) != 0 ||
-			att->atttypid != type || (columns[i].not_null && !att->attnotnull) || att->attgenerated != '\0')
+			att->atttypid != type || (columns[i].not_null && !kvs_compat_is_not_null(desc, i)) || att->attgenerated != '\0')
 			return psprintf("Column %d must be \"%s\" of type %s%s.", i + 1, columns[i].name,
 							format_type_be(type), columns[i].not_null ? ", NOT NULL" : "");
 	}
@@ -137,7 +137,11 @@ kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolumns, int nin
 
 	list_free(indexes);
 	for (int i = 0; plain && i < desc->natts; i++)
-		plain = TupleDescAttr(desc, i)->attnotnull == columns[i].not_null;
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		plain = att->attnotnull == columns[i].not_null && att->atttypmod == -1 && att->attidentity != ATTRIBUTE_IDENTITY_ALWAYS;
+	}
 	if (desc->constr != NULL && (desc->constr->num_check > 0 || desc->constr->has_generated_stored))
 		plain = false;
 	for (int i = 0; plain && rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)

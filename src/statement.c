@@ -22,7 +22,6 @@
 #include "expiry.h"
 #include "guard.h"
 #include "plan.h"
-#include "scan.h"
 #include "statement.h"
 
 /* ---- The statements ---- */
@@ -57,6 +56,9 @@ typedef struct Statement
 /* the number, and whether there was no row before: one that was there had to be locked, which leaves our mark in xmax */
 #define RETURNING_STAMP \
 	" RETURNING t.versionstamp, t.xmax " EQ " '0'::pg_catalog.xid"
+
+/* what kvs_content_read() takes: the columns in the order of the table */
+#define CONTENT "t.key, t.value, t.bytes, t.kind"
 
 /* for the expiry map: where the row is now, and when it expires */
 #define RETURNING_PLACE "t.ctid, t.expires_at"
@@ -97,12 +99,12 @@ static const Statement statements[KVS_PLAN_END] = {
 		2, {KEY_ARRAY, INT8OID}, true
 	},
 	[KVS_PLAN_DELETE] = {
-		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2") " RETURNING t.kind, t.value, t.bytes",
+		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2") " RETURNING " CONTENT,
 		2, {KEY, TIMESTAMPTZOID}, false
 	},
 	[KVS_PLAN_DELETE_VERSION] = {
 		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2")
-		" AND t.versionstamp " EQ " $3 RETURNING t.kind, t.value, t.bytes",
+		" AND t.versionstamp " EQ " $3 RETURNING " CONTENT,
 		3, {KEY, TIMESTAMPTZOID, INT8OID}, false
 	},
 	[KVS_PLAN_DELETE_MANY] = {
@@ -129,10 +131,10 @@ static const Statement statements[KVS_PLAN_END] = {
 	},
 	[KVS_PLAN_INCREMENT] = {
 		INSERT_ROW "VALUES ($1, $2, NULL, 'j', $3, $4) ON CONFLICT (key) DO UPDATE SET "
-		"value = CASE WHEN " LIVE("$5") " THEN kvstore.add(t.value, t.kind, $6) ELSE EXCLUDED.value END, "
+		"value = CASE WHEN " LIVE("$5") " THEN kvstore.add(t.value, t.bytes, t.kind, $6) ELSE EXCLUDED.value END, "
 		"bytes = NULL, kind = CASE WHEN " LIVE("$5") " THEN t.kind ELSE EXCLUDED.kind END, "
 		"expires_at = CASE WHEN " LIVE("$5") " THEN t.expires_at ELSE EXCLUDED.expires_at END, "
-		HIGHER_STAMP RETURNING_STAMP ", t.value, " RETURNING_PLACE,
+		HIGHER_STAMP RETURNING_STAMP ", " CONTENT ", " RETURNING_PLACE,
 		6, {KEY, JSONBOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, NUMERICOID}, true
 	},
 	[KVS_PLAN_CLAIM] = {
@@ -141,12 +143,12 @@ static const Statement statements[KVS_PLAN_END] = {
 		6, {PUT_ARGS}, true
 	},
 	[KVS_PLAN_LOCK_SHARED] = {
-		"SELECT t.kind, t.value, t.bytes, t.versionstamp, t.expires_at FROM kvstore.s_%1$s AS t "
+		"SELECT " CONTENT ", t.versionstamp, t.expires_at FROM kvstore.s_%1$s AS t "
 		"WHERE " THIS_KEY " FOR SHARE",
 		1, {KEY}, false
 	},
 	[KVS_PLAN_LOCK] = {
-		"SELECT t.kind, t.value, t.bytes, t.versionstamp, t.expires_at FROM kvstore.s_%1$s AS t "
+		"SELECT " CONTENT ", t.versionstamp, t.expires_at FROM kvstore.s_%1$s AS t "
 		"WHERE " THIS_KEY " FOR NO KEY UPDATE",
 		1, {KEY}, false
 	},
@@ -354,23 +356,7 @@ kvs_statement_run_in_key_order(KvsStore *store, KvsPlan which, const Datum *valu
 void
 kvs_statement_set_content(const KvsContent *content, TimestampTz expires_at, Datum *values, bool *nulls)
 {
-	values[1] = values[2] = content->datum;
-	nulls[1] = content->kind == KVS_KIND_BYTES;
-	nulls[2] = !nulls[1];
-	values[3] = CharGetDatum(content->kind);
-	values[5] = TimestampTzGetDatum(expires_at);
-	nulls[5] = expires_at == DT_NOEND;
-}
-
-void
-kvs_statement_copy_content(TupleTableSlot *slot, KvsContent *content, MemoryContext context)
-{
-	MemoryContext old = MemoryContextSwitchTo(context);
-
-	content->kind = DatumGetChar(slot->tts_values[0]);
-	content->datum = (Datum) 0;
-	for (int column = 1; column <= 2; column++)
-		if (!slot->tts_isnull[column])
-			content->datum = PointerGetDatum(PG_DETOAST_DATUM_COPY(slot->tts_values[column]));
-	MemoryContextSwitchTo(old);
+	kvs_content_write(content, values, nulls);
+	values[KVS_COLUMN_EXPIRES_AT] = TimestampTzGetDatum(expires_at);
+	nulls[KVS_COLUMN_EXPIRES_AT] = expires_at == DT_NOEND;
 }

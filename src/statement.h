@@ -73,10 +73,10 @@ extern uint64 kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *val
 extern uint64 kvs_statement_run_in_key_order(KvsStore *store, KvsPlan which, const Datum *values,
 											 KvsOnRow on_row, void *arg);
 
-/* Arguments $2 to $4 and $6 of the statements that write an entry: what it holds, and its expiry. */
+/*
+ * Set what an entry is to hold, and its expiry, in the columns of its row, or in arguments $2 to $4
+ * and $6 of a statement that writes it.
+ */
 extern void kvs_statement_set_content(const KvsContent *content, TimestampTz expires_at, Datum *values, bool *nulls);
-
-/* Copy what the columns kind, value and bytes hold, the first of a row. */
-extern void kvs_statement_copy_content(TupleTableSlot *slot, KvsContent *content, MemoryContext context);
 
 #endif							/* KVS_STATEMENT_H */

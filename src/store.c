@@ -20,7 +20,6 @@
 #include "errors.h"
 #include "guc.h"
 #include "number.h"
-#include "scan.h"
 #include "stamp.h"
 #include "statement.h"
 #include "store.h"
@@ -168,13 +167,18 @@ kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, con
 	}
 }
 
+/* Columns of RETURNING_STAMP. */
+#define STAMP_COLUMNS	2
+
 static void
 take_number(TupleTableSlot *slot, void *arg)
 {
 	Stamped    *stamped = (Stamped *) arg;
 	MemoryContext old = MemoryContextSwitchTo(stamped->context);
-	KvsContent	content = {KVS_KIND_JSON, PointerGetDatum(PG_DETOAST_DATUM_COPY(slot->tts_values[2]))};
+	KvsContent	content;
 
+	kvs_content_read(slot->tts_values + STAMP_COLUMNS, slot->tts_isnull + STAMP_COLUMNS, &content);
+	kvs_content_copy(&content);
 	stamped->number = kvs_number_of(&content);
 	MemoryContextSwitchTo(old);
 	take_stamp(slot, arg);
@@ -214,7 +218,7 @@ static bool
 change_increment(TupleTableSlot *old, Datum *values, bool *nulls, void *arg)
 {
 	Increment  *increment = (Increment *) arg;
-	KvsContent	content = {KVS_KIND_BYTES, (Datum) 0};
+	KvsContent	content;
 
 	if (!kvs_direct_is_live(old, increment->write->now))
 	{
@@ -223,11 +227,7 @@ change_increment(TupleTableSlot *old, Datum *values, bool *nulls, void *arg)
 	}
 	else
 	{
-		if (!nulls[KVS_COLUMN_VALUE])
-		{
-			content.kind = DatumGetChar(values[KVS_COLUMN_KIND]);
-			content.datum = values[KVS_COLUMN_VALUE];
-		}
+		kvs_content_read(values, nulls, &content);
 		content = kvs_number_apply(KVS_SUM, &content, increment->by);
 		values[KVS_COLUMN_VALUE] = content.datum;
 	}
@@ -258,27 +258,13 @@ typedef struct Locked
 	MemoryContext context;
 } Locked;
 
+/* Of a row of the table, or of a statement that gives its columns in the same order. */
 static void
-take_state(TupleTableSlot *slot, void *arg)
+take_state(TupleTableSlot *row, void *arg)
 {
 	Locked	   *locked = (Locked *) arg;
 	KvsState   *state = locked->state;
-
-	state->expires_at = slot->tts_isnull[4] ? DT_NOEND : DatumGetTimestampTz(slot->tts_values[4]);
-	state->present = state->expires_at > locked->now;
-	if (!state->present)
-		return;
-	state->versionstamp = DatumGetInt64(slot->tts_values[3]);
-	kvs_statement_copy_content(slot, &state->content, locked->context);
-}
-
-/* The same of a row of the table, whose columns are in another order. */
-static void
-take_row(TupleTableSlot *row, void *arg)
-{
-	Locked	   *locked = (Locked *) arg;
-	KvsState   *state = locked->state;
-	int			column = row->tts_isnull[KVS_COLUMN_VALUE] ? KVS_COLUMN_BYTES : KVS_COLUMN_VALUE;
+	MemoryContext old;
 
 	state->expires_at = row->tts_isnull[KVS_COLUMN_EXPIRES_AT] ? DT_NOEND :
 		DatumGetTimestampTz(row->tts_values[KVS_COLUMN_EXPIRES_AT]);
@@ -286,9 +272,10 @@ take_row(TupleTableSlot *row, void *arg)
 	if (!state->present)
 		return;
 	state->versionstamp = DatumGetInt64(row->tts_values[KVS_COLUMN_VERSIONSTAMP]);
-	state->content.kind = DatumGetChar(row->tts_values[KVS_COLUMN_KIND]);
-	if (!row->tts_isnull[column])
-		state->content.datum = PointerGetDatum(PG_DETOAST_DATUM_COPY(row->tts_values[column]));
+	old = MemoryContextSwitchTo(locked->context);
+	kvs_content_read(row->tts_values, row->tts_isnull, &state->content);
+	kvs_content_copy(&state->content);
+	MemoryContextSwitchTo(old);
 }
 
 bool
@@ -298,7 +285,7 @@ kvs_store_lock(KvsStore *store, const KvsKey *key, bool exclusive, TimestampTz n
 	Datum		value = KvsKeyDatum(key);
 
 	memset(state, 0, sizeof(*state));
-	switch (kvs_direct_lock(store, key, exclusive, take_row, &locked))
+	switch (kvs_direct_lock(store, key, exclusive, take_state, &locked))
 	{
 		case KVS_DIRECT_DONE:
 			return true;
@@ -338,9 +325,14 @@ static void
 take_content(TupleTableSlot *slot, void *arg)
 {
 	Taken	   *taken = (Taken *) arg;
+	MemoryContext old;
 
-	if (taken->content != NULL)
-		kvs_statement_copy_content(slot, taken->content, taken->context);
+	if (taken->content == NULL)
+		return;
+	old = MemoryContextSwitchTo(taken->context);
+	kvs_content_read(slot->tts_values, slot->tts_isnull, taken->content);
+	kvs_content_copy(taken->content);
+	MemoryContextSwitchTo(old);
 }
 
 bool
@@ -382,4 +374,31 @@ kvs_store_expire(KvsStore *store, const KvsKey *key, const KvsWrite *write)
 		return false;
 	kvs_change_note(store->relid, KVS_FEED_TOUCH, versionstamp, KvsKeyBytes(key), key->size);
 	return true;
+}
+
+/* ---- SQL ---- */
+
+/*
+ * kvstore.add(value jsonb, bytes bytea, kind "char", by numeric) returns jsonb: for the statement of
+ * kv_incr(), under the row's lock
+ */
+PG_FUNCTION_INFO_V1(kvstore_add);
+Datum
+kvstore_add(PG_FUNCTION_ARGS)
+{
+	Datum		values[KVS_COLUMNS] = {0};
+	bool		nulls[KVS_COLUMNS] = {0};
+	KvsContent	content;
+
+	for (int i = 0; i < 3; i++)
+	{
+		values[KVS_COLUMN_VALUE + i] = PG_GETARG_DATUM(i);
+		nulls[KVS_COLUMN_VALUE + i] = PG_ARGISNULL(i);
+	}
+	if (PG_ARGISNULL(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("by must not be null")));
+	kvs_content_read(values, nulls, &content);
+	return kvs_number_apply(KVS_SUM, &content, PG_GETARG_NUMERIC(3)).datum;
 }

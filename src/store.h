@@ -14,15 +14,9 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "content.h"
 #include "key.h"
 #include "stamp.h"
-
-/* What an entry is to hold. */
-typedef struct KvsContent
-{
-	char		kind;			/* KVS_KIND_... */
-	Datum		datum;			/* jsonb for JSON and U64, bytea for BYTES */
-} KvsContent;
 
 /* How one write goes. */
 typedef struct KvsWrite
@@ -74,10 +68,17 @@ extern bool kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp sta
 typedef struct KvsState
 {
 	bool		present;		/* and not expired */
-	KvsContent	content;		/* in the caller's memory; only if present */
+	KvsContent	content;		/* in the caller's memory, perhaps BROKEN; only if present */
 	int64		versionstamp;	/* 0 if absent or expired */
 	TimestampTz expires_at;
 } KvsState;
+
+/* Is that what a check for this versionstamp asks for?  0: absence. */
+static inline bool
+kvs_store_matches(const KvsState *state, int64 versionstamp)
+{
+	return versionstamp == 0 ? !state->present : state->present && state->versionstamp == versionstamp;
+}
 
 /*
  * Lock the row of a key until the transaction ends, against changes (FOR SHARE), or against everybody ("exclusive", FOR NO KEY UPDATE).  False if

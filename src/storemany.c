@@ -18,7 +18,6 @@
 #include "check.h"
 #include "direct.h"
 #include "progress.h"
-#include "scan.h"
 #include "stamp.h"
 #include "statement.h"
 #include "store.h"

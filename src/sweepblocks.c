@@ -37,6 +37,7 @@
 #include "catalog.h"
 #include "change.h"
 #include "compat.h"
+#include "content.h"
 #include "expiry.h"
 #include "guard.h"
 #include "identity.h"
@@ -53,14 +54,6 @@
 
 /* When to ask a trigger again that kept an expired row, in milliseconds. */
 #define STUBBORN_RETRY		((int64) 60 * 1000)
-
-/* Columns of a store. */
-enum
-{
-	COLUMN_KEY = 1,
-	COLUMN_VERSIONSTAMP = 5,
-	COLUMN_EXPIRES_AT = 6
-};
 
 /* ---- A table, and acting as its owner ---- */
 
@@ -118,7 +111,7 @@ kvs_sweep_begin(KvsSweep *sweep, Relation rel, TimestampTz now, int64 limit)
 	sweep->limit = limit;
 	sweep->queue = kvs_queue_is_named(rel) ? kvs_queue_of(rel) : NULL;
 	sweep->of_store = sweep->queue == NULL && !kvs_snapshot_is_store(rel);
-	sweep->column = sweep->queue ? KVS_QUEUE_COLUMN_EXPIRES_AT + 1 : sweep->of_store ? COLUMN_EXPIRES_AT : KVS_SNAPSHOT_EXPIRES_AT;
+	sweep->column = sweep->queue ? KVS_QUEUE_COLUMN_EXPIRES_AT + 1 : sweep->of_store ? KVS_COLUMN_EXPIRES_AT + 1 : KVS_SNAPSHOT_EXPIRES_AT;
 	sweep->by_statement = has_other_triggers(rel);
 	kvs_identity_become(rel->rd_rel->relowner, &sweep->caller);
 	sweep->slot = table_slot_create(rel, NULL);
@@ -182,11 +175,14 @@ static void
 note_deletion(KvsSweep *sweep)
 {
 	bool		isnull;
-	Datum		datum = slot_getattr(sweep->slot, COLUMN_KEY, &isnull);
-	struct varlena *key = PG_DETOAST_DATUM_PACKED(datum);
-	int64		number = kvs_change_deletion_stamp(DatumGetInt64(sweep->slot->tts_values[COLUMN_VERSIONSTAMP - 1]),
-												   &sweep->number);
+	Datum		datum = slot_getattr(sweep->slot, KVS_COLUMN_KEY + 1, &isnull);
+	struct varlena *key;
+	int64		number;
 
+	if (isnull)
+		return;					/* nobody can have asked for it */
+	key = PG_DETOAST_DATUM_PACKED(datum);
+	number = kvs_change_deletion_stamp(DatumGetInt64(sweep->slot->tts_values[KVS_COLUMN_VERSIONSTAMP]), &sweep->number);
 	kvs_change_note(RelationGetRelid(sweep->rel), KVS_FEED_EXPIRE, number, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	kvs_stamp_note_deletion(RelationGetRelid(sweep->rel), VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	if (PointerGetDatum(key) != datum)
@@ -280,7 +276,7 @@ sweep_group(KvsSweep *sweep, BlockNumber block)
 		CHECK_FOR_INTERRUPTS();
 		when = DatumGetTimestampTz(slot_getattr(sweep->slot, sweep->column, &isnull));
 		if (sweep->of_store)
-			sweep->highest = Max(sweep->highest, DatumGetInt64(sweep->slot->tts_values[COLUMN_VERSIONSTAMP - 1]));
+			sweep->highest = Max(sweep->highest, DatumGetInt64(sweep->slot->tts_values[KVS_COLUMN_VERSIONSTAMP]));
 		if (isnull)
 			continue;
 		if (when <= sweep->now && sweep->limit > 0)

@@ -280,11 +280,10 @@ typedef struct Export
 static void
 check_export_size(Export *export, const KvsRow *row)
 {
+	Size		size = toast_raw_datum_size(row->content.datum);
+
 	export->size += row->key_size * 2 + 64;
-	if (row->has_value)
-		export->size += toast_raw_datum_size(row->value);
-	if (row->has_bytes)
-		export->size += toast_raw_datum_size(row->bytes) * 4 / 3;
+	export->size += row->content.kind == KVS_KIND_BYTES ? size * 4 / 3 : size;
 	if (export->size > EXPORT_MAX_SIZE || ++export->count > EXPORT_MAX_ENTRIES)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -326,28 +325,28 @@ push_jsonb(JsonbParseState **state, Jsonb *jsonb)
 }
 
 static void
-push_content(JsonbParseState **state, const KvsRow *row)
+push_content(JsonbParseState **state, const KvsContent *content)
 {
 	char	   *str;
 	bytea	   *bytes;
 
-	if (row->has_bytes)
+	if (content->kind == KVS_KIND_BYTES)
 	{
 		push_field(state, "bytes");
-		bytes = DatumGetByteaPP(row->bytes);
+		bytes = DatumGetByteaPP(content->datum);
 		str = kvs_base64_encode(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
 		push_string(state, WJB_VALUE, str, strlen(str));
 	}
-	else if (row->has_value && row->kind == KVS_KIND_U64)
+	else if (content->kind == KVS_KIND_U64)
 	{
 		push_field(state, "u64");
-		str = kvs_u64_text(row->value);
+		str = kvs_u64_text(content->datum);
 		push_string(state, WJB_VALUE, str, strlen(str));
 	}
-	else if (row->has_value)
+	else
 	{
 		push_field(state, "value");
-		push_jsonb(state, (Jsonb *) PG_DETOAST_DATUM_COPY(row->value));
+		push_jsonb(state, (Jsonb *) PG_DETOAST_DATUM_COPY(content->datum));
 	}
 }
 
@@ -369,7 +368,7 @@ push_entry(Export *export, const KvsRow *row)
 		push_field(state, "key");
 		push_jsonb(state, kvs_key_to_jsonb(row->key, row->key_size));
 	}
-	push_content(state, row);
+	push_content(state, &row->content);
 	if (row->expires_at != DT_NOEND)
 	{
 		/* rounded up: an entry does not expire early because it was exported */
@@ -399,6 +398,7 @@ export_entries(FunctionCallInfo fcinfo, KvsForm form)
 	pushJsonbValue(&export.state, is_text ? WJB_BEGIN_OBJECT : WJB_BEGIN_ARRAY, NULL);
 	while (kvs_list_next(&scan, &range, &row))
 	{
+		kvs_content_check(&row.content, row.key, row.key_size);
 		check_export_size(&export, &row);
 		push_entry(&export, &row);
 	}

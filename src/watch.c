@@ -42,10 +42,11 @@ static void
 give(Watch *watch, const KvsKey *key, KvsRow *row)
 {
 	/* the snapshot that keeps what lies out of line ends with the look */
-	if (row != NULL && row->has_value)
-		row->value = PointerGetDatum(PG_DETOAST_DATUM(row->value));
-	if (row != NULL && row->has_bytes)
-		row->bytes = PointerGetDatum(PG_DETOAST_DATUM(row->bytes));
+	if (row != NULL)
+	{
+		kvs_content_check(&row->content, row->key, row->key_size);
+		row->content.datum = PointerGetDatum(PG_DETOAST_DATUM(row->content.datum));
+	}
 	kvs_entry_give_row(&watch->rows, KvsKeyBytes(key), key->size, row);
 }
 

@@ -97,10 +97,11 @@ look(const Input *input, Entry *entries)
 		if (!kvs_scan_find(&scan, &key, &row))
 			continue;
 		kvs_fuzz_require(row.versionstamp > 0);
-		kvs_fuzz_require((row.kind == KVS_KIND_BYTES) == row.has_bytes && row.has_value != row.has_bytes);
+		kvs_fuzz_require(kvs_content_is_whole(&row.content));
 		entries[i].versionstamp = row.versionstamp;
-		entries[i].kind = row.kind;
-		entries[i].datum = PointerGetDatum(PG_DETOAST_DATUM_COPY(row.has_value ? row.value : row.bytes));
+		kvs_content_copy(&row.content);
+		entries[i].kind = row.content.kind;
+		entries[i].datum = row.content.datum;
 	}
 	kvs_scan_end(&scan);
 }

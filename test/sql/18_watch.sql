@@ -210,3 +210,9 @@ SELECT kv_drop_store('wa'), kv_drop_store('wb');
 DROP ROLE regress_kvs_watcher;
 DROP FUNCTION wa_since, wa_inside;
 DROP PROCEDURE wa_set, wa_fine;
+
+-- A row that does not hold what its kind promises is an error, not an entry without a value.
+CREATE TABLE kvstore.s_wa_broken (key kvkey NOT NULL UNIQUE, value jsonb, bytes bytea, kind "char" NOT NULL, versionstamp bigint NOT NULL, expires_at timestamptz);
+INSERT INTO kvstore.s_wa_broken VALUES ('["a"]', NULL, NULL, 'j', 7);
+SELECT outcome($$(SELECT value FROM kv_watch('{a}', '{0}', '0', 'wa_broken'))$$), outcome($$(SELECT count(*) FROM kv_watch('{a}', '{7}', '0', 'wa_broken'))$$);
+DROP TABLE kvstore.s_wa_broken;

@@ -139,7 +139,7 @@ AS $$
          (SELECT count(*) AS queues, COALESCE(sum(n.leased), 0)::bigint AS leased,
                  COALESCE(sum(GREATEST(COALESCE(n.messages, GREATEST(c.reltuples, pg_stat_get_live_tuples(c.oid))) - COALESCE(n.leased, 0), 0)), 0)::bigint AS ready,
                  COALESCE(sum((SELECT GREATEST(d.reltuples, pg_stat_get_live_tuples(d.oid), 0) FROM pg_class d
-                               WHERE d.relnamespace = c.relnamespace AND d.relname = 'd_' || substr(c.relname, 3))), 0)::bigint AS dead
+                               WHERE d.relnamespace = c.relnamespace AND d.relname = 'd_' || substr(c.relname, 3) AND d.relowner = c.relowner)), 0)::bigint AS dead
           FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 2 AND a.attname = 'ready_at' AND a.atttypid = 'timestamptz'::regtype
           LEFT JOIN kvstore.queue_counts() n ON n.relid = c.oid
           WHERE c.relnamespace = 'kvstore'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^q_') q
@@ -175,7 +175,7 @@ AS $$
             ('kvstore_snapshots', 'gauge', 'Snapshots of the snapshot store, estimated.', 'store', s.store, GREATEST(s.snapshots_estimate, pg_stat_get_live_tuples(to_regclass(s.table_name)))::numeric),
             ('kvstore_snapshot_store_size_bytes', 'gauge', 'Size of the snapshot store with its indexes.', 'store', s.store, s.total_bytes)) v
     UNION ALL
-    SELECT v.* FROM (SELECT q.queue, to_regclass(q.table_name) AS relid, to_regclass('kvstore.d_' || q.queue) AS dead, q.messages_estimate, q.total_bytes FROM @extschema@.kv_queues q) q
+    SELECT v.* FROM (SELECT q.queue, to_regclass(q.table_name) AS relid, (SELECT d.oid FROM pg_class d WHERE d.relnamespace = 'kvstore'::regnamespace AND d.relname = 'd_' || q.queue AND pg_get_userbyid(d.relowner) = q.owner) AS dead, q.messages_estimate, q.total_bytes FROM @extschema@.kv_queues q) q
         LEFT JOIN kvstore.queue_counts() n ON n.relid = q.relid, LATERAL (VALUES
             ('kvstore_queue_messages', 'gauge', 'Messages of the queue: ready, delayed and leased; estimated until they have been counted once.', 'queue', q.queue,
              COALESCE(n.messages, GREATEST(q.messages_estimate, pg_stat_get_live_tuples(q.relid)))::numeric),

@@ -8,11 +8,15 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/table.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
@@ -175,16 +179,40 @@ Datum
 kvstore_alter_store(PG_FUNCTION_ARGS)
 {
 	StoreSettings settings = read_settings(fcinfo, 1, 2);
+	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store");
 	Relation	rel;
 	KvsStore   *store;
 
 	PreventCommandIfReadOnly("kv_alter_store()");
-	kvs_registry_spare_warning(kvs_ddl_find_own_table("s_", kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store")));
+	kvs_registry_spare_warning(kvs_ddl_lock_own_table("s_", name, ShareUpdateExclusiveLock));
 	store = kvs_catalog_open_store(kvs_entry_text_arg(fcinfo, 0), ShareUpdateExclusiveLock, &rel);
 	write_settings(store->name, &settings);
 	kvs_registry_changed(store->relid);
 	table_close(rel, NoLock);
 	PG_RETURN_BOOL(true);
+}
+
+/* Is there a view of the store's name that reads the store?  Any other one is not ours to drop. */
+static bool
+has_view(const char *name, Oid store)
+{
+	Relation	view = kvs_catalog_lock_table("v_", name, AccessShareLock);
+	bool		result = false;
+
+	if (view == NULL)
+		return false;
+	if (view->rd_rel->relkind == RELKIND_VIEW)
+	{
+		Query	   *query = get_view_query(view);
+		ListCell   *lc;
+
+		foreach(lc, query->rtable)
+			if (((RangeTblEntry *) lfirst(lc))->relid == store &&
+				((RangeTblEntry *) lfirst(lc))->rtekind == RTE_RELATION)
+				result = true;
+	}
+	relation_close(view, NoLock);
+	return result;
 }
 
 /* kv_drop_store(store) returns boolean: false if there is none */
@@ -199,12 +227,12 @@ kvstore_drop_store(PG_FUNCTION_ARGS)
 	if (!OidIsValid(kvs_ddl_find_own_table("s_", name)))
 		PG_RETURN_BOOL(false);
 	kvs_ddl_lock_schema();
-	relid = kvs_ddl_find_own_table("s_", name);
+	relid = kvs_ddl_lock_own_table("s_", name, AccessExclusiveLock);
 	if (!OidIsValid(relid))
 		PG_RETURN_BOOL(false);
 
 	SPI_connect();
-	if (OidIsValid(kvs_catalog_find_table("v_", name)))
+	if (has_view(name, relid))
 		kvs_ddl_run_utility(psprintf("DROP VIEW kvstore.v_%s", name));
 	kvs_ddl_run_utility(psprintf("DROP TABLE kvstore.s_%s", name));
 	SPI_finish();

@@ -49,13 +49,38 @@ kvs_ddl_run_utility(const char *sql)
 		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(result));
 }
 
+static void
+check_own(Oid relid, const char *prefix, const char *name)
+{
+	if (!kvs_compat_owns_table(relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, psprintf("%s%s", prefix, name));
+}
+
 Oid
 kvs_ddl_find_own_table(const char *prefix, const char *name)
 {
 	Oid			relid = kvs_catalog_find_table(prefix, name);
 
-	if (OidIsValid(relid) && !kvs_compat_owns_table(relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, psprintf("%s%s", prefix, name));
+	if (OidIsValid(relid))
+		check_own(relid, prefix, name);
+	return relid;
+}
+
+Oid
+kvs_ddl_lock_own_table(const char *prefix, const char *name, LOCKMODE lockmode)
+{
+	Relation	rel;
+	Oid			relid;
+
+	/* Look before the lock too: who does not own it must not hold it up. */
+	if (!OidIsValid(kvs_ddl_find_own_table(prefix, name)))
+		return InvalidOid;
+	rel = kvs_catalog_lock_table(prefix, name, lockmode);
+	if (rel == NULL)
+		return InvalidOid;
+	relid = RelationGetRelid(rel);
+	relation_close(rel, NoLock);
+	check_own(relid, prefix, name);
 	return relid;
 }
 

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "storage/lock.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -54,6 +55,9 @@ extern text *kvs_ddl_table_name(const KvsRegistry *registry, const char *name);
 
 /* The caller's own table of this name, InvalidOid if there is none; 42501 if it is somebody else's. */
 extern Oid	kvs_ddl_find_own_table(const char *prefix, const char *name);
+
+/* The same, locked until the transaction ends: the name is its own for so long. */
+extern Oid	kvs_ddl_lock_own_table(const char *prefix, const char *name, LOCKMODE lockmode);
 
 /* Keep everybody else from creating and dropping until the transaction ends. */
 extern void kvs_ddl_lock_schema(void);

@@ -18,7 +18,6 @@
 #include "catalog/dependency.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
-#include "miscadmin.h"
 #include "nodes/primnodes.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -223,11 +222,23 @@ kvs_queue_check_dead_shape(Relation rel)
 		kvs_shape_report(rel, "queue", detail);
 }
 
+static bool
+is_named(Relation rel, const char *prefix)
+{
+	return strncmp(RelationGetRelationName(rel), prefix, strlen(prefix)) == 0 &&
+		RelationGetNamespace(rel) == kvs_catalog_get()->data_schema;
+}
+
 bool
 kvs_queue_is_named(Relation rel)
 {
-	return strncmp(RelationGetRelationName(rel), "q_", 2) == 0 &&
-		RelationGetNamespace(rel) == kvs_catalog_get()->data_schema;
+	return is_named(rel, "q_");
+}
+
+bool
+kvs_queue_is_named_dead(Relation rel)
+{
+	return is_named(rel, "d_");
 }
 
 List *
@@ -576,37 +587,19 @@ kvs_queue_open_relid(Oid relid, LOCKMODE lockmode, Relation *rel)
 	return queue;
 }
 
-/*
- * It is found by its name, so anybody with CREATE on the schema can put one where none is.  What he
- * puts on it would run with the rights of the queue's owner.
- */
-void
-kvs_queue_check_dead_owner(const KvsQueue *queue, Relation dead)
-{
-	char	   *queue_owner;
-
-	if (likely(dead->rd_rel->relowner == queue->owner))
-		return;
-	queue_owner = GetUserNameFromId(queue->owner, false);
-	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("queue \"%s\" belongs to role \"%s\", its dead letters to role \"%s\"", queue->name,
-					queue_owner, GetUserNameFromId(dead->rd_rel->relowner, false)),
-			 errhint("Run ALTER TABLE kvstore.d_%s OWNER TO %s, or move that table out of the schema kvstore.",
-					 queue->name, quote_identifier(queue_owner))));
-}
-
 Relation
 kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode)
 {
-	Relation	rel = kvs_catalog_lock_table("d_", queue->name, lockmode);
+	Relation	rel;
 
+	kvs_shape_check_owner(kvs_catalog_find_table("d_", queue->name), KVS_DEAD_PART, "queue", queue->name, queue->owner);
+	rel = kvs_catalog_lock_table("d_", queue->name, lockmode);
 	if (rel == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("queue \"%s\" has no table for dead letters", queue->name),
 				 errhint("Call kv_create_queue('%s', if_not_exists => true) as the queue's owner.", queue->name)));
-	kvs_queue_check_dead_owner(queue, rel);
+	kvs_shape_check_owner(RelationGetRelid(rel), KVS_DEAD_PART, "queue", queue->name, queue->owner);
 	kvs_queue_check_dead_shape(rel);
 	return rel;
 }

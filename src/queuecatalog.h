@@ -71,6 +71,9 @@ typedef enum KvsDeadColumn
 /* Longest lease, in microseconds. */
 #define KVS_MAX_LEASE		(12 * USECS_PER_HOUR)
 
+/* What messages call the table of the dead letters. */
+#define KVS_DEAD_PART		"dead letters"
+
 /* Settings of a queue without a row in the registry; kv_create_queue() has the same defaults. */
 #define KVS_DEFAULT_LEASE			(30 * USECS_PER_SEC)
 #define KVS_DEFAULT_MAX_ATTEMPTS	10
@@ -147,6 +150,9 @@ extern void kvs_queue_check_dead_shape(Relation rel);
 /* Is the table called as a queue is, in our schema?  Its shape is not looked at. */
 extern bool kvs_queue_is_named(Relation rel);
 
+/* Is it called as the dead letters of one are? */
+extern bool kvs_queue_is_named_dead(Relation rel);
+
 /*
  * This transaction changes or removes rows of the queue that it holds no leases of: it does not see them any more, but should it roll back they are
  * there again, and who asks kvs_queue_has_removed() must not conclude that they are gone.
@@ -162,9 +168,6 @@ extern List *kvs_queue_list(void);
  * shape, 42501 if it is not the queue's owner's.
  */
 extern Relation kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode);
-
-/* Raise 42501 if the table where the dead letters would go is not the queue's owner's. */
-extern void kvs_queue_check_dead_owner(const KvsQueue *queue, Relation dead);
 
 /* The delays of a backoff, checked: at most KVS_BACKOFF_MAX, none NULL or negative (22023).  Returns how many. */
 extern int	kvs_queue_read_backoff(ArrayType *array, Interval *backoff);

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -27,6 +28,7 @@
 #include "queuecatalog.h"
 #include "queueslot.h"
 #include "registry.h"
+#include "shape.h"
 
 /* ---- Settings ---- */
 
@@ -163,6 +165,7 @@ create_messages(const char *name, bool unlogged)
 	kvs_ddl_run_utility(psprintf("ALTER TABLE kvstore.q_%s ENABLE ALWAYS TRIGGER " KVS_GUARD_AFTER, name));
 }
 
+/* Whoever may delete a letter may do so by plain SQL, so the guard does not look at that. */
 static void
 create_dead(const char *name, bool unlogged)
 {
@@ -174,6 +177,9 @@ create_dead(const char *name, bool unlogged)
 								 "max_attempts pg_catalog.int4, backoff pg_catalog.interval[], ttl pg_catalog.interval, "
 								 "dedupe_key pg_catalog.text, keys_if_undelivered pg_catalog.jsonb, "
 								 "undelivered_store pg_catalog.text, sender pg_catalog.text) USING heap", unlogged ? "UNLOGGED" : "", name));
+	kvs_ddl_run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_TRIGGER " BEFORE INSERT OR UPDATE ON kvstore.d_%s "
+								 "FOR EACH ROW EXECUTE FUNCTION kvstore.guard()", name));
+	kvs_ddl_run_utility(psprintf("ALTER TABLE kvstore.d_%s ENABLE ALWAYS TRIGGER " KVS_GUARD_TRIGGER, name));
 }
 
 static const KvsCompanion dead_letters = {"d_", "table", "dead letters", kvs_queue_check_dead_shape, create_dead};
@@ -208,9 +214,28 @@ kvstore_create_queue(PG_FUNCTION_ARGS)
 static KvsQueue *
 open_own(FunctionCallInfo fcinfo, const char *function, Relation *rel)
 {
+	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "queue");
+
 	PreventCommandIfReadOnly(function);
-	kvs_registry_spare_warning(kvs_ddl_find_own_table("q_", kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "queue")));
+	kvs_registry_spare_warning(kvs_ddl_lock_own_table("q_", name, ShareUpdateExclusiveLock));
 	return kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), ShareUpdateExclusiveLock, rel);
+}
+
+/* Lock the dead letters of a queue, if they are there; 42501 if they are not its owner's. */
+static void
+lock_letters(const char *name, Oid owner, LOCKMODE lockmode)
+{
+	Oid			relid = kvs_catalog_find_table("d_", name);
+	Relation	rel;
+
+	/* Look before the lock too: a stranger must not hold us up. */
+	kvs_shape_check_owner(relid, KVS_DEAD_PART, "queue", name, owner);
+	rel = OidIsValid(relid) ? kvs_catalog_lock_table("d_", name, lockmode) : NULL;
+	if (rel == NULL)
+		return;
+	relid = RelationGetRelid(rel);
+	relation_close(rel, NoLock);
+	kvs_shape_check_owner(relid, KVS_DEAD_PART, "queue", name, owner);
 }
 
 static void
@@ -231,6 +256,7 @@ kvstore_alter_queue(PG_FUNCTION_ARGS)
 
 	read_settings(fcinfo, 1, 4, settings);
 	queue = open_own(fcinfo, "kv_alter_queue()", &rel);
+	lock_letters(queue->name, queue->owner, AccessShareLock);
 	change_settings(queue, settings);
 	table_close(rel, NoLock);
 	PG_RETURN_BOOL(true);
@@ -268,14 +294,16 @@ kvstore_resume_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(set_paused(fcinfo, "kv_resume_queue()", false));
 }
 
-/* Is there anything of this queue?  All of it must be the caller's own. */
+/* Lock what there is of this queue; false: nothing.  All of it must be the caller's own. */
 static bool
-find_own_tables(const char *name)
+lock_own_tables(const char *name, LOCKMODE lockmode, Oid *messages)
 {
-	Oid			messages = kvs_ddl_find_own_table("q_", name);
-	Oid			dead = kvs_ddl_find_own_table("d_", name);
 
-	return OidIsValid(messages) || OidIsValid(dead);
+	*messages = kvs_ddl_lock_own_table("q_", name, lockmode);
+	if (!OidIsValid(*messages))
+		return OidIsValid(kvs_ddl_lock_own_table("d_", name, lockmode));
+	lock_letters(name, kvs_shape_owner(*messages), lockmode);
+	return true;
 }
 
 /* kv_drop_queue(queue) returns boolean: false if there is none */
@@ -287,12 +315,11 @@ kvstore_drop_queue(PG_FUNCTION_ARGS)
 	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "queue");
 
 	PreventCommandIfReadOnly("kv_drop_queue()");
-	if (!find_own_tables(name))
+	if (!OidIsValid(kvs_ddl_find_own_table("q_", name)) && !OidIsValid(kvs_ddl_find_own_table("d_", name)))
 		PG_RETURN_BOOL(false);
 	kvs_ddl_lock_schema();
-	if (!find_own_tables(name))
+	if (!lock_own_tables(name, AccessExclusiveLock, &relid))
 		PG_RETURN_BOOL(false);
-	relid = kvs_catalog_find_table("q_", name);
 
 	SPI_connect();
 	kvs_ddl_run_utility(psprintf("DROP TABLE IF EXISTS kvstore.q_%s", name));

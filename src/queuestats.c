@@ -259,7 +259,7 @@ count_dead(Look *look, int64 *dead)
 
 	if (rel != NULL)
 	{
-		if (kvs_shape_find_wrong_table(rel) == NULL)
+		if (rel->rd_rel->relowner == look->queue->owner && kvs_shape_find_wrong_table(rel) == NULL)
 			take_sample(rel, look->snapshot, look->now, 0, &sample);
 		relation_close(rel, NoLock);
 	}

@@ -14,7 +14,9 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
@@ -56,6 +58,23 @@ kvs_shape_report(Relation rel, const char *noun, const char *detail)
 			 errdetail_internal("%s", detail),
 			 errhint("Undo the change to the table, or move it out of the schema kvstore and call %s().",
 					 kvs_shape_function("kv_create_", noun))));
+}
+
+void
+kvs_shape_check_owner(Oid relid, const char *part, const char *noun, const char *name, Oid owner)
+{
+	Oid			other = kvs_shape_owner(relid);
+	char	   *owner_name;
+
+	if (likely(other == owner) || !OidIsValid(other))
+		return;
+	owner_name = GetUserNameFromId(owner, false);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("%s \"%s\" belongs to role \"%s\", its %s to role \"%s\"", noun, name, owner_name, part,
+					GetUserNameFromId(other, false)),
+			 errhint("Run ALTER TABLE kvstore.%s OWNER TO %s, or move that out of the schema kvstore.",
+					 get_rel_name(relid), quote_identifier(owner_name))));
 }
 
 const char *

@@ -43,6 +43,14 @@ extern char *kvs_shape_function(const char *verb, const char *noun);
 /* Who owns a table; InvalidOid: it is gone. */
 extern Oid	kvs_shape_owner(Oid relid);
 
+/*
+ * Raise 42501 unless a table that was found by the name of something else belongs to the owner of
+ * that, too: anybody with CREATE on the schema can put one where none is.  "part" is what it is of it,
+ * for the message.  Ask before its lock is waited for, and again when it is held.  No ERROR if the
+ * table is gone.
+ */
+extern void kvs_shape_check_owner(Oid relid, const char *part, const char *noun, const char *name, Oid owner);
+
 /* Raise 42809; "noun" is store, queue or snapshot store. */
 pg_noreturn extern void kvs_shape_report(Relation rel, const char *noun, const char *detail);
 

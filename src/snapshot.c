@@ -165,7 +165,7 @@ kvstore_drop_snapshot_store(PG_FUNCTION_ARGS)
 	if (!OidIsValid(kvs_ddl_find_own_table("p_", name)))
 		PG_RETURN_BOOL(false);
 	kvs_ddl_lock_schema();
-	relid = kvs_ddl_find_own_table("p_", name);
+	relid = kvs_ddl_lock_own_table("p_", name, AccessExclusiveLock);
 	if (!OidIsValid(relid))
 		PG_RETURN_BOOL(false);
 

@@ -256,6 +256,14 @@ SET ROLE regress_kvs_writer;
 SELECT kv_count(kv_key(), 'ri_rows') AS disabled, kv_get('hidden', 'ri_rows');
 RESET ROLE;
 
+-- A view that has the name of the store's own, and does not read it, is somebody else's: it stays.
+SELECT kv_create_store('ri_view');
+DROP VIEW kvstore.v_ri_view;
+CREATE VIEW kvstore.v_ri_view AS SELECT key FROM kvstore.s_ri_rows;
+SELECT kv_drop_store('ri_view');
+SELECT count(*) FROM kvstore.v_ri_view;
+DROP VIEW kvstore.v_ri_view;
+
 SELECT kv_drop_store('ri_rows');
 SET ROLE regress_kvs_owner;
 SELECT kv_drop_store('ri'), kv_drop_store('ri_side');

@@ -120,6 +120,40 @@ RESET ROLE;
 DROP TRIGGER rq_side ON kvstore.q_rq;
 DROP FUNCTION rq_side();
 
+-- Nor may who can write the dead letters make one up, and send a message in somebody's name.
+GRANT ALL ON kvstore.d_rq TO regress_kvs_queue_sender;
+SET ROLE regress_kvs_queue_sender;
+SELECT statement, outcome_of(statement) FROM unnest(ARRAY[$$INSERT INTO kvstore.d_rq (original_id, payload, attempts, enqueued_at, failed_at, sender) VALUES (1, '1', 1, now(), now(), 'postgres')$$, $$UPDATE kvstore.d_rq SET sender = 'postgres'$$,
+    $$DELETE FROM kvstore.d_rq$$]) statement;
+RESET ROLE;
+
+--
+-- The dead letters are found by name: where they are somebody else's, nothing of theirs is touched
+--
+
+CREATE ROLE regress_kvs_queue_stranger;
+GRANT CREATE ON SCHEMA kvstore TO regress_kvs_queue_stranger;
+SELECT kv_enqueue('rq', '"stays"', max_attempts => 1, priority => 9) > 0;
+ALTER TABLE kvstore.d_rq OWNER TO regress_kvs_queue_stranger;
+SELECT call, outcome(call) FROM unnest(ARRAY[$$kv_alter_queue('rq', max_attempts => 3)$$, $$(SELECT count(*) FROM kv_dead_letters('rq'))$$, $$kv_dead_requeue('rq', 1)$$, $$kv_dead_requeue_all('rq')$$, $$kv_dead_delete('rq', 1)$$,
+    $$kv_dead_purge('rq')$$, $$kv_drop_queue('rq')$$, $$(SELECT kv_nack(receipt) FROM kv_dequeue('rq'))$$]) call;
+SELECT payload FROM kv_peek('rq');
+SELECT dead FROM kv_queue_stats('rq');
+-- Not in kv_drop_queue() by its own owner either, who does not own the queue.
+SET ROLE regress_kvs_queue_stranger;
+SELECT outcome($$kv_drop_queue('rq')$$);
+RESET ROLE;
+ALTER TABLE kvstore.d_rq OWNER TO regress_kvs_queue_owner;
+SELECT kv_nack(receipt) FROM kv_dequeue('rq');
+SELECT kv_alter_queue('rq', max_attempts => 3), payload, sender IS NOT NULL AS sent FROM kvstore.d_rq;
+-- A table of dead letters that is there before its queue.
+SET ROLE regress_kvs_queue_stranger;
+CREATE TABLE kvstore.d_rq_squat (i int);
+RESET ROLE;
+SELECT outcome($$kv_create_queue('rq_squat')$$), outcome($$kv_create_queue('rq_squat', if_not_exists => true)$$);
+DROP OWNED BY regress_kvs_queue_stranger;
+DROP ROLE regress_kvs_queue_stranger;
+
 -- Row-level security is refused, for the owner and a superuser too.
 ALTER TABLE kvstore.q_rq ENABLE ROW LEVEL SECURITY;
 SELECT outcome($$kv_enqueue('rq', '1')$$), outcome($$(SELECT count(*) FROM kv_peek('rq'))$$);

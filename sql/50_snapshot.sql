@@ -23,18 +23,14 @@ CREATE FUNCTION kv_drop_snapshot_store(store text DEFAULT 'default') RETURNS boo
 COMMENT ON FUNCTION kv_drop_snapshot_store(text) IS
     'drop a snapshot store you own with all its snapshots; false if there is none';
 
+CREATE FUNCTION kv_alter_snapshot_store(store text DEFAULT 'default', default_ttl interval DEFAULT NULL) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_alter_snapshot_store';
+COMMENT ON FUNCTION kv_alter_snapshot_store(text, interval) IS
+    'change how long snapshots of a store you own live that are appended from now on without ttl: NULL leaves it alone, zero: they stay';
+
 CREATE FUNCTION kvstore.snapshot_table(store text) RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_snapshot_table';
 COMMENT ON FUNCTION kvstore.snapshot_table(text) IS 'the qualified name of a snapshot store''s table, whose shape is right';
-
-CREATE FUNCTION kvstore.lock_snapshot_context(store text, context text, function text) RETURNS text
-    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_lock_snapshot_context';
-COMMENT ON FUNCTION kvstore.lock_snapshot_context(text, text, text) IS
-    'the same, and keep everybody else from writing the context until the transaction ends';
-
-CREATE FUNCTION kvstore.max_value_size() RETURNS bigint
-    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_max_value_size';
-COMMENT ON FUNCTION kvstore.max_value_size() IS 'the setting kvstore.max_value_size in bytes';
 
 CREATE FUNCTION kvstore.snapshot_written() RETURNS trigger
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_snapshot_written';
@@ -58,70 +54,25 @@ COMMENT ON VIEW kv_snapshot_stores IS
 -- Writing
 
 CREATE FUNCTION kv_snapshot_append(context text, state jsonb, ttl interval DEFAULT NULL, metadata jsonb DEFAULT NULL, hash text DEFAULT NULL,
-    keep bigint DEFAULT NULL, store text DEFAULT 'default') RETURNS text
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
-AS $$
-DECLARE
-    target text := kvstore.lock_snapshot_context(store, context, 'kv_snapshot_append()');
-    called_at timestamptz := clock_timestamp();
-    expiry timestamptz;
-    document text := state::text;
-    name text := COALESCE(hash, encode(sha256(convert_to(document, 'UTF8')), 'hex'));
-BEGIN
-    IF state IS NULL THEN
-        RAISE EXCEPTION 'state must not be null' USING ERRCODE = 'null_value_not_allowed';
-    ELSIF octet_length(context) > 1024 OR octet_length(name) > 1024 THEN
-        RAISE EXCEPTION 'context and hash may have at most 1024 bytes each' USING ERRCODE = 'KV002';
-    ELSIF octet_length(document) + COALESCE(octet_length(metadata::text), 0) > kvstore.max_value_size() THEN
-        RAISE EXCEPTION 'snapshot of % bytes is larger than kvstore.max_value_size', octet_length(document) + COALESCE(octet_length(metadata::text), 0)
-            USING ERRCODE = 'KV002', HINT = 'Raise kvstore.max_value_size, or keep large parts elsewhere.';
-    ELSIF keep < 1 THEN
-        RAISE EXCEPTION 'keep must be at least 1' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF ttl < interval '0' THEN
-        RAISE EXCEPTION 'ttl must not be negative' USING ERRCODE = 'invalid_parameter_value';
-    END IF;
+    keep bigint DEFAULT NULL, store text DEFAULT 'default', if_latest text DEFAULT NULL) RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
+    AS 'MODULE_PATHNAME', 'kvstore_snapshot_append';
+COMMENT ON FUNCTION kv_snapshot_append(text, jsonb, interval, jsonb, text, bigint, text, text) IS
+    'append a state; returns its hash. A known hash is renewed, the newest again; keep: the last n stay; if_latest: NULL unless the newest has that hash ('''': there is none)';
 
-    SELECT called_at + COALESCE(ttl, CASE WHEN s.store IS NULL THEN interval '1 day' ELSE s.default_ttl END) INTO expiry
-        FROM (VALUES (1)) one LEFT JOIN kvstore.snapshot_stores s ON s.store = kv_snapshot_append.store;
+CREATE FUNCTION kv_snapshot_delete(context text, store text DEFAULT 'default', hash text DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'kvstore_snapshot_delete';
+COMMENT ON FUNCTION kv_snapshot_delete(text, text, text) IS 'delete the snapshot of a context with this hash, or (NULL) all of them; returns how many';
 
-    -- A hash that the context has: its expiry is renewed, and if others have come since, it is the newest again, for whoever recovers must go on from the state that
-    -- was appended last.  The row of one that has expired is in its place until it is swept, and becomes a new one.
-    EXECUTE format(
-        'INSERT INTO %s AS p (context, hash, state, metadata, created_at, expires_at, state_size) VALUES ($1, $2, $3, $4, $5, $6, $7)
-         ON CONFLICT (hash, context) DO UPDATE SET expires_at = EXCLUDED.expires_at,
-            metadata = CASE WHEN p.expires_at <= $5 THEN EXCLUDED.metadata ELSE COALESCE(EXCLUDED.metadata, p.metadata) END,
-            state = CASE WHEN p.expires_at <= $5 THEN EXCLUDED.state ELSE p.state END,
-            state_size = CASE WHEN p.expires_at <= $5 THEN EXCLUDED.state_size ELSE p.state_size END,
-            created_at = CASE WHEN p.expires_at <= $5 THEN EXCLUDED.created_at ELSE p.created_at END,
-            seq = CASE WHEN p.expires_at <= $5 OR p.seq < (SELECT max(seq) FROM %1$s WHERE context = $1) THEN EXCLUDED.seq ELSE p.seq END', target)
-        USING context, name, state, metadata, called_at, expiry, octet_length(document)::bigint;
-    IF keep IS NOT NULL THEN
-        EXECUTE format(
-            'DELETE FROM %s WHERE context = $1 AND seq <= (SELECT seq FROM %1$s
-                WHERE context = $1 AND (expires_at IS NULL OR expires_at > $2) ORDER BY seq DESC OFFSET $3 LIMIT 1)', target)
-            USING context, called_at, keep;
-    END IF;
-    RETURN name;
-END
-$$;
-COMMENT ON FUNCTION kv_snapshot_append(text, jsonb, interval, jsonb, text, bigint, text) IS
-    'append a state to a context; returns its hash. A hash that the context has is renewed and is the newest again; keep: only the last n of the context stay';
+CREATE FUNCTION kv_snapshot_prune(before timestamptz DEFAULT NULL, keep bigint DEFAULT NULL, store text DEFAULT 'default') RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'kvstore_snapshot_prune';
+COMMENT ON FUNCTION kv_snapshot_prune(timestamptz, bigint, text) IS
+    'delete the snapshots of all contexts that were made before a time and are not among the last n of their context; returns how many';
 
-CREATE FUNCTION kv_snapshot_delete(context text, store text DEFAULT 'default') RETURNS bigint
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    target text := kvstore.lock_snapshot_context(store, context, 'kv_snapshot_delete()');
-    result bigint;
-BEGIN
-    EXECUTE format(
-        'WITH deleted AS (DELETE FROM %s WHERE context = $1 RETURNING expires_at)
-         SELECT count(*) FROM deleted WHERE expires_at IS NULL OR expires_at > $2', target)
-        INTO result USING context, clock_timestamp();
-    RETURN result;
-END
-$$;
-COMMENT ON FUNCTION kv_snapshot_delete(text, text) IS 'delete all snapshots of a context; returns how many';
+CREATE FUNCTION kv_snapshot_fork(context text, into_context text, hash text DEFAULT NULL, store text DEFAULT 'default') RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'kvstore_snapshot_fork';
+COMMENT ON FUNCTION kv_snapshot_fork(text, text, text, text) IS
+    'copy the snapshots of a context up to the one with this hash, or (NULL) all, into a context that has none; returns how many';
 
 -- Reading
 

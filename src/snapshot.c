@@ -1,48 +1,36 @@
 /*
  * snapshot.c
- *		Snapshot stores: creating and dropping them, and what the functions over them (sql/50_snapshot.sql) need from C.
+ *		Snapshot stores: creating, altering and dropping them, and opening one that is safe to use.
  *
- * A snapshot store is a table of the user's own, kvstore.p_<name>, like a store; the functions over it are PL/pgSQL, run with the
- * caller's rights, and go through the executor.  The table is found by its name, so its shape is checked here before they use it.
+ * A snapshot store is a table of the user's own, kvstore.p_<name>, like a store.  It is found by its
+ * name, so its shape is checked before it is used.  The functions that write are in
+ * snapshotwrite.c, those that only read in sql/50_snapshot.sql; all go through the executor, with the
+ * caller's rights.
  *
- * Whoever appends to a context holds a lock on it, an advisory one of a class of its own, until his transaction ends.  So within a context the order of seq
- * is that of the commits, and who reads on from the highest seq he has seen misses nothing; "keep" counts exactly; and functions that delete rows of one
- * context in whatever order cannot deadlock.
- *
- * Expired snapshots are swept as expired entries are (sweep.c): a trigger on the table notes in the expiry map where a row is that expires.  It is an AFTER
- * trigger, for only then is the row in its place.
+ * Expired snapshots are swept as expired entries are (sweep.c): a trigger on the table notes in the
+ * expiry map where a row is that expires.  It is an AFTER trigger, for only then is the row in its place.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "access/relation.h"
-#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
-#include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "compat.h"
 #include "ddlcommon.h"
 #include "entry.h"
 #include "expiry.h"
-#include "guc.h"
 #include "registry.h"
 #include "shape.h"
 #include "snapshot.h"
 #include "stats.h"
-
-/* Our place among advisory locks, where PostgreSQL uses 1 and 2, and check.c 3; seen as objsubid in pg_locks. */
-#define KVS_LOCK_CLASS_CONTEXT	4
 
 /* Compressed by lz4 a state is read several times as fast as by pglz, where the server has it. */
 #ifdef USE_LZ4
@@ -89,7 +77,17 @@ kvs_snapshot_is_store(Relation rel)
 		strncmp(RelationGetRelationName(rel), "p_", 2) == 0 && find_wrong_shape(rel) == NULL;
 }
 
-/* ---- Create, drop ---- */
+/* ---- Create, alter, drop ---- */
+
+/* Columns of kvstore.snapshot_stores. */
+enum
+{
+	SETTING_STORE = 1,
+	SETTING_DEFAULT_TTL
+};
+
+/* How long snapshots live where nothing is set. */
+static const Interval usual_ttl = {.day = 1};
 
 /* The index over (hash, context) serves both "is it there?" and the look-up by hash alone. */
 static void
@@ -109,8 +107,7 @@ create_table(const char *name, bool unlogged)
 static void
 write_settings(const char *name, const void *arg)
 {
-	Interval	usual = {.day = 1};
-	Interval   *default_ttl = arg != NULL ? unconstify(void *, arg) : &usual;
+	Interval   *default_ttl = unconstify(void *, arg != NULL ? arg : &usual_ttl);
 	Oid			types[3] = {TEXTOID, INTERVALOID, BOOLOID};
 	Datum		values[3] = {CStringGetTextDatum(name), IntervalPGetDatum(default_ttl), BoolGetDatum(arg != NULL)};
 
@@ -178,37 +175,57 @@ kvstore_drop_snapshot_store(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(true);
 }
 
-/* ---- For the functions in SQL ---- */
-
-/* Open a snapshot store by name, checked; the lock stays.  Errors as kvs_catalog_open_store(). */
-static Relation
-open_snapshot_store(const char *name, LOCKMODE lockmode)
+/* kv_alter_snapshot_store(store, default_ttl) returns boolean: true; zero is that snapshots stay */
+PG_FUNCTION_INFO_V1(kvstore_alter_snapshot_store);
+Datum
+kvstore_alter_snapshot_store(PG_FUNCTION_ARGS)
 {
-	Relation	rel = NULL;
+	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "snapshot store");
+	Interval   *default_ttl = default_ttl_arg(fcinfo, 1);
+	KvsSnapshotStore store;
 
+	PreventCommandIfReadOnly("kv_alter_snapshot_store()");
+	kvs_registry_spare_warning(kvs_ddl_find_own_table("p_", name));
+	kvs_snapshot_open(kvs_entry_text_arg(fcinfo, 0), ShareUpdateExclusiveLock, &store);
+	write_settings(store.name, default_ttl);
+	relation_close(store.rel, NoLock);
+	PG_RETURN_BOOL(true);
+}
+
+/* ---- Use ---- */
+
+static void
+take_settings(HeapTuple tuple, TupleDesc desc, void *arg)
+{
+	KvsSnapshotStore *store = arg;
+	bool		isnull;
+	Datum		datum = heap_getattr(tuple, SETTING_DEFAULT_TTL, desc, &isnull);
+
+	store->has_default_ttl = !isnull;
+	if (!isnull)
+		store->default_ttl = *DatumGetIntervalP(datum);
+}
+
+void
+kvs_snapshot_open(const text *name, LOCKMODE lockmode, KvsSnapshotStore *store)
+{
+	memset(store, 0, sizeof(*store));
+	store->name = kvs_catalog_check_name(name, "snapshot store");
 	kvs_stats_used();
-	while (rel == NULL)
-	{
-		Oid			relid = kvs_catalog_find_table("p_", name);
+	store->rel = kvs_catalog_lock_table("p_", store->name, lockmode);
+	if (store->rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("snapshot store \"%s\" does not exist", store->name),
+				 strcmp(store->name, "default") == 0 ?
+				 errhint("Create it with SELECT kv_create_snapshot_store().") :
+				 errhint("Create it with SELECT kv_create_snapshot_store('%s').", store->name)));
+	check_shape(store->rel);
 
-		if (!OidIsValid(relid))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("snapshot store \"%s\" does not exist", name),
-					 strcmp(name, "default") == 0 ?
-					 errhint("Create it with SELECT kv_create_snapshot_store().") :
-					 errhint("Create it with SELECT kv_create_snapshot_store('%s').", name)));
-		rel = try_relation_open(relid, lockmode);
-
-		/* Dropped or renamed while we waited for the lock: look again. */
-		if (rel != NULL && relid != kvs_catalog_find_table("p_", name))
-		{
-			relation_close(rel, lockmode);
-			rel = NULL;
-		}
-	}
-	check_shape(rel);
-	return rel;
+	store->has_default_ttl = true;
+	store->default_ttl = usual_ttl;
+	if (!kvs_registry_read(&kvs_registry_snapshots, store->name, take_settings, store))
+		kvs_registry_warn(&kvs_registry_snapshots, store->name, RelationGetRelid(store->rel));
 }
 
 /* kvstore.snapshot_table(store) returns text: the qualified name of its table, which has the right shape */
@@ -216,47 +233,11 @@ PG_FUNCTION_INFO_V1(kvstore_snapshot_table);
 Datum
 kvstore_snapshot_table(PG_FUNCTION_ARGS)
 {
-	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "snapshot store");
+	KvsSnapshotStore store;
 
-	relation_close(open_snapshot_store(name, AccessShareLock), NoLock);
-	PG_RETURN_TEXT_P(cstring_to_text(psprintf("kvstore.p_%s", name)));
-}
-
-/*
- * kvstore.lock_snapshot_context(store, context, function) returns text: the same, and lock the context against all others who write it, until the
- * transaction ends; "function" is for 25006.  Who has no right to write the table is refused here: he must not hold up those who have.
- */
-PG_FUNCTION_INFO_V1(kvstore_lock_snapshot_context);
-Datum
-kvstore_lock_snapshot_context(PG_FUNCTION_ARGS)
-{
-	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "snapshot store");
-	text	   *context = kvs_entry_text_arg(fcinfo, 1);
-	char	   *function = PG_ARGISNULL(2) ? "kvstore" : text_to_cstring(PG_GETARG_TEXT_PP(2));
-	Relation	rel;
-	LOCKTAG		tag;
-	uint64		hash;
-
-	if (context == NULL)
-		kvs_entry_null_argument("context");
-	PreventCommandIfReadOnly(function);
-	rel = open_snapshot_store(name, RowExclusiveLock);
-	if (pg_class_aclmask(RelationGetRelid(rel), GetUserId(), ACL_INSERT | ACL_DELETE, ACLMASK_ANY) == 0)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(rel));
-	hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(context), VARSIZE_ANY_EXHDR(context), RelationGetRelid(rel));
-	relation_close(rel, NoLock);
-
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, KVS_LOCK_CLASS_CONTEXT);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	PG_RETURN_TEXT_P(cstring_to_text(psprintf("kvstore.p_%s", name)));
-}
-
-/* kvstore.max_value_size() returns bigint: the setting, in bytes */
-PG_FUNCTION_INFO_V1(kvstore_max_value_size);
-Datum
-kvstore_max_value_size(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_INT64(kvs_guc_max_value_size);
+	kvs_snapshot_open(kvs_entry_text_arg(fcinfo, 0), AccessShareLock, &store);
+	relation_close(store.rel, NoLock);
+	PG_RETURN_TEXT_P(kvs_ddl_table_name(&kvs_registry_snapshots, store.name));
 }
 
 /* ---- Trigger ---- */

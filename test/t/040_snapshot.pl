@@ -81,10 +81,26 @@ kvs_storm($node, {
 	append => "\\set c random(1, 3)\n\\set n random(1, 50)\nSELECT kv_snapshot_append('storm' || :c, to_jsonb(:n::int), ttl => '0.2 s');\n",
 	keep => "\\set c random(1, 3)\nSELECT kv_snapshot_append('storm' || :c, to_jsonb(clock_timestamp()), keep => 20);\n",
 	clear => "\\set c random(1, 3)\nSELECT kv_snapshot_delete('storm' || :c);\n",
+	chain => "\\set c random(1, 2)\nSELECT kv_snapshot_append('chain' || :c, jsonb_build_object('after', hash, 'at', clock_timestamp()), if_latest => hash)
+		FROM COALESCE((SELECT hash FROM kv_snapshot_latest('chain' || :c)), '') hash;\n",
+	prune => "SELECT kv_snapshot_prune(clock_timestamp() - interval '0.3 s', keep => 25);\n",
+	fork => "\\set c random(1, 2)\nSELECT kv_snapshot_fork('chain' || :c, 'fork' || clock_timestamp());\n",
 	sweep => "SELECT kv_sweep(10);\n",
 }, 3);
 is(sql("SELECT count(*) FROM (SELECT context FROM kvstore.p_default GROUP BY context, hash HAVING count(*) > 1) d"), '0', 'a state is one snapshot of its context');
 is(sql("SELECT bool_and(hash = encode(sha256(convert_to(state::text, 'UTF8')), 'hex')) FROM kvstore.p_default WHERE context LIKE 'storm%'") || 't', 't', 'under its hash');
+
+# Each went on from the one before, in forks as well; what the first went on from may be pruned.
+is(sql(q{SELECT count(*) FROM (SELECT state ->> 'after' AS after, lag(hash) OVER (PARTITION BY context ORDER BY seq) AS before FROM kvstore.p_default WHERE context ~ '^(chain|fork)') c WHERE after <> before}), '0', 'no chain has forked');
+cmp_ok(sql("SELECT count(*) FROM kv_snapshot_load('chain1')"), '>', 1, 'and there is one');
+cmp_ok(sql("SELECT count(*) FROM kvstore.p_default WHERE context = 'chain1' AND created_at < now() - interval '1 hour'"), '<=', 25, 'old ones are pruned');
+
+# ---- Many contexts: pruning needs memory and locks for one at a time ----
+
+sql(q{INSERT INTO kvstore.p_default (context, hash, state, created_at, state_size)
+	SELECT 'tenant' || i % 30000, i, '1', now(), 1 FROM generate_series(1, 90000) i});
+is(sql("SELECT kv_snapshot_prune(keep => 2)") >= 30000, 1, 'as many contexts as there are no locks for are pruned');
+is(sql("SELECT count(*) FROM kvstore.p_default WHERE context LIKE 'tenant%'"), '60000', 'each to its last two');
 
 $node->stop;
 done_testing();

@@ -17,7 +17,11 @@ COMMENT ON FUNCTION kv_ack(text) IS 'the message is processed: delete it; false 
 
 CREATE FUNCTION kv_ack_many(receipts text[]) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_ack_many';
-COMMENT ON FUNCTION kv_ack_many(text[]) IS 'kv_ack() for many receipts; returns how many were good';
+COMMENT ON FUNCTION kv_ack_many(text[]) IS 'kv_ack() for many receipts; returns how many were good; NULL and what is no receipt count as stale';
+
+CREATE FUNCTION kv_ack_each(receipts text[]) RETURNS TABLE (receipt text, ok boolean)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_ack_each';
+COMMENT ON FUNCTION kv_ack_each(text[]) IS 'kv_ack() for many receipts, and what it says of each, in the order given';
 
 CREATE FUNCTION kv_nack(receipt text, delay interval DEFAULT NULL, error text DEFAULT NULL, dead boolean DEFAULT false) RETURNS text
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_nack';
@@ -28,6 +32,11 @@ CREATE FUNCTION kv_nack_many(receipts text[], delay interval DEFAULT NULL, error
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_nack_many';
 COMMENT ON FUNCTION kv_nack_many(text[], interval, text, boolean) IS 'kv_nack() for many receipts; returns how many were good';
 
+CREATE FUNCTION kv_nack_each(receipts text[], delay interval DEFAULT NULL, error text DEFAULT NULL, dead boolean DEFAULT false)
+    RETURNS TABLE (receipt text, result text)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_nack_each';
+COMMENT ON FUNCTION kv_nack_each(text[], interval, text, boolean) IS 'kv_nack() for many receipts, and what it says of each, in the order given';
+
 CREATE FUNCTION kv_release(receipt text, delay interval DEFAULT '0') RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_release';
 COMMENT ON FUNCTION kv_release(text, interval) IS
@@ -37,6 +46,10 @@ CREATE FUNCTION kv_release_many(receipts text[], delay interval DEFAULT '0') RET
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_release_many';
 COMMENT ON FUNCTION kv_release_many(text[], interval) IS 'kv_release() for many receipts; returns how many were good';
 
+CREATE FUNCTION kv_release_each(receipts text[], delay interval DEFAULT '0') RETURNS TABLE (receipt text, ok boolean)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_release_each';
+COMMENT ON FUNCTION kv_release_each(text[], interval) IS 'kv_release() for many receipts, and what it says of each, in the order given';
+
 CREATE FUNCTION kv_extend(receipt text, lease interval DEFAULT NULL) RETURNS timestamptz
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_extend';
 COMMENT ON FUNCTION kv_extend(text, interval) IS
@@ -45,6 +58,10 @@ COMMENT ON FUNCTION kv_extend(text, interval) IS
 CREATE FUNCTION kv_extend_many(receipts text[], lease interval DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_extend_many';
 COMMENT ON FUNCTION kv_extend_many(text[], interval) IS 'kv_extend() for many receipts; returns how many were good';
+
+CREATE FUNCTION kv_extend_each(receipts text[], lease interval DEFAULT NULL) RETURNS TABLE (receipt text, leased_until timestamptz)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_extend_each';
+COMMENT ON FUNCTION kv_extend_each(text[], interval) IS 'kv_extend() for many receipts, and what it says of each, in the order given';
 
 CREATE FUNCTION kv_release_id(queue text, id bigint) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_release_id';

@@ -5,17 +5,21 @@
  * A receipt names its queue by OID, so no function here takes the queue's name.  A queue that is gone, a message that is gone and a lease that
  * has passed to somebody else are all the same to the consumer: the answer is false, never an error.
  *
- * Each has a form for many receipts: a loop, in which the table is opened once for each run of receipts of one queue.
+ * Each has two forms for many receipts, of which one says how many were good and the other which: a loop, in which the
+ * table is opened once for each run of receipts of one queue.
  */
 #include "postgres.h"
 
 #include "access/table.h"
-#include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/tuplestore.h"
 
+#include "array.h"
 #include "entry.h"
 #include "expiry.h"
 #include "leasexact.h"
@@ -24,6 +28,9 @@
 #include "settle.h"
 #include "stats.h"
 #include "testing.h"
+
+/* Bytes of an error that are kept: it goes into each row of a message that fails. */
+#define ERROR_MAX_SIZE	8192
 
 /* The queue of the receipts that are being worked on. */
 typedef struct Session
@@ -165,44 +172,85 @@ extend(Session *session, const KvsReceipt *receipt, Request *request)
 }
 
 static KvsSettled
-act(Session *session, const text *str, Action action, Request *request)
+act(Session *session, const KvsReceipt *receipt, Action action, Request *request)
 {
-	KvsReceipt	receipt;
-
-	kvs_receipt_from_text(str, &receipt);
-	if (open_queue(session, &receipt) == NULL)
+	if (open_queue(session, receipt) == NULL)
 		return KVS_SETTLED_GONE;
-	return action(session, &receipt, request);
+	return action(session, receipt, request);
 }
 
 static KvsSettled
 act_on_one(FunctionCallInfo fcinfo, Action action, Request *request)
 {
 	Session		session = {0};
-	KvsSettled	result = act(&session, kvs_entry_text_arg(fcinfo, 0), action, request);
+	KvsReceipt	receipt;
+	KvsSettled	result;
 
+	kvs_receipt_from_text(kvs_entry_text_arg(fcinfo, 0), &receipt);
+	result = act(&session, &receipt, action, request);
 	close_queue(&session);
 	return result;
 }
 
-/* Returns how many receipts were good. */
-static int64
-act_on_many(FunctionCallInfo fcinfo, Action action, Request *request)
+/* ---- Many receipts ---- */
+
+/* What became of one: the second column of a row, SQL NULL unless *isnull is set to false. */
+typedef Datum (*Tell) (KvsSettled result, const Request *request, bool *isnull);
+
+static Datum
+tell_ok(KvsSettled result, const Request *request, bool *isnull)
 {
+	*isnull = false;
+	return BoolGetDatum(result != KVS_SETTLED_GONE);
+}
+
+static Datum
+tell_nacked(KvsSettled result, const Request *request, bool *isnull)
+{
+	*isnull = result != KVS_SETTLED_RETRY && result != KVS_SETTLED_DEAD;
+	return *isnull ? (Datum) 0 : CStringGetTextDatum(result == KVS_SETTLED_RETRY ? "retry" : "dead");
+}
+
+static Datum
+tell_deadline(KvsSettled result, const Request *request, bool *isnull)
+{
+	*isnull = result == KVS_SETTLED_GONE;
+	return TimestampTzGetDatum(request->deadline);
+}
+
+/*
+ * Act on each of an array; SQL NULL is none.  What is no receipt at all is stale: it must not keep the others from being
+ * settled.  With "tell" there is a row for each, in the order given.  Returns how many were good.
+ */
+static int64
+act_on_array(FunctionCallInfo fcinfo, Action action, Request *request, Tell tell)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Session		session = {0};
-	Datum	   *receipts;
-	bool	   *nulls;
-	int			count;
+	Datum	   *receipts = NULL;
+	bool	   *nulls = NULL;
+	int			count = PG_ARGISNULL(0) ? 0 : kvs_array_read(PG_GETARG_ARRAYTYPE_P(0), "receipts", &receipts, &nulls);
 	int64		done = 0;
 
-	if (PG_ARGISNULL(0))
-		kvs_entry_null_argument("receipts");
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &receipts, &nulls, &count);
+	if (tell != NULL)
+		InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < count; i++)
 	{
+		KvsReceipt	receipt;
+		KvsSettled	result = KVS_SETTLED_GONE;
+
 		CHECK_FOR_INTERRUPTS();
-		if (act(&session, nulls[i] ? NULL : DatumGetTextPP(receipts[i]), action, request) != KVS_SETTLED_GONE)
-			done++;
+		if (kvs_receipt_try_text(nulls[i] ? NULL : DatumGetTextPP(receipts[i]), &receipt))
+			result = act(&session, &receipt, action, request);
+		done += result == KVS_SETTLED_GONE ? 0 : 1;
+		if (tell != NULL)
+		{
+			Datum		row[2] = {receipts[i]};
+			bool		row_nulls[2] = {nulls[i], true};
+
+			row[1] = tell(result, request, &row_nulls[1]);
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, row_nulls);
+		}
 	}
 	close_queue(&session);
 	return done;
@@ -229,7 +277,26 @@ kvstore_ack_many(PG_FUNCTION_ARGS)
 	Request		request = {0};
 
 	kvs_queueargs_begin("kv_ack_many()");
-	PG_RETURN_INT64(act_on_many(fcinfo, ack, &request));
+	PG_RETURN_INT64(act_on_array(fcinfo, ack, &request, NULL));
+}
+
+/* kv_ack_each(receipts) returns TABLE (receipt text, ok boolean) */
+PG_FUNCTION_INFO_V1(kvstore_ack_each);
+Datum
+kvstore_ack_each(PG_FUNCTION_ARGS)
+{
+	Request		request = {0};
+
+	kvs_queueargs_begin("kv_ack_each()");
+	(void) act_on_array(fcinfo, ack, &request, tell_ok);
+	return (Datum) 0;
+}
+
+/* As much of it as is kept, whole characters. */
+static char *
+read_error(const text *error)
+{
+	return pnstrdup(VARDATA_ANY(error), pg_mbcliplen(VARDATA_ANY(error), VARSIZE_ANY_EXHDR(error), ERROR_MAX_SIZE));
 }
 
 /* The arguments delay, error and dead of the nack functions. */
@@ -239,7 +306,7 @@ read_nack(FunctionCallInfo fcinfo, Request *request)
 	memset(request, 0, sizeof(Request));
 	request->now = kvs_testing_now();
 	request->ready_at = kvs_queueargs_delay(fcinfo, 1, request->now, DT_NOBEGIN);
-	request->error = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
+	request->error = PG_ARGISNULL(2) ? NULL : read_error(PG_GETARG_TEXT_PP(2));
 	request->dead = kvs_entry_bool_arg(fcinfo, 3);
 }
 
@@ -252,15 +319,7 @@ kvstore_nack(PG_FUNCTION_ARGS)
 
 	kvs_queueargs_begin("kv_nack()");
 	read_nack(fcinfo, &request);
-	switch (act_on_one(fcinfo, nack, &request))
-	{
-		case KVS_SETTLED_RETRY:
-			PG_RETURN_TEXT_P(cstring_to_text("retry"));
-		case KVS_SETTLED_DEAD:
-			PG_RETURN_TEXT_P(cstring_to_text("dead"));
-		default:
-			PG_RETURN_NULL();
-	}
+	return tell_nacked(act_on_one(fcinfo, nack, &request), &request, &fcinfo->isnull);
 }
 
 /* kv_nack_many(receipts, delay, error, dead) returns bigint */
@@ -272,7 +331,20 @@ kvstore_nack_many(PG_FUNCTION_ARGS)
 
 	kvs_queueargs_begin("kv_nack_many()");
 	read_nack(fcinfo, &request);
-	PG_RETURN_INT64(act_on_many(fcinfo, nack, &request));
+	PG_RETURN_INT64(act_on_array(fcinfo, nack, &request, NULL));
+}
+
+/* kv_nack_each(receipts, delay, error, dead) returns TABLE (receipt text, result text) */
+PG_FUNCTION_INFO_V1(kvstore_nack_each);
+Datum
+kvstore_nack_each(PG_FUNCTION_ARGS)
+{
+	Request		request;
+
+	kvs_queueargs_begin("kv_nack_each()");
+	read_nack(fcinfo, &request);
+	(void) act_on_array(fcinfo, nack, &request, tell_nacked);
+	return (Datum) 0;
 }
 
 static void
@@ -304,7 +376,20 @@ kvstore_release_many(PG_FUNCTION_ARGS)
 
 	kvs_queueargs_begin("kv_release_many()");
 	read_release(fcinfo, &request);
-	PG_RETURN_INT64(act_on_many(fcinfo, release, &request));
+	PG_RETURN_INT64(act_on_array(fcinfo, release, &request, NULL));
+}
+
+/* kv_release_each(receipts, delay) returns TABLE (receipt text, ok boolean) */
+PG_FUNCTION_INFO_V1(kvstore_release_each);
+Datum
+kvstore_release_each(PG_FUNCTION_ARGS)
+{
+	Request		request;
+
+	kvs_queueargs_begin("kv_release_each()");
+	read_release(fcinfo, &request);
+	(void) act_on_array(fcinfo, release, &request, tell_ok);
+	return (Datum) 0;
 }
 
 /* kv_extend(receipt, lease) returns timestamptz: the new deadline, NULL for a stale receipt */
@@ -328,5 +413,17 @@ kvstore_extend_many(PG_FUNCTION_ARGS)
 	Request		request = {.now = kvs_testing_now(), .fcinfo = fcinfo};
 
 	kvs_queueargs_begin("kv_extend_many()");
-	PG_RETURN_INT64(act_on_many(fcinfo, extend, &request));
+	PG_RETURN_INT64(act_on_array(fcinfo, extend, &request, NULL));
+}
+
+/* kv_extend_each(receipts, lease) returns TABLE (receipt text, leased_until timestamptz) */
+PG_FUNCTION_INFO_V1(kvstore_extend_each);
+Datum
+kvstore_extend_each(PG_FUNCTION_ARGS)
+{
+	Request		request = {.now = kvs_testing_now(), .fcinfo = fcinfo};
+
+	kvs_queueargs_begin("kv_extend_each()");
+	(void) act_on_array(fcinfo, extend, &request, tell_deadline);
+	return (Datum) 0;
 }

@@ -15,6 +15,7 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "array.h"
 #include "entry.h"
 #include "list.h"
 #include "progress.h"
@@ -31,7 +32,7 @@ read_array_values(FunctionCallInfo fcinfo, int arg, Datum **values)
 
 	if (PG_ARGISNULL(arg))
 		kvs_entry_null_argument("new_values");
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(arg), JSONBOID, -1, false, TYPALIGN_INT, values, &nulls, &count);
+	count = kvs_array_read(PG_GETARG_ARRAYTYPE_P(arg), "new_values", values, &nulls);
 	for (int i = 0; i < count; i++)
 		if (nulls[i])
 			kvs_entry_null_argument("value");

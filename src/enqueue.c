@@ -17,11 +17,14 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "array.h"
+#include "duration.h"
 #include "enqueue.h"
 #include "entry.h"
 #include "errors.h"
 #include "guc.h"
 #include "message.h"
+#include "queueargs.h"
 #include "queuecatalog.h"
 #include "shmem.h"
 #include "undelivered.h"
@@ -47,12 +50,15 @@ enum
 
 /* ---- Options ---- */
 
-/* An interval from now on; 22023 if it is negative. */
+/* An interval from now on, DT_NOEND if it is infinite; 22023 if it is negative. */
 static TimestampTz
 read_interval(FunctionCallInfo fcinfo, int arg, TimestampTz now, const char *name)
 {
-	TimestampTz result = kvs_entry_add_interval(now, PG_GETARG_INTERVAL_P(arg));
+	const Interval *interval = PG_GETARG_INTERVAL_P(arg);
+	TimestampTz result = kvs_duration_add(now, interval);
 
+	if (result == DT_NOEND && !kvs_compat_interval_is_infinite(interval))
+		result = KVS_LAST_MOMENT + 1;
 	if (result < now)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -60,25 +66,38 @@ read_interval(FunctionCallInfo fcinfo, int arg, TimestampTz now, const char *nam
 	return result;
 }
 
-static TimestampTz
-read_ready_at(FunctionCallInfo fcinfo, TimestampTz now)
+void
+kvs_enqueue_set_ready_at(KvsMessage *message, TimestampTz ready_at, const char *name)
 {
-	TimestampTz result = now;
+	if (TIMESTAMP_NOT_FINITE(ready_at))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a message must be ready some time"),
+				 errhint("Give a delay or ready_at that is not infinite.")));
+	kvs_queueargs_check_moment(ready_at, name);
+	kvs_message_set(message, KVS_QUEUE_COLUMN_READY_AT, TimestampTzGetDatum(ready_at));
+}
 
+void
+kvs_enqueue_set_expiry(KvsMessage *message, TimestampTz expires_at, const char *name)
+{
+	if (expires_at == DT_NOEND)
+		return;
+	kvs_queueargs_check_moment(expires_at, name);
+	kvs_message_set(message, KVS_QUEUE_COLUMN_EXPIRES_AT, TimestampTzGetDatum(expires_at));
+}
+
+static void
+read_ready_at(FunctionCallInfo fcinfo, KvsMessage *message, TimestampTz now)
+{
 	if (!PG_ARGISNULL(ARG_DELAY) && !PG_ARGISNULL(ARG_READY_AT))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("delay and ready_at must not both be given")));
 	if (!PG_ARGISNULL(ARG_DELAY))
-		result = read_interval(fcinfo, ARG_DELAY, now, "delay");
+		kvs_enqueue_set_ready_at(message, read_interval(fcinfo, ARG_DELAY, now, "delay"), "delay");
 	else if (!PG_ARGISNULL(ARG_READY_AT))
-		result = Max(now, PG_GETARG_TIMESTAMPTZ(ARG_READY_AT));
-	if (TIMESTAMP_NOT_FINITE(result))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a message must be ready some time"),
-				 errhint("Give a delay or ready_at that is not infinite.")));
-	return result;
+		kvs_enqueue_set_ready_at(message, Max(now, PG_GETARG_TIMESTAMPTZ(ARG_READY_AT)), "ready_at");
 }
 
 void
@@ -122,7 +141,7 @@ kvs_enqueue_set_backoff(KvsMessage *message, ArrayType *backoff)
 {
 	Interval	delays[KVS_BACKOFF_MAX];
 
-	kvs_queue_read_backoff(backoff, delays);
+	kvs_backoff_check(backoff, delays);
 	kvs_message_set(message, KVS_QUEUE_COLUMN_BACKOFF, PointerGetDatum(backoff));
 }
 
@@ -166,7 +185,7 @@ static void
 read_options(FunctionCallInfo fcinfo, KvsMessage *message, TimestampTz now)
 {
 	kvs_message_init(message, now);
-	kvs_message_set(message, KVS_QUEUE_COLUMN_READY_AT, TimestampTzGetDatum(read_ready_at(fcinfo, now)));
+	read_ready_at(fcinfo, message, now);
 	if (!PG_ARGISNULL(ARG_PRIORITY))
 		kvs_enqueue_set_priority(message, PG_GETARG_INT64(ARG_PRIORITY));
 	if (!PG_ARGISNULL(ARG_HEADERS))
@@ -177,12 +196,7 @@ read_options(FunctionCallInfo fcinfo, KvsMessage *message, TimestampTz now)
 	if (!PG_ARGISNULL(ARG_BACKOFF))
 		kvs_enqueue_set_backoff(message, PG_GETARG_ARRAYTYPE_P(ARG_BACKOFF));
 	if (!PG_ARGISNULL(ARG_TTL))
-	{
-		TimestampTz expires_at = read_interval(fcinfo, ARG_TTL, now, "ttl");
-
-		if (expires_at != DT_NOEND)
-			kvs_message_set(message, KVS_QUEUE_COLUMN_EXPIRES_AT, TimestampTzGetDatum(expires_at));
-	}
+		kvs_enqueue_set_expiry(message, read_interval(fcinfo, ARG_TTL, now, "ttl"), "ttl");
 	if (!PG_ARGISNULL(ARG_DEDUPE_KEY))
 		kvs_enqueue_set_dedupe_key(message, PG_GETARG_TEXT_PP(ARG_DEDUPE_KEY));
 	if (!PG_ARGISNULL(ARG_KEYS_IF_UNDELIVERED))
@@ -250,7 +264,7 @@ read_payloads(FunctionCallInfo fcinfo, Datum **payloads)
 
 	if (PG_ARGISNULL(ARG_PAYLOAD))
 		kvs_entry_null_argument("payloads");
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(ARG_PAYLOAD), JSONBOID, -1, false, TYPALIGN_INT, payloads, &nulls, &count);
+	count = kvs_array_read(PG_GETARG_ARRAYTYPE_P(ARG_PAYLOAD), "payloads", payloads, &nulls);
 	for (int i = 0; i < count; i++)
 	{
 		if (nulls[i])

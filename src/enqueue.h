@@ -9,7 +9,9 @@
 
 #include "message.h"
 
-/* Options, checked as those of kv_enqueue() are. */
+/* Options, checked as those of kv_enqueue() are.  DT_NOEND: it never expires; "name" is that of the argument. */
+extern void kvs_enqueue_set_ready_at(KvsMessage *message, TimestampTz ready_at, const char *name);
+extern void kvs_enqueue_set_expiry(KvsMessage *message, TimestampTz expires_at, const char *name);
 extern void kvs_enqueue_set_priority(KvsMessage *message, int64 priority);
 extern void kvs_enqueue_set_headers(KvsMessage *message, Datum headers);
 extern void kvs_enqueue_set_backoff(KvsMessage *message, ArrayType *backoff);

@@ -8,7 +8,6 @@
 
 #include "access/table.h"
 #include "catalog/pg_type.h"
-#include "common/int.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -19,7 +18,9 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "array.h"
 #include "compat.h"
+#include "duration.h"
 #include "entry.h"
 #include "errors.h"
 
@@ -89,19 +90,16 @@ kvs_entry_open_for_write(FunctionCallInfo fcinfo, int store_arg, const char *fun
 	return store;
 }
 
-/* now + interval.  Without days and months that is plain arithmetic, which is worth having on every write. */
 TimestampTz
-kvs_entry_add_interval(TimestampTz now, Interval *interval)
+kvs_entry_add_interval(TimestampTz now, const Interval *interval)
 {
-	TimestampTz result;
+	TimestampTz result = kvs_duration_add(now, interval);
 
-	if (kvs_compat_interval_is_infinite(interval))
-		return kvs_compat_interval_is_minus_infinity(interval) ? DT_NOBEGIN : DT_NOEND;
-	if (interval->month == 0 && interval->day == 0 &&
-		!pg_add_s64_overflow(now, interval->time, &result) && IS_VALID_TIMESTAMP(result))
-		return result;
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
-												   IntervalPGetDatum(interval)));
+	if (TIMESTAMP_NOT_FINITE(result) && !kvs_compat_interval_is_infinite(interval))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("timestamp out of range")));
+	return result;
 }
 
 TimestampTz
@@ -139,7 +137,7 @@ kvs_entry_default_expiry(const KvsStore *store, TimestampTz now)
 {
 	if (likely(!store->has_default_ttl))
 		return DT_NOEND;
-	return kvs_entry_add_interval(now, unconstify(Interval *, &store->default_ttl));
+	return kvs_entry_add_interval(now, &store->default_ttl);
 }
 
 void
@@ -191,7 +189,7 @@ kvs_entry_text_keys_arg(FunctionCallInfo fcinfo, int arg, Datum **keys)
 
 	if (PG_ARGISNULL(arg))
 		kvs_entry_null_argument("keys");
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(arg), TEXTOID, -1, false, TYPALIGN_INT, &texts, &nulls, &count);
+	count = kvs_array_read(PG_GETARG_ARRAYTYPE_P(arg), "keys", &texts, &nulls);
 	*keys = palloc(sizeof(Datum) * Max(count, 1));
 	for (int i = 0; i < count; i++)
 	{

@@ -45,8 +45,8 @@ extern text *kvs_entry_text_arg(FunctionCallInfo fcinfo, int arg);
 /* A boolean option; SQL NULL means "not given". */
 extern bool kvs_entry_bool_arg(FunctionCallInfo fcinfo, int arg);
 
-/* now + interval; infinite if the interval is. */
-extern TimestampTz kvs_entry_add_interval(TimestampTz now, Interval *interval);
+/* now + interval, as kvs_duration_add(); 22008 for what is too long, not infinite. */
+extern TimestampTz kvs_entry_add_interval(TimestampTz now, const Interval *interval);
 
 /* When something expires that is written now with this ttl, which is not SQL NULL; 22023 if it is negative. */
 extern TimestampTz kvs_entry_ttl_arg(FunctionCallInfo fcinfo, int arg, TimestampTz now);

@@ -266,7 +266,7 @@ check_message(TupleDesc desc, HeapTuple tuple)
 	{
 		Interval	delays[KVS_BACKOFF_MAX];
 
-		kvs_queue_read_backoff(DatumGetArrayTypeP(datum), delays);
+		kvs_backoff_check(DatumGetArrayTypeP(datum), delays);
 	}
 }
 

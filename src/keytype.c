@@ -20,6 +20,7 @@
 #include "utils/numeric.h"
 #include "utils/uuid.h"
 
+#include "array.h"
 #include "compat.h"
 #include "key.h"
 
@@ -161,6 +162,8 @@ kvstore_key(PG_FUNCTION_ARGS)
 	kvs_key_init(&key);
 
 	/* kv_key() without arguments is a function of its own in SQL, with this same code. */
+	if (get_fn_expr_variadic(fcinfo->flinfo) && !PG_ARGISNULL(0))
+		kvs_array_check_dimensions(PG_GETARG_ARRAYTYPE_P(0), "the array of key parts");
 	if (PG_NARGS() > 0)
 		nparts = extract_variadic_args(fcinfo, 0, true, &values, &types, &nulls);
 	if (nparts < 0)

@@ -15,6 +15,7 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "array.h"
 #include "compat.h"
 #include "entry.h"
 #include "stats.h"
@@ -267,7 +268,7 @@ kvstore_get_many(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		kvs_entry_null_argument("keys");
 	kvs_entry_begin_rows(fcinfo, KVS_FORM_TEXT, &rows);
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &keys, &nulls, &count);
+	count = kvs_array_read(PG_GETARG_ARRAYTYPE_P(0), "keys", &keys, &nulls);
 	kvs_scan_begin(&scan, kvs_entry_text_arg(fcinfo, 1), GetCurrentTimestamp());
 	for (int i = 0; i < count; i++)
 	{

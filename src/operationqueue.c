@@ -116,8 +116,7 @@ read_field(KvsOperation *operation, Field field, JsonbValue *value, TimestampTz 
 			enqueue->queue = read_text(value, field, position);
 			break;
 		case FIELD_DELAY_MS:
-			kvs_message_set(message, KVS_QUEUE_COLUMN_READY_AT,
-							TimestampTzGetDatum(kvs_operation_read_ms(value, names[field], now, position)));
+			kvs_enqueue_set_ready_at(message, kvs_operation_read_ms(value, names[field], now, position), names[field]);
 			break;
 		case FIELD_PRIORITY:
 			kvs_enqueue_set_priority(message, read_integer(value, field, position));
@@ -133,8 +132,7 @@ read_field(KvsOperation *operation, Field field, JsonbValue *value, TimestampTz 
 			kvs_enqueue_set_backoff(message, read_backoff(value, now, position));
 			break;
 		case FIELD_TTL_MS:
-			kvs_message_set(message, KVS_QUEUE_COLUMN_EXPIRES_AT,
-							TimestampTzGetDatum(kvs_operation_read_ms(value, names[field], now, position)));
+			kvs_enqueue_set_expiry(message, kvs_operation_read_ms(value, names[field], now, position), names[field]);
 			break;
 		case FIELD_DEDUPE_KEY:
 			kvs_enqueue_set_dedupe_key(message, read_text(value, field, position));

@@ -7,6 +7,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "duration.h"
 #include "entry.h"
 #include "queueargs.h"
 #include "shmem.h"
@@ -41,7 +42,7 @@ TimestampTz
 kvs_queueargs_deadline(FunctionCallInfo fcinfo, int arg, const KvsQueue *queue, TimestampTz now)
 {
 	Interval	lease = PG_ARGISNULL(arg) ? queue->lease : *PG_GETARG_INTERVAL_P(arg);
-	TimestampTz deadline = kvs_entry_add_interval(now, &lease);
+	TimestampTz deadline = kvs_duration_add(now, &lease);
 
 	if (deadline <= now || deadline - now > KVS_MAX_LEASE)
 		ereport(ERROR,
@@ -51,6 +52,15 @@ kvs_queueargs_deadline(FunctionCallInfo fcinfo, int arg, const KvsQueue *queue, 
 	return deadline;
 }
 
+void
+kvs_queueargs_check_moment(TimestampTz moment, const char *name)
+{
+	if (moment > KVS_LAST_MOMENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not go beyond the year 9999", name)));
+}
+
 TimestampTz
 kvs_queueargs_delay(FunctionCallInfo fcinfo, int arg, TimestampTz now, TimestampTz missing)
 {
@@ -58,10 +68,11 @@ kvs_queueargs_delay(FunctionCallInfo fcinfo, int arg, TimestampTz now, Timestamp
 
 	if (PG_ARGISNULL(arg))
 		return missing;
-	result = kvs_entry_add_interval(now, PG_GETARG_INTERVAL_P(arg));
-	if (result < now || !IS_VALID_TIMESTAMP(result) || TIMESTAMP_NOT_FINITE(result))
+	result = kvs_duration_add(now, PG_GETARG_INTERVAL_P(arg));
+	if (result < now)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("delay must be finite, and not negative")));
+				 errmsg("delay must not be negative")));
+	kvs_queueargs_check_moment(result, "delay");
 	return result;
 }

@@ -28,6 +28,7 @@
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
+#include "backoff.h"
 #include "catalog.h"
 #include "compat.h"
 #include "queuecatalog.h"
@@ -249,41 +250,6 @@ kvs_queue_list(void)
 
 /* ---- Settings ---- */
 
-int
-kvs_queue_read_backoff(ArrayType *array, Interval *backoff)
-{
-	Interval	zero = {0};
-	Datum	   *values;
-	bool	   *nulls;
-	int			count;
-
-	deconstruct_array(array, INTERVALOID, sizeof(Interval), false, TYPALIGN_DOUBLE, &values, &nulls, &count);
-	if (ARR_NDIM(array) > 1 || count > KVS_BACKOFF_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("backoff must be a list of at most %d delays", KVS_BACKOFF_MAX),
-				 errhint("The last one repeats.")));
-	for (int i = 0; i < count; i++)
-	{
-		if (nulls[i] || kvs_compat_interval_is_infinite(DatumGetIntervalP(values[i])) ||
-			DatumGetBool(DirectFunctionCall2(interval_lt, values[i], IntervalPGetDatum(&zero))))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("delays of backoff must not be negative, null or infinite")));
-		backoff[i] = *DatumGetIntervalP(values[i]);
-	}
-	return count;
-}
-
-int
-kvs_queue_default_backoff(Interval *backoff)
-{
-	Datum		array = OidFunctionCall3(F_ARRAY_IN, CStringGetDatum(KVS_DEFAULT_BACKOFF),
-										 ObjectIdGetDatum(INTERVALOID), Int32GetDatum(-1));
-
-	return kvs_queue_read_backoff(DatumGetArrayTypeP(array), backoff);
-}
-
 int32
 kvs_queue_check_max_attempts(int64 max_attempts)
 {
@@ -300,7 +266,7 @@ set_default_settings(KvsQueue *queue)
 	memset(&queue->lease, 0, sizeof(Interval));
 	queue->lease.time = KVS_DEFAULT_LEASE;
 	queue->max_attempts = KVS_DEFAULT_MAX_ATTEMPTS;
-	queue->nbackoff = kvs_queue_default_backoff(queue->backoff);
+	queue->nbackoff = kvs_backoff_default(queue->backoff);
 	queue->keep_dead = true;
 	queue->paused = false;
 }
@@ -330,7 +296,7 @@ take_settings(HeapTuple tuple, TupleDesc desc, void *arg)
 		queue->max_attempts = DatumGetInt32(datum);
 	datum = heap_getattr(tuple, SETTING_BACKOFF, desc, &isnull);
 	if (!isnull)
-		queue->nbackoff = kvs_queue_read_backoff(DatumGetArrayTypeP(datum), queue->backoff);
+		queue->nbackoff = kvs_backoff_take(DatumGetArrayTypeP(datum), queue->backoff);
 	datum = heap_getattr(tuple, SETTING_KEEP_DEAD, desc, &isnull);
 	if (!isnull)
 		queue->keep_dead = DatumGetBool(datum);

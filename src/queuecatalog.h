@@ -16,6 +16,8 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "backoff.h"
+
 /* Columns of a queue, as they are numbered in its slots. */
 typedef enum KvsQueueColumn
 {
@@ -65,9 +67,6 @@ typedef enum KvsDeadColumn
 /* Priorities are 0 to this; a higher one comes first. */
 #define KVS_MAX_PRIORITY	9
 
-/* Most delays of a backoff. */
-#define KVS_BACKOFF_MAX		16
-
 /* Longest lease, in microseconds. */
 #define KVS_MAX_LEASE		(12 * USECS_PER_HOUR)
 
@@ -77,7 +76,6 @@ typedef enum KvsDeadColumn
 /* Settings of a queue without a row in the registry; kv_create_queue() has the same defaults. */
 #define KVS_DEFAULT_LEASE			(30 * USECS_PER_SEC)
 #define KVS_DEFAULT_MAX_ATTEMPTS	10
-#define KVS_DEFAULT_BACKOFF			"{1s,5s,30s,2min,10min,30min,1h}"
 
 /* Kept plans of one queue. */
 typedef enum KvsQueuePlan
@@ -168,12 +166,6 @@ extern List *kvs_queue_list(void);
  * shape, 42501 if it is not the queue's owner's.
  */
 extern Relation kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode);
-
-/* The delays of a backoff, checked: at most KVS_BACKOFF_MAX, none NULL or negative (22023).  Returns how many. */
-extern int	kvs_queue_read_backoff(ArrayType *array, Interval *backoff);
-
-/* That of a queue without a setting. */
-extern int	kvs_queue_default_backoff(Interval *backoff);
 
 /* A max_attempts as given; 22023 unless it is 1 or more. */
 extern int32 kvs_queue_check_max_attempts(int64 max_attempts);

@@ -78,8 +78,8 @@ read_backoff(ArrayType *array, Setting *setting)
 {
 	Interval	delays[KVS_BACKOFF_MAX];
 	Interval	standard[KVS_BACKOFF_MAX];
-	int			count = kvs_queue_read_backoff(array, delays);
-	bool		same = count == kvs_queue_default_backoff(standard);
+	int			count = kvs_backoff_check(array, delays);
+	bool		same = count == kvs_backoff_default(standard);
 
 	for (int i = 0; same && i < count; i++)
 		same = DatumGetBool(DirectFunctionCall2(interval_eq, IntervalPGetDatum(&delays[i]),

@@ -55,31 +55,47 @@ kvs_receipt_to_text(const KvsReceipt *receipt)
 	return cstring_to_text(kvs_base64_encode((char *) &packed, PACKED_SIZE));
 }
 
-void
-kvs_receipt_from_text(const text *str, KvsReceipt *receipt)
+/* False: it is damaged, or none. */
+static bool
+unpack(const text *str, KvsReceipt *receipt)
 {
 	bytea	   *bytes;
 	Packed		packed;
 
-	if (str == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("receipt must not be null")));
 	bytes = VARSIZE_ANY_EXHDR(str) <= 2 * PACKED_SIZE ? kvs_base64_decode(VARDATA_ANY(str), VARSIZE_ANY_EXHDR(str)) : NULL;
-	if (bytes != NULL && VARSIZE_ANY_EXHDR(bytes) == PACKED_SIZE)
-		memcpy(&packed, VARDATA_ANY(bytes), PACKED_SIZE);
-	if (bytes == NULL || VARSIZE_ANY_EXHDR(bytes) != PACKED_SIZE || packed.crc != checksum(&packed))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid receipt"),
-				 errhint("Use the receipt that kv_dequeue() has given, unchanged.")));
-	if (packed.database != MyDatabaseId)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("receipt is from another database")));
+	if (bytes == NULL || VARSIZE_ANY_EXHDR(bytes) != PACKED_SIZE)
+		return false;
+	memcpy(&packed, VARDATA_ANY(bytes), PACKED_SIZE);
+	if (packed.crc != checksum(&packed))
+		return false;
 	receipt->database = packed.database;
 	receipt->queue = packed.queue;
 	receipt->id = packed.id;
 	receipt->enqueued_at = packed.enqueued_at;
 	receipt->token = packed.token;
+	return true;
+}
+
+void
+kvs_receipt_from_text(const text *str, KvsReceipt *receipt)
+{
+	if (str == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("receipt must not be null")));
+	if (!unpack(str, receipt))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid receipt"),
+				 errhint("Use the receipt that kv_dequeue() has given, unchanged.")));
+	if (receipt->database != MyDatabaseId)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("receipt is from another database")));
+}
+
+bool
+kvs_receipt_try_text(const text *str, KvsReceipt *receipt)
+{
+	return str != NULL && unpack(str, receipt) && receipt->database == MyDatabaseId;
 }

@@ -24,6 +24,7 @@
 
 #include "arrival.h"
 #include "burial.h"
+#include "duration.h"
 #include "expiry.h"
 #include "identity.h"
 #include "queuecount.h"
@@ -251,13 +252,12 @@ ready_after_backoff(const KvsReader *reader, int attempts, TimestampTz now)
 
 	if (!isnull)
 	{
-		count = kvs_queue_read_backoff(DatumGetArrayTypeP(array), own);
+		count = kvs_backoff_take(DatumGetArrayTypeP(array), own);
 		backoff = own;
 	}
 	if (count == 0)
 		return now;
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
-												   IntervalPGetDatum(&backoff[Min(Max(attempts, 1), count) - 1])));
+	return Max(now, kvs_duration_add(now, &backoff[Min(Max(attempts, 1), count) - 1]));
 }
 
 /* The error of the dead letter, with what went wrong when its undelivered keys were to be written. */

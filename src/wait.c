@@ -23,7 +23,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
-#include "entry.h"
+#include "duration.h"
 #include "guc.h"
 #include "subxact.h"
 #include "wait.h"
@@ -36,7 +36,7 @@ kvs_wait_deadline(FunctionCallInfo fcinfo, int arg, int seconds)
 
 	if (PG_ARGISNULL(arg))
 		return now + seconds * USECS_PER_SEC;
-	result = kvs_entry_add_interval(now, PG_GETARG_INTERVAL_P(arg));
+	result = kvs_duration_add(now, PG_GETARG_INTERVAL_P(arg));
 	if (result < now)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

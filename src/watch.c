@@ -18,6 +18,7 @@
 #include "utils/jsonb.h"
 #include "utils/snapmgr.h"
 
+#include "array.h"
 #include "compat.h"
 #include "entry.h"
 #include "feed.h"
@@ -117,8 +118,7 @@ read_known(FunctionCallInfo fcinfo, int arg, Watch *watch)
 	watch->known = NULL;
 	if (PG_ARGISNULL(arg))
 		return;
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(arg), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-					  &watch->known, &nulls, &count);
+	count = kvs_array_read(PG_GETARG_ARRAYTYPE_P(arg), "versionstamps", &watch->known, &nulls);
 	if (count != watch->count)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -298,7 +298,7 @@ SELECT key, value, bytes, kind, versionstamp > 0 AS present, expires_at FROM kv_
 SELECT key, value, bytes, kind, versionstamp > 0 AS present, pg_temp.minutes(expires_at) FROM kv_get_many_paths('[["m", 8], "m3", ["m3"], ["m", 9], "m7", ["m6"], ["m", {"bigint": "8"}]]', 'en');
 SELECT count(*) FROM kv_get_many('{}', 'en');
 SELECT count(*) FROM kv_get_many_paths('[]', 'en');
-SELECT array_agg(value::int) FROM kv_get_many(ARRAY[['m1', 'm2'], ['m3', 'm4']], 'en');
+SELECT outcome($$(SELECT array_agg(value::int) FROM kv_get_many(ARRAY[['m1', 'm2'], ['m3', 'm4']], 'en'))$$);
 SELECT count(*), count(value) FROM kv_get_many((SELECT array_agg('m' || i) FROM generate_series(1, 10000) i), 'en');
 SELECT bool_and(m.versionstamp = e.versionstamp) AS same FROM kv_get_many(ARRAY['m1', 'm2', 'none'], 'en') m, kv_entry(m.key, 'en') e;
 SELECT expression, outcome(expression) FROM unnest(ARRAY[

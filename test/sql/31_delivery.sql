@@ -237,9 +237,6 @@ SELECT what, outcome(format('%s(%L)', f, bad)) FROM unnest(ARRAY['kv_ack', 'kv_n
     (VALUES ('empty', ''), ('text', 'no receipt'), ('too short', left(:'receipt', 44)), ('too long', :'receipt' || 'AAAA'), ('much too long', repeat(:'receipt', 100)), ('a letter changed', overlay(:'receipt' PLACING CASE substr(:'receipt', 20, 1) WHEN 'A' THEN 'B' ELSE 'A' END FROM 20)),
         ('a token made up', encode(set_byte(dl_bits(:'receipt'), 25, 255 - get_byte(dl_bits(:'receipt'), 25)), 'base64')), ('not base64', overlay(:'receipt' PLACING '*' FROM 5)), ('spaces', ' ' || :'receipt')) v(what, bad);
 SELECT outcome($$kv_ack(NULL)$$), outcome($$kv_nack(NULL)$$), outcome($$kv_release(NULL)$$), outcome($$kv_extend(NULL)$$);
-SELECT outcome($$kv_ack_many(NULL)$$), outcome($$kv_ack_many('{NULL}')$$), outcome($$kv_nack_many(NULL)$$), outcome($$kv_release_many('{x}')$$), outcome($$kv_extend_many(NULL)$$);
--- A call with one bad receipt does nothing.
-SELECT outcome(format('kv_ack_many(%L)', ARRAY[:'receipt', 'x'])), (SELECT status FROM kv_peek('dl'));
 -- All correct, but the token: as if somebody else had it.  The checksum is not a secret; this is CRC-32C.
 CREATE FUNCTION dl_crc(data bytea) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE

@@ -20,8 +20,8 @@ COMMENT ON SCHEMA kvstore IS 'tables of kvstore: stores are s_<name>, shown with
 -- settings, and the first use in each session warns.
 CREATE TABLE kvstore.stores (
     store text PRIMARY KEY,
-    default_ttl interval,
-    max_value_size bigint
+    default_ttl interval CHECK (default_ttl > '0'),
+    max_value_size bigint CHECK (max_value_size > 0)
 );
 GRANT SELECT ON kvstore.stores TO PUBLIC;
 COMMENT ON TABLE kvstore.stores IS 'settings of stores, NULL: the default; see the view kv_stores';
@@ -32,9 +32,10 @@ COMMENT ON COLUMN kvstore.stores.max_value_size IS 'largest value in bytes; NULL
 -- The same for queues.
 CREATE TABLE kvstore.queues (
     queue text PRIMARY KEY,
-    lease interval,
-    max_attempts integer,
-    backoff interval[],
+    lease interval CHECK (lease > '0' AND lease <= '12 hours'),
+    max_attempts integer CHECK (max_attempts > 0),
+    backoff interval[] CHECK (cardinality(backoff) <= 16 AND COALESCE(array_ndims(backoff), 1) = 1
+        AND array_position(backoff, NULL) IS NULL AND '0' <= ALL (backoff)),
     keep_dead boolean,
     paused boolean
 );
@@ -53,6 +54,18 @@ COMMENT ON SEQUENCE kvstore.versionstamp IS 'the numbers of all writes of this d
 SELECT pg_catalog.pg_extension_config_dump('kvstore.stores', '');
 SELECT pg_catalog.pg_extension_config_dump('kvstore.queues', '');
 SELECT pg_catalog.pg_extension_config_dump('kvstore.versionstamp', '');
+
+-- Whoever owns the database may dump it, and restore the settings of their own tables.
+CREATE FUNCTION kvstore.settings_inserted() RETURNS trigger
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_settings_inserted';
+COMMENT ON FUNCTION kvstore.settings_inserted() IS
+    'trigger on the registries: settings that a restore brings replace those that are there, and are for tables of the role that restores';
+CREATE TRIGGER kvstore_settings BEFORE INSERT ON kvstore.stores FOR EACH ROW EXECUTE FUNCTION kvstore.settings_inserted();
+CREATE TRIGGER kvstore_settings BEFORE INSERT ON kvstore.queues FOR EACH ROW EXECUTE FUNCTION kvstore.settings_inserted();
+ALTER TABLE kvstore.stores ENABLE ALWAYS TRIGGER kvstore_settings;
+ALTER TABLE kvstore.queues ENABLE ALWAYS TRIGGER kvstore_settings;
+GRANT INSERT ON kvstore.stores, kvstore.queues TO pg_database_owner;
+GRANT SELECT ON SEQUENCE kvstore.versionstamp TO pg_database_owner;
 
 CREATE FUNCTION kvstore.next_versionstamp() RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_next_versionstamp';

@@ -5,8 +5,11 @@
 -- Settings of snapshot stores; without a row here one has a ttl of one day.
 CREATE TABLE kvstore.snapshot_stores (
     store text PRIMARY KEY,
-    default_ttl interval
+    default_ttl interval CHECK (default_ttl > '0')
 );
+CREATE TRIGGER kvstore_settings BEFORE INSERT ON kvstore.snapshot_stores FOR EACH ROW EXECUTE FUNCTION kvstore.settings_inserted();
+ALTER TABLE kvstore.snapshot_stores ENABLE ALWAYS TRIGGER kvstore_settings;
+GRANT INSERT ON kvstore.snapshot_stores TO pg_database_owner;
 GRANT SELECT ON kvstore.snapshot_stores TO PUBLIC;
 COMMENT ON TABLE kvstore.snapshot_stores IS 'settings of snapshot stores; see the view kv_snapshot_stores';
 COMMENT ON COLUMN kvstore.snapshot_stores.store IS 'name of the snapshot store';

@@ -6,8 +6,9 @@
  * without a row was made, renamed or restored in another way: pg_dump -t does not take the row
  * along.  Its settings are the defaults, and the first use in each session says so.
  *
- * Rows are written as the registry's owner, after the caller's own right was checked; a trigger
- * lets the owner of a database restore those of their own tables.
+ * Rows are written as the registry's owner, after the caller's own right was checked.  A restore
+ * writes them by plain SQL: superusers and the owner of the database may, and a trigger sees to it
+ * that the latter gives settings to their own tables alone, and that what is there is replaced.
  */
 #include "postgres.h"
 
@@ -17,7 +18,9 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "utils/builtins.h"
@@ -158,4 +161,67 @@ kvs_registry_changed(Oid relid)
 	CacheInvalidateRelcacheByRelid(relid);
 	/* this one in the same statement, too */
 	CommandCounterIncrement();
+}
+
+/* ---- Rows that a restore, or a subscription, brings ---- */
+
+static const KvsRegistry *
+find_registry(Oid relid)
+{
+	const KvsRegistry *all[] = {&kvs_registry_stores, &kvs_registry_queues, &kvs_registry_snapshots};
+
+	for (int i = 0; i < (int) lengthof(all); i++)
+		if (find_relation(all[i]->table) == relid)
+			return all[i];
+	return NULL;
+}
+
+/* Make room for a row, unless the caller may not give settings to that table. */
+static bool
+admit_row(const KvsRegistry *registry, const char *name, bool owns_registry)
+{
+	Oid			relid = find_relation(psprintf("%s%s", registry->prefix, name));
+
+	if (!owns_registry && !(OidIsValid(relid) && kvs_compat_owns_table(relid, GetUserId())))
+	{
+		ereport(WARNING,
+				(errmsg("settings of %s \"%s\" are left out", registry->noun, name),
+				 errdetail("Table \"kvstore.%s%s\" is not there, or belongs to somebody else.", registry->prefix, name),
+				 errhint("Its owner can call %s().", kvs_shape_function("kv_alter_", registry->noun))));
+		return false;
+	}
+	kvs_registry_delete(registry, name);
+	if (OidIsValid(relid))
+		kvs_registry_changed(relid);
+	return true;
+}
+
+PG_FUNCTION_INFO_V1(kvstore_settings_inserted);
+Datum
+kvstore_settings_inserted(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	const KvsRegistry *registry;
+	bool		owns_registry;
+	bool		isnull;
+	Datum		name;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BEFORE(data->tg_event) || !TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
+		!TRIGGER_FIRED_BY_INSERT(data->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("kvstore.settings_inserted() must be called as a BEFORE INSERT ROW trigger")));
+
+	/* Anybody may put the trigger on a table of their own: that is none of ours. */
+	registry = find_registry(RelationGetRelid(data->tg_relation));
+	if (registry == NULL)
+		return PointerGetDatum(data->tg_trigtuple);
+	/* kvs_registry_run() knows itself what to do with a row that is there */
+	owns_registry = kvs_compat_owns_table(RelationGetRelid(data->tg_relation), GetUserId());
+	if (owns_registry && InLocalUserIdChange())
+		return PointerGetDatum(data->tg_trigtuple);
+	name = heap_getattr(data->tg_trigtuple, 1, RelationGetDescr(data->tg_relation), &isnull);
+	if (!isnull && !admit_row(registry, TextDatumGetCString(name), owns_registry))
+		return PointerGetDatum(NULL);
+	return PointerGetDatum(data->tg_trigtuple);
 }

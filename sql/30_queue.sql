@@ -83,18 +83,19 @@ CREATE FUNCTION kv_peek(queue text, max_count bigint DEFAULT 10, after bigint DE
     enqueued_at timestamptz, leased_until timestamptz)
     LANGUAGE c STABLE PARALLEL SAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_peek';
 COMMENT ON FUNCTION kv_peek(text, bigint, bigint, bigint) IS
-    'messages in the order of their ids, without leasing them: ready, delayed or leased; page on with after => the last id';
+    'messages in the order of their ids, without leasing them: ready, delayed, leased, or dying (given up, to become a dead letter); page on with after => the last id';
 
 CREATE FUNCTION kv_queue_stats(queue text DEFAULT NULL) RETURNS TABLE(queue text, ready bigint, delayed bigint, leased bigint, dead bigint, oldest_age_s numeric,
-    enqueued bigint, delivered bigint, acked bigint, retried bigint, expired bigint, paused boolean, exact boolean, dead_exact boolean)
+    enqueued bigint, delivered bigint, acked bigint, retried bigint, expired bigint, paused boolean, exact boolean, dead_exact boolean,
+    dying bigint, stuck bigint)
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_queue_stats';
 COMMENT ON FUNCTION kv_queue_stats(text) IS
-    'how many messages there are and what happened, of one queue or (NULL) all you may SELECT; counts no rows, exact false: estimated';
+    'how many messages there are and what happened, of one queue or (NULL) all you may SELECT; counts no rows, exact false: estimated; dying: given up, to become dead letters; stuck: the worker could not settle them, see kv_leases';
 
-CREATE FUNCTION kvstore.queue_counts(OUT relid oid, OUT messages bigint, OUT leased bigint) RETURNS SETOF record
+CREATE FUNCTION kvstore.queue_counts(OUT relid oid, OUT messages bigint, OUT leased bigint, OUT dying bigint, OUT stuck bigint) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_queue_counts';
 COMMENT ON FUNCTION kvstore.queue_counts() IS
-    'what shared memory knows of queues: how many messages there are (NULL: not counted yet, the worker will), and how many of them are leased';
+    'what shared memory knows of queues: how many messages there are (NULL: not counted yet, the worker will), and how many of them are leased, given up to become dead letters, or could not be settled';
 
 -- Dead letters
 

@@ -69,14 +69,14 @@ COMMENT ON FUNCTION kv_release_id(text, bigint) IS
     'take a message of your queue from whoever holds it, and deliver it again; false if nobody does';
 
 CREATE FUNCTION kvstore.leases(OUT relid oid, OUT id bigint, OUT pid integer, OUT since timestamptz, OUT leased_until timestamptz,
-    OUT attempts integer, OUT state text) RETURNS SETOF record
+    OUT attempts integer, OUT state text, OUT error text) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1000 AS 'MODULE_PATHNAME', 'kvstore_leases';
 COMMENT ON FUNCTION kvstore.leases() IS 'see the view kv_leases';
 
 CREATE VIEW kv_leases AS
-    SELECT pg_catalog.substr(c.relname, 3) AS queue, l.id, l.pid, l.since, l.leased_until, l.attempts::bigint AS attempts, l.state
+    SELECT pg_catalog.substr(c.relname, 3) AS queue, l.id, l.pid, l.since, l.leased_until, l.attempts::bigint AS attempts, l.state, l.error
     FROM kvstore.leases() l
     JOIN pg_catalog.pg_class c ON c.oid = l.relid;
 GRANT SELECT ON kv_leases TO PUBLIC;
 COMMENT ON VIEW kv_leases IS
-    'who holds which message until when (state leased, ending: in a transaction, returned: nobody); for roles that may read all statistics';
+    'who holds which message until when (state leased; ending: a transaction is about to settle it; returned: nobody, its failure is not written down yet; dying: given up, to become a dead letter; stuck: that could not be done, error says why); for roles that may read all statistics';

@@ -52,6 +52,7 @@ CREATE VIEW pg_stat_kvstore_queue AS
                  pg_catalog.max(count) FILTER (WHERE counter = 'queue_expired') AS expired,
                  pg_catalog.max(count) FILTER (WHERE counter = 'queue_cancelled') AS cancelled,
                  pg_catalog.max(count) FILTER (WHERE counter = 'queue_purged') AS purged,
+                 pg_catalog.max(count) FILTER (WHERE counter = 'queue_failures_forgotten') AS failures_forgotten,
                  pg_catalog.max(count) FILTER (WHERE counter = 'queue_waits') AS waits,
                  pg_catalog.max(count) FILTER (WHERE counter = 'queue_wakeups') AS wakeups,
                  pg_catalog.min(since) AS since
@@ -100,6 +101,10 @@ CREATE FUNCTION kvstore.trouble_reason() RETURNS text
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_trouble_reason';
 COMMENT ON FUNCTION kvstore.trouble_reason() IS 'what kv_health() says of kvstore.troubles(); NULL: there are none';
 
+CREATE FUNCTION kvstore.stuck_reason() RETURNS text
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_stuck_reason';
+COMMENT ON FUNCTION kvstore.stuck_reason() IS 'what kv_health() says of messages that the worker could not settle; NULL: there are none';
+
 CREATE FUNCTION kvstore.expiry_map(OUT relid oid, OUT first_block bigint, OUT due timestamptz) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1000 AS 'MODULE_PATHNAME', 'kvstore_expiry_map';
 COMMENT ON FUNCTION kvstore.expiry_map() IS
@@ -125,13 +130,13 @@ AS $$
     FROM (SELECT pg_is_in_recovery() AS in_recovery, current_setting('default_transaction_read_only')::boolean AS read_only,
                  kvstore.shared_since() AS shared_since, kvstore.worker_running() AS worker_running, @extschema@.kv_version() AS version,
                  (SELECT extversion FROM pg_extension WHERE extname = 'kvstore') AS installed,
-                 kvstore.trouble_reason() AS trouble,
+                 concat_ws('; ', kvstore.trouble_reason(), kvstore.stuck_reason()) AS trouble,
                  EXTRACT(epoch FROM clock_timestamp() - kvstore.oldest_due()) AS oldest_age) s,
          LATERAL (SELECT CASE
                 WHEN s.version <> s.installed THEN format('the library is %s, the extension %s: ALTER EXTENSION kvstore UPDATE, or restart the server', s.version, s.installed)
                 WHEN s.shared_since IS NULL THEN 'kvstore is not in shared_preload_libraries'
                 WHEN NOT s.worker_running THEN 'the launcher of the workers does not run'
-                WHEN s.trouble IS NOT NULL THEN s.trouble
+                WHEN s.trouble <> '' THEN s.trouble
                 WHEN s.oldest_age > 300 THEN format('what expired %s seconds ago is not removed yet', round(s.oldest_age)) END AS reason) r,
          (SELECT count(*) AS stores, COALESCE(sum(GREATEST(c.reltuples, pg_stat_get_live_tuples(c.oid))), 0)::bigint AS keys_estimate
           FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1 AND a.attname = 'key' AND a.atttypid = '@extschema@.kvkey'::regtype
@@ -180,6 +185,8 @@ AS $$
             ('kvstore_queue_messages', 'gauge', 'Messages of the queue: ready, delayed and leased; estimated until they have been counted once.', 'queue', q.queue,
              COALESCE(n.messages, GREATEST(q.messages_estimate, pg_stat_get_live_tuples(q.relid)))::numeric),
             ('kvstore_queue_leased', 'gauge', 'Messages of the queue that are leased.', 'queue', q.queue, COALESCE(n.leased, 0)),
+            ('kvstore_queue_dying', 'gauge', 'Messages of the queue that are given up, and are to become dead letters.', 'queue', q.queue, COALESCE(n.dying, 0)),
+            ('kvstore_queue_stuck', 'gauge', 'Messages of the queue that the worker could not settle; the view kv_leases says why.', 'queue', q.queue, COALESCE(n.stuck, 0)),
             ('kvstore_queue_dead_letters', 'gauge', 'Dead letters of the queue, estimated.', 'queue', q.queue, COALESCE(pg_stat_get_live_tuples(q.dead), 0)),
             ('kvstore_queue_size_bytes', 'gauge', 'Size of the queue with its indexes.', 'queue', q.queue, q.total_bytes)) v
     UNION ALL

@@ -22,8 +22,8 @@
 #include "array.h"
 #include "entry.h"
 #include "expiry.h"
-#include "leasexact.h"
 #include "queueargs.h"
+#include "queuexact.h"
 #include "receipt.h"
 #include "settle.h"
 #include "stats.h"
@@ -73,28 +73,51 @@ open_queue(Session *session, const KvsReceipt *receipt)
 	return queue;
 }
 
+static KvsClaim
+try_to_claim(KvsQueue *queue, const KvsReceipt *receipt, KvsLeaseState state, TimestampTz deadline, bool row, KvsMessageRef *message)
+{
+	return state == KVS_LEASE_ENDING ? kvs_queuexact_begin_ending(queue, receipt->token, receipt->number, row, message) :
+		kvs_lease_claim(queue, receipt->token, receipt->number, state, deadline, row, message);
+}
+
 /* Claim the message of a receipt (lease.h); without a lease, only if its row is there. */
 static bool
 claim(Session *session, const KvsReceipt *receipt, KvsLeaseState state, TimestampTz deadline, KvsMessageRef *message)
 {
 	KvsQueue   *queue = session->reader.queue;
-	bool		row = false;
+	KvsMessageRef wanted = {.id = receipt->id, .enqueued_at = receipt->enqueued_at};
+	KvsClaim	result;
 
-	for (;;)
+	*message = wanted;
+	result = try_to_claim(queue, receipt, state, deadline, false, message);
+	if (result == KVS_CLAIM_UNKNOWN)
 	{
-		KvsClaim	result;
-
-		*message = row ? *message : (KvsMessageRef) {.id = receipt->id, .enqueued_at = receipt->enqueued_at};
-		result = state == KVS_LEASE_ENDING ? kvs_leasexact_begin_ending(queue, receipt->token, row, message) :
-			kvs_lease_claim(queue, receipt->token, state, deadline, row, message);
-		if (result == KVS_CLAIM_FULL)
-			kvs_lease_raise_full(queue);
-		if (result != KVS_CLAIM_UNKNOWN)
-			return result == KVS_CLAIM_DONE;
-		row = kvs_reader_fetch(&session->reader, message);
-		if (!row)
+		if (!kvs_reader_fetch(&session->reader, message))
 			return false;
+		message->delay = kvs_reader_backoff(&session->reader, receipt->number + 1);
+		result = try_to_claim(queue, receipt, state, deadline, true, message);
+		/* whoever had it meanwhile may have acknowledged it */
+		if (result == KVS_CLAIM_DONE && state == KVS_LEASE_HELD && !kvs_reader_fetch(&session->reader, message))
+		{
+			kvs_lease_drop(queue, message, receipt->token, true);
+			return false;
+		}
 	}
+	if (result == KVS_CLAIM_FULL)
+		kvs_lease_raise_full(queue);
+	return result == KVS_CLAIM_DONE;
+}
+
+/* The same, to end the lease of a message that is not given up. */
+static bool
+claim_living(Session *session, const KvsReceipt *receipt, KvsMessageRef *message)
+{
+	if (!claim(session, receipt, KVS_LEASE_ENDING, DT_NOEND, message))
+		return false;
+	if (!message->dying)
+		return true;
+	kvs_queuexact_cancel_ending();
+	return false;
 }
 
 /* ---- One receipt ---- */
@@ -130,28 +153,48 @@ nack(Session *session, const KvsReceipt *receipt, Request *request)
 		.error = request->error,
 		.now = request->now,
 		.ready_at = request->ready_at,
-		.counts = true,
-		.dead = request->dead,
-		.wait = true
+		.number = receipt->number,
+		.dead = request->dead
 	};
 
-	if (!claim(session, receipt, KVS_LEASE_ENDING, DT_NOEND, &message))
+	if (!claim_living(session, receipt, &message))
 		return KVS_SETTLED_GONE;
 	return kvs_settle_fail(&session->reader, &message, &failure);
+}
+
+/* By the row: after a delay, or if the lease is over, and what is known of it stands in the row.  Then that delivery has not failed. */
+static KvsSettled
+release_row(Session *session, const KvsReceipt *receipt, Request *request)
+{
+	KvsMessageRef message;
+	int			failed;
+
+	if (!claim_living(session, receipt, &message))
+		return KVS_SETTLED_GONE;
+	failed = kvs_message_failed(&message);
+	if (failed == receipt->number)
+		failed--;
+	else if (request->ready_at <= request->now)
+	{
+		/* it has been given back already */
+		kvs_queuexact_cancel_ending();
+		return KVS_SETTLED_GONE;
+	}
+	return kvs_settle_postpone(&session->reader, &message, failed, request->ready_at);
 }
 
 static KvsSettled
 release(Session *session, const KvsReceipt *receipt, Request *request)
 {
-	KvsMessageRef	message;
-	KvsSettled	result;
+	KvsSettled	result = KVS_SETTLED_GONE;
+	KvsClaim	claimed = KVS_CLAIM_UNKNOWN;
 
 	if (request->ready_at <= request->now)
-		result = kvs_lease_release(session->reader.queue, receipt->id, &receipt->token) ? KVS_SETTLED_RETRY : KVS_SETTLED_GONE;
-	else if (claim(session, receipt, KVS_LEASE_ENDING, DT_NOEND, &message))
-		result = kvs_settle_postpone(&session->reader, &message, request->ready_at);
-	else
-		result = KVS_SETTLED_GONE;
+		claimed = kvs_lease_release(session->reader.queue, receipt->id, &receipt->token, receipt->number);
+	if (claimed == KVS_CLAIM_DONE)
+		result = KVS_SETTLED_RETRY;
+	else if (claimed == KVS_CLAIM_UNKNOWN)
+		result = release_row(session, receipt, request);
 	if (result == KVS_SETTLED_RETRY)
 		kvs_stats_add(session->reader.queue->stat, KVS_COUNT_QUEUE_RELEASED, 1);
 	return result;

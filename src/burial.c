@@ -29,7 +29,7 @@
 	"d AS (INSERT INTO kvstore.d_%1$s (original_id, payload, headers, error, attempts, enqueued_at, " \
 	"failed_at, priority, max_attempts, backoff, ttl, dedupe_key, keys_if_undelivered, " \
 	"undelivered_store, sender) SELECT m.id, m.payload, m.headers, " \
-	"CASE WHEN $5 IS NULL THEN m.last_error ELSE $5 END, $3, m.enqueued_at, $4, m.priority, " \
+	"CASE WHEN $5 IS NULL THEN m.last_error ELSE $5 END, $3, m.enqueued_at, COALESCE(m.failed_at, $4), m.priority, " \
 	"m.max_attempts, m.backoff, $6, m.dedupe_key, m.keys_if_undelivered, m.undelivered_store, m.sender " \
 	"FROM m) SELECT FROM m"
 

@@ -3,16 +3,19 @@
  *		Which messages a dequeue gives, and in what order.
  *
  * Where messages can be, for each priority from the highest: returned ones, in the lease table; those that this transaction has sent itself, which nobody knows
- * of yet; late ranges; and from the head on.  What to look at is read from shared memory before any row is (queueslot.c has the reason).  Leases that
- * have lapsed are ended first.
+ * of yet; late ranges; and from the head on.  What to look at is read from shared memory before any row is (queueslot.c has the reason).  That also ends the leases
+ * whose time is over, in memory.
  *
  * A row that can be seen is leased, and then looked at once more: whoever held it may have acknowledged it between our first look and the lease, and the
- * lease table knows nothing of what is over.  The second look cannot miss that, as a lease leaves the table after its commit is visible.
+ * lease table knows nothing of what is over.  The second look cannot miss that, as a lease leaves the table after its commit is visible.  Nor does it miss somebody who
+ * is deleting the row without a lease: either he sees ours, or we see him.  Should he roll back, he says that the row has arrived again.
+ *
+ * Nothing here waits for a row, or writes one: a message that has been given up is left to the worker.
  *
  * A scan that passes PASSES entries without giving a message tells the head how far it has come, so that however much is dead, it is passed over once.
  *
  * At REPEATABLE READ and above a message is given only if the transaction's own snapshot sees it, too, since the rows that belong to it must be visible as well;
- * the head stays before one that it does not.  Such a transaction does not end leases, either: it could not change the rows.
+ * the head stays before one that it does not.  That is asked before it is taken, so that nothing is counted of what nobody received.
  */
 #include "postgres.h"
 
@@ -21,11 +24,11 @@
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
-#include "arrival.h"
 #include "dequeue.h"
 #include "expiry.h"
-#include "lapse.h"
-#include "leasexact.h"
+#include "guc.h"
+#include "queuexact.h"
+#include "reader.h"
 #include "receipt.h"
 #include "stats.h"
 #include "testing.h"
@@ -33,8 +36,8 @@
 
 #define PASSES		1000
 
-/* Lapsed leases that one dequeue ends. */
-#define LAPSES		100
+/* Returned messages whose rows are looked for by somebody who only asks whether there is one. */
+#define LOOKS		100
 
 /* Entries that are looked at for a message beyond those that were wanted. */
 #define LOOK_AHEAD	10
@@ -50,11 +53,7 @@ typedef struct Dequeue
 	bool		full;			/* no room for another lease */
 	bool		own_snapshot;	/* messages must be visible to it */
 	bool		stays;			/* the head: what this transaction has removed is not gone yet */
-
-	/* Returned messages that our snapshot does not see: to be given back. */
-	int			npostponed;
-	int			postponed_size;
-	KvsReceipt *postponed;
+	bool		has_sent;		/* this transaction has sent messages to the queue */
 } Dequeue;
 
 /* ---- Giving a message ---- */
@@ -62,7 +61,9 @@ typedef struct Dequeue
 static text *
 make_receipt(const Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
 {
-	KvsReceipt	receipt = {MyDatabaseId, dequeue->queue->relid, message->id, message->enqueued_at, token};
+	KvsReceipt	receipt = {
+		MyDatabaseId, dequeue->queue->relid, message->id, message->enqueued_at, token, kvs_message_failed(message) + 1
+	};
 
 	return kvs_receipt_to_text(&receipt);
 }
@@ -77,7 +78,7 @@ give(Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
 	values[0] = Int64GetDatum(message->id);
 	values[1] = kvs_reader_column(&dequeue->reader, KVS_QUEUE_COLUMN_PAYLOAD, &nulls[1]);
 	values[2] = PointerGetDatum(receipt);
-	values[3] = Int64GetDatum(message->attempts + message->rollbacks + 1);
+	values[3] = Int64GetDatum(kvs_message_failed(message) + 1);
 	values[4] = Int64GetDatum(message->priority);
 	values[5] = kvs_reader_column(&dequeue->reader, KVS_QUEUE_COLUMN_HEADERS, &nulls[5]);
 	values[6] = TimestampTzGetDatum(message->enqueued_at);
@@ -86,7 +87,7 @@ give(Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
 	pfree(receipt);
 	dequeue->request->given++;
 	kvs_stats_add(dequeue->queue->stat, KVS_COUNT_QUEUE_DELIVERED, 1);
-	if (message->attempts + message->rollbacks > 0)
+	if (kvs_message_failed(message) > 0)
 		kvs_stats_add(dequeue->queue->stat, KVS_COUNT_QUEUE_REDELIVERED, 1);
 }
 
@@ -108,48 +109,50 @@ is_in_own_snapshot(Dequeue *dequeue)
 	return !dequeue->own_snapshot || kvs_reader_is_visible(&dequeue->reader, GetActiveSnapshot());
 }
 
+/* For the case that this delivery fails, too. */
 static void
-postpone(Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
+set_delay(Dequeue *dequeue, KvsMessageRef *message)
 {
-	if (dequeue->npostponed == dequeue->postponed_size)
-	{
-		dequeue->postponed_size = Max(16, 2 * dequeue->postponed_size);
-		dequeue->postponed = dequeue->postponed == NULL ? palloc(dequeue->postponed_size * sizeof(KvsReceipt)) :
-			repalloc(dequeue->postponed, dequeue->postponed_size * sizeof(KvsReceipt));
-	}
-	dequeue->postponed[dequeue->npostponed++] = (KvsReceipt) {.id = message->id, .token = token};
+	message->delay = kvs_reader_backoff(&dequeue->reader, kvs_message_failed(message) + 1);
+}
+
+static void
+make_it_wait(Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
+{
+	kvs_lease_defer(dequeue->queue, message, token);
+	/* who holds the timer may have passed over it meanwhile */
+	kvs_waiter_wake_one_now(dequeue->queue->relid);
+}
+
+/* It was found that it is over with a message that we have leased. */
+static void
+give_up(Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
+{
+	kvs_lease_drop(dequeue->queue, message, token, false);
+	kvs_lease_doom(dequeue->queue, message);
 }
 
 /*
- * A message that we have leased.  "there": we have seen its row since, in the slot.  Else its row is looked for: it may have been given a new one
- * before we had the lease, over which others may have passed because of us.
+ * A message that we have leased from among the returned ones.  It may have been given a new row before we had the lease, over which others may have passed
+ * because of us.
  */
 static void
-give_if_there(Dequeue *dequeue, KvsMessageRef *message, uint64 token, bool there)
+give_returned(Dequeue *dequeue, KvsMessageRef *message, uint64 token)
 {
-	if (!there)
+	if (!kvs_reader_fetch(&dequeue->reader, message) || has_expired(dequeue))
+		kvs_lease_drop(dequeue->queue, message, token, true);
+	else if (kvs_reader_is_being_deleted(&dequeue->reader))
+		kvs_lease_drop(dequeue->queue, message, token, false);
+	else if (kvs_message_is_doomed(message))
+		give_up(dequeue, message, token);
+	else if (message->ready_at > dequeue->request->now)
+		make_it_wait(dequeue, message, token);	/* our clock may be that of a while ago */
+	else
 	{
-		if (!kvs_reader_fetch(&dequeue->reader, message) || has_expired(dequeue))
-		{
-			kvs_lease_drop(dequeue->queue, message, token);
-			return;
-		}
-		/* our clock may be that of a while ago */
-		if (message->ready_at > dequeue->request->now)
-		{
-			kvs_lease_defer(dequeue->queue, message, token);
-			/* who holds the timer may have passed over it meanwhile */
-			kvs_waiter_wake_one_now(dequeue->queue->relid);
-			return;
-		}
+		set_delay(dequeue, message);
 		kvs_lease_refresh(dequeue->queue, message, token);
-		if (!is_in_own_snapshot(dequeue))
-		{
-			postpone(dequeue, message, token);
-			return;
-		}
+		give(dequeue, message, token);
 	}
-	give(dequeue, message, token);
 }
 
 /* ---- One entry of the index ---- */
@@ -164,21 +167,47 @@ count_unleased(Dequeue *dequeue, const KvsMessageRef *message)
 	return true;
 }
 
+/* A message that we have leased: its row is looked at once more, and looked for if it is not where it was. */
+static void
+give_if_there(Dequeue *dequeue, KvsMessageRef *message, uint64 token)
+{
+	switch (kvs_testing_is("no-recheck") ? KVS_ROW_THERE : kvs_reader_look_again(&dequeue->reader))
+	{
+		case KVS_ROW_THERE:
+			give(dequeue, message, token);
+			break;
+		case KVS_ROW_BEING_DELETED:
+			kvs_lease_drop(dequeue->queue, message, token, false);
+			break;
+		case KVS_ROW_GONE:
+			give_returned(dequeue, message, token);
+			break;
+	}
+}
+
 /* What the entry that the scan is at comes to; false: the head must stay before it. */
 static bool
 take_entry(Dequeue *dequeue)
 {
 	KvsMessageRef	message = {0};
 	uint64		token;
+	bool		own;
 
 	if (!kvs_reader_see(&dequeue->reader, &message) || has_expired(dequeue))
 		return true;
 	if (!is_in_own_snapshot(dequeue))
 		return false;
 	if (dequeue->request->rsinfo == NULL)
-		return !count_unleased(dequeue, &message);
+		return kvs_message_is_doomed(&message) || !count_unleased(dequeue, &message);
+	if (unlikely(kvs_message_is_doomed(&message)))
+	{
+		kvs_lease_doom(dequeue->queue, &message);
+		return true;
+	}
 	kvs_testing_stop("dequeue-seen");
-	switch (kvs_leasexact_take(dequeue->queue, &message, dequeue->request->now, dequeue->request->deadline, &token))
+	own = dequeue->has_sent && kvs_reader_is_own(&dequeue->reader);
+	set_delay(dequeue, &message);
+	switch (kvs_queuexact_take(dequeue->queue, &message, dequeue->request->now, dequeue->request->deadline, own, &token))
 	{
 		case KVS_TAKE_BUSY:
 			return true;
@@ -189,17 +218,30 @@ take_entry(Dequeue *dequeue)
 			break;
 	}
 	kvs_testing_stop("dequeue-leased");
-	give_if_there(dequeue, &message, token, kvs_reader_is_there(&dequeue->reader) || kvs_testing_is("no-recheck"));
+	give_if_there(dequeue, &message, token);
 	return true;
 }
 
 /* ---- Sources of messages ---- */
 
+/* At REPEATABLE READ and above: those that our snapshot sees. */
 static void
-give_back_postponed(Dequeue *dequeue)
+take_returned_if_visible(Dequeue *dequeue, int priority)
 {
-	for (int i = 0; i < dequeue->npostponed; i++)
-		kvs_lease_release(dequeue->queue, dequeue->postponed[i].id, &dequeue->postponed[i].token);
+	KvsMessageRef *messages;
+	int			count = kvs_lease_list_ready(dequeue->queue, priority, dequeue->request->now, &messages);
+	uint64		token;
+
+	for (int i = 0; i < count && !is_satisfied(dequeue); i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (kvs_reader_fetch(&dequeue->reader, &messages[i]) && is_in_own_snapshot(dequeue) &&
+			kvs_queuexact_take(dequeue->queue, &messages[i], dequeue->request->now, dequeue->request->deadline, false,
+							   &token) == KVS_TAKE_DONE)
+			give_returned(dequeue, &messages[i], token);
+	}
+	if (messages != NULL)
+		pfree(messages);
 }
 
 static void
@@ -208,11 +250,16 @@ take_returned(Dequeue *dequeue, int priority)
 	KvsMessageRef	message;
 	uint64		token;
 
+	if (dequeue->own_snapshot)
+	{
+		take_returned_if_visible(dequeue, priority);
+		return;
+	}
 	while (!is_satisfied(dequeue) &&
-		   kvs_leasexact_take_returned(dequeue->queue, priority, dequeue->request->now, dequeue->request->deadline, &message, &token))
+		   kvs_queuexact_take_returned(dequeue->queue, priority, dequeue->request->now, dequeue->request->deadline, &message, &token))
 	{
 		CHECK_FOR_INTERRUPTS();
-		give_if_there(dequeue, &message, token, false);
+		give_returned(dequeue, &message, token);
 	}
 }
 
@@ -235,7 +282,8 @@ look_ahead(Dequeue *dequeue)
 			dequeue->request->next = Min(dequeue->request->next, position.ready_at);
 			return;
 		}
-		if (kvs_reader_see(&dequeue->reader, &message) && !has_expired(dequeue) && !kvs_lease_is_known(dequeue->queue, &message))
+		if (kvs_reader_see(&dequeue->reader, &message) && !has_expired(dequeue) && !kvs_message_is_doomed(&message) &&
+			!kvs_lease_is_known(dequeue->queue, &message))
 			break;
 	}
 	dequeue->request->more = true;
@@ -318,11 +366,12 @@ advance_nothing(Dequeue *dequeue, void *arg, KvsPosition reached, bool at_end)
 static void
 take_own(Dequeue *dequeue, int priority)
 {
-	const KvsOwnRange *range;
+	KvsPosition low;
+	KvsPosition high;
+	int			cursor = 0;
 
-	for (int i = 0; (range = kvs_arrival_own(i)) != NULL && !is_satisfied(dequeue); i++)
-		if (range->queue.relid == dequeue->queue->relid && range->priority == priority)
-			scan(dequeue, priority, range->low, range->high, advance_nothing, NULL);
+	while (!is_satisfied(dequeue) && kvs_queuexact_next_own(dequeue->queue, priority, &cursor, &low, &high))
+		scan(dequeue, priority, low, high, advance_nothing, NULL);
 }
 
 /*
@@ -334,7 +383,7 @@ look_at_the_rest(Dequeue *dequeue)
 {
 	KvsSurvey	survey;
 
-	kvs_queueslot_survey(dequeue->queue, dequeue->request->now, &survey);
+	kvs_queueslot_survey(dequeue->queue, dequeue->request->now, true, &survey);
 	dequeue->request->more = survey.returned >= 0 || survey.nlate > 0;
 	for (int priority = KVS_MAX_PRIORITY; priority >= 0 && !dequeue->request->more; priority--)
 		if (survey.heads[priority].filled)
@@ -359,13 +408,42 @@ take_priority(Dequeue *dequeue, KvsSurvey *survey, int priority)
 		scan_from_head(dequeue, &survey->heads[priority]);
 }
 
-/* Returned messages, or leases to be ended, are something to be given, too. */
-static bool
-look_at_leases(Dequeue *dequeue, const KvsSurvey *survey)
+/* Somebody wants to know only whether there is something to be given: is there a returned message?  What remembers a row that is gone is forgotten. */
+static void
+look_at_returned(Dequeue *dequeue)
 {
-	if (dequeue->request->rsinfo == NULL && (survey->lapsed || survey->returned >= 0))
-		dequeue->request->given++;
-	return dequeue->request->given > 0;
+	KvsMessageRef message;
+
+	for (int i = 0; i < LOOKS && kvs_lease_peek_ready(dequeue->queue, dequeue->request->now, &message); i++)
+	{
+		KvsMessageRef found = message;
+		KvsQueueSlot *slot;
+
+		if (kvs_reader_fetch(&dequeue->reader, &found) && !has_expired(dequeue))
+		{
+			dequeue->request->given++;
+			break;
+		}
+		slot = kvs_queueslot_lock(dequeue->queue);
+		kvs_lease_forget(slot, message.id, message.enqueued_at);
+		LWLockRelease(slot->lock);
+	}
+}
+
+/* There is no room for a lease: perhaps for what could not be written down for too long.  A message that was to wait for that does not. */
+static void
+make_room(const Dequeue *dequeue)
+{
+	int			forgotten = kvs_lease_make_room();
+
+	if (forgotten > 0)
+	{
+		kvs_stats_add(dequeue->queue->stat, KVS_COUNT_QUEUE_FORGOTTEN, forgotten);
+		ereport(LOG,
+				(errmsg("kvstore: failed deliveries of %d messages could not be written down for %d seconds, and are forgotten",
+						forgotten, (int) (KVS_LEASE_KEEP / USECS_PER_SEC)),
+				 errhint("Look whether a worker of kvstore runs, and at the view kv_leases.")));
+	}
 }
 
 static void
@@ -374,23 +452,20 @@ take_messages(Dequeue *dequeue)
 	KvsDequeue *request = dequeue->request;
 	KvsSurvey	survey;
 
-	kvs_queueslot_survey(dequeue->queue, request->now, &survey);
-	if (look_at_leases(dequeue, &survey))
+	kvs_queueslot_survey(dequeue->queue, request->now, true, &survey);
+	kvs_stats_add(dequeue->queue->stat, KVS_COUNT_QUEUE_RETRIED, survey.expired);
+	if (survey.expired > 0 && kvs_expiry_database() != NULL)
+		kvs_expiry_lower_next_due(request->now);
+	if (request->rsinfo == NULL && survey.returned >= 0)
+		look_at_returned(dequeue);
+	if (request->rsinfo == NULL && request->given > 0)
 		return;
-	if (survey.lapsed && !dequeue->own_snapshot && !request->goes_on)
-	{
-		request->ended = kvs_lapse_end(&dequeue->reader, request->now, LAPSES);
-		kvs_queueslot_survey(dequeue->queue, request->now, &survey);
-	}
 	kvs_testing_stop("dequeue-surveyed");
 	request->next = survey.next_due;
 	for (int priority = KVS_MAX_PRIORITY; priority >= 0 && !is_satisfied(dequeue); priority--)
 		take_priority(dequeue, &survey, priority);
-	give_back_postponed(dequeue);
 	if (request->rsinfo != NULL && request->given >= request->wanted && !request->more && kvs_waiter_any())
 		look_at_the_rest(dequeue);
-	if (dequeue->full && request->given == 0)
-		kvs_lease_raise_full(dequeue->queue);
 	if (request->given > 0 && kvs_expiry_database() != NULL)
 		kvs_expiry_lower_next_due(request->deadline);
 }
@@ -399,14 +474,22 @@ void
 kvs_dequeue(KvsDequeue *request, KvsQueue *queue, Relation rel)
 {
 	Dequeue		dequeue = {.request = request, .queue = queue, .own_snapshot = IsolationUsesXactSnapshot(),
-						   .stays = kvs_queue_has_removed(queue)};
+						   .stays = kvs_queue_has_removed(queue), .has_sent = kvs_queuexact_has_sent(queue)};
 
-	request->given = request->ended = 0;
+	request->given = 0;
 	request->more = false;
 	request->next = DT_NOEND;
 	if (queue->paused || request->wanted <= 0)
 		return;
 	kvs_reader_begin(&dequeue.reader, queue, rel);
 	take_messages(&dequeue);
+	if (dequeue.full && request->given == 0)
+	{
+		make_room(&dequeue);
+		dequeue.full = false;
+		take_messages(&dequeue);
+	}
 	kvs_reader_end(&dequeue.reader);
+	if (dequeue.full && request->given == 0)
+		kvs_lease_raise_full(queue);
 }

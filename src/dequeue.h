@@ -19,11 +19,9 @@ typedef struct KvsDequeue
 	TimestampTz deadline;		/* of the leases */
 	int64		wanted;
 	ReturnSetInfo *rsinfo;		/* gets the rows; NULL: only look whether there is one */
-	bool		goes_on;		/* the transaction may sleep then: it must not end leases, which nobody else could do before it ends */
 
 	/* What came of it. */
 	int64		given;			/* messages */
-	int			ended;			/* leases that had lapsed: the transaction has written */
 	bool		more;			/* there is a message beyond those that were wanted; not looked for if nobody waits */
 	TimestampTz next;			/* nothing comes by itself before; DT_NOEND: nothing does */
 } KvsDequeue;

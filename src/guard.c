@@ -27,7 +27,6 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 
-#include "arrival.h"
 #include "catalog.h"
 #include "change.h"
 #include "compat.h"
@@ -36,9 +35,8 @@
 #include "guard.h"
 #include "guc.h"
 #include "key.h"
-#include "leasexact.h"
 #include "queuecatalog.h"
-#include "queuecount.h"
+#include "queuexact.h"
 #include "shmem.h"
 #include "stamp.h"
 
@@ -277,6 +275,7 @@ note_arrival(KvsQueue *queue, TupleDesc desc, HeapTuple tuple)
 	Datum		priority = heap_getattr(tuple, KVS_QUEUE_COLUMN_PRIORITY + 1, desc, &nulls[0]);
 	Datum		ready_at = heap_getattr(tuple, KVS_QUEUE_COLUMN_READY_AT + 1, desc, &nulls[1]);
 	Datum		id = heap_getattr(tuple, KVS_QUEUE_COLUMN_ID + 1, desc, &nulls[2]);
+	KvsPosition position;
 
 	if (nulls[0] || nulls[1] || nulls[2])
 		return;
@@ -284,20 +283,33 @@ note_arrival(KvsQueue *queue, TupleDesc desc, HeapTuple tuple)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("ready_at must not be infinite")));
-	if (kvs_shared != NULL)
-		kvs_arrival_note(queue, DatumGetInt16(priority), DatumGetTimestampTz(ready_at), DatumGetInt64(id),
-						 DatumGetTimestampTz(ready_at), DatumGetInt64(id), 1);
+	position = (KvsPosition) {DatumGetTimestampTz(ready_at), DatumGetInt64(id)};
+	kvs_queuexact_note_arrival(queue, DatumGetInt16(priority), position, position, 1);
 }
 
-/* A row that somebody may have leased is gone. */
+/* A row that somebody may have leased is gone, or, after an UPDATE, has become another one. */
 static void
 note_removed(KvsQueue *queue, TupleDesc desc, HeapTuple tuple)
 {
-	bool		nulls[2];
-	Datum		id = heap_getattr(tuple, KVS_QUEUE_COLUMN_ID + 1, desc, &nulls[0]);
-	Datum		enqueued_at = heap_getattr(tuple, KVS_QUEUE_COLUMN_ENQUEUED_AT + 1, desc, &nulls[1]);
+	static const KvsQueueColumn columns[] = {
+		KVS_QUEUE_COLUMN_ID, KVS_QUEUE_COLUMN_ENQUEUED_AT, KVS_QUEUE_COLUMN_READY_AT, KVS_QUEUE_COLUMN_PRIORITY
+	};
+	Datum		values[lengthof(columns)];
+	KvsMessageRef row = {0};
 
-	kvs_leasexact_note_removed(queue, DatumGetInt64(id), DatumGetTimestampTz(enqueued_at));
+	for (int i = 0; i < (int) lengthof(columns); i++)
+	{
+		bool		isnull;
+
+		values[i] = heap_getattr(tuple, columns[i] + 1, desc, &isnull);
+		if (isnull)
+			return;
+	}
+	row.id = DatumGetInt64(values[0]);
+	row.enqueued_at = DatumGetTimestampTz(values[1]);
+	row.ready_at = DatumGetTimestampTz(values[2]);
+	row.priority = DatumGetInt16(values[3]);
+	kvs_queuexact_note_removed(queue, &row);
 }
 
 /* The number of messages; of a table that was altered meanwhile nobody knows it. */
@@ -310,27 +322,15 @@ guard_after_message(TriggerData *data)
 		return;
 	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
 		note_removed(queue, RelationGetDescr(data->tg_relation), data->tg_trigtuple);
-	kvs_queuecount_note(queue, TRIGGER_FIRED_BY_DELETE(data->tg_event) ? -1 : 1);
+	kvs_queuexact_note_count(queue, TRIGGER_FIRED_BY_DELETE(data->tg_event) ? -1 : 1);
 }
 
 /* Nobody else has the table, so all leases that there are go with the commit. */
 static void
 truncate_messages(Relation rel)
 {
-	KvsQueue   *queue = kvs_shared == NULL ? NULL : kvs_queue_find(rel);
-	KvsLeaseInfo *list;
-	int			count;
-
 	kvs_queue_note_removal(RelationGetRelid(rel));
-	kvs_queuecount_note_empty(RelationGetRelid(rel));
-	if (queue == NULL)
-		return;
-	list = palloc_extended(kvs_guc_max_leases * sizeof(KvsLeaseInfo), MCXT_ALLOC_HUGE);
-	count = kvs_lease_list(list, kvs_guc_max_leases);
-	for (int i = 0; i < count; i++)
-		if (list[i].relid == queue->relid)
-			kvs_leasexact_note_removed(queue, list[i].message.id, list[i].message.enqueued_at);
-	pfree(list);
+	kvs_queuexact_note_truncated(RelationGetRelid(rel));
 }
 
 static HeapTuple

@@ -15,7 +15,7 @@
 #include "launcher.h"
 #include "list.h"
 #include "queuecatalog.h"
-#include "leasexact.h"
+#include "queuexact.h"
 #include "shmem.h"
 #include "stamp.h"
 #include "stats.h"
@@ -39,5 +39,5 @@ _PG_init(void)
 	kvs_change_init();
 	kvs_launcher_init();
 	kvs_list_node_init();
-	kvs_leasexact_init();
+	kvs_queuexact_init();
 }

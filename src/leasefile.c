@@ -23,17 +23,19 @@ write_lease(const KvsLeaseImage *lease, void *arg)
 	pq_sendint32(out, lease->database);
 	pq_sendint32(out, lease->relid);
 	pq_sendbyte(out, lease->returned);
-	pq_sendbyte(out, lease->doomed);
+	pq_sendbyte(out, lease->end);
 	pq_sendint64(out, lease->token);
 	pq_sendint64(out, lease->due);
 	pq_sendint64(out, lease->since);
 	pq_sendint64(out, message->id);
 	pq_sendint64(out, message->enqueued_at);
 	pq_sendint64(out, message->ready_at);
+	pq_sendint64(out, message->delay);
 	pq_sendint32(out, message->priority);
 	pq_sendint32(out, message->attempts);
 	pq_sendint32(out, message->max_attempts);
-	pq_sendint32(out, message->rollbacks);
+	pq_sendint32(out, message->failures);
+	pq_sendbyte(out, message->dying);
 	pq_sendint32(out, ItemPointerGetBlockNumberNoCheck(&message->tid));
 	pq_sendint16(out, ItemPointerGetOffsetNumberNoCheck(&message->tid));
 }
@@ -53,17 +55,19 @@ read_lease(StringInfo in, KvsLeaseImage *lease)
 	lease->database = pq_getmsgint(in, 4);
 	lease->relid = pq_getmsgint(in, 4);
 	lease->returned = pq_getmsgbyte(in);
-	lease->doomed = pq_getmsgbyte(in);
+	lease->end = pq_getmsgbyte(in);
 	lease->token = pq_getmsgint64(in);
 	lease->due = pq_getmsgint64(in);
 	lease->since = pq_getmsgint64(in);
 	message->id = pq_getmsgint64(in);
 	message->enqueued_at = pq_getmsgint64(in);
 	message->ready_at = pq_getmsgint64(in);
+	message->delay = pq_getmsgint64(in);
 	message->priority = pq_getmsgint(in, 4);
 	message->attempts = pq_getmsgint(in, 4);
 	message->max_attempts = pq_getmsgint(in, 4);
-	message->rollbacks = pq_getmsgint(in, 4);
+	message->failures = pq_getmsgint(in, 4);
+	message->dying = pq_getmsgbyte(in) != 0;
 	block = pq_getmsgint(in, 4);
 	ItemPointerSet(&message->tid, block, pq_getmsgint(in, 2));
 }

@@ -7,6 +7,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/tuplestore.h"
 
 #include "compat.h"
@@ -17,55 +18,83 @@
 #include "shmem.h"
 #include "stats.h"
 
-#define LEASE_COLUMNS	7
-
-/* The hash table has a few entries more than it was asked for: it rounds up for each of its 32 free lists. */
-#define MOST_LEASES		(kvs_guc_max_leases + 32)
+#define LEASE_COLUMNS	8
 
 static const char *
-state_name(KvsLeaseState state)
+state_name(const KvsLeaseInfo *lease)
 {
-	switch (state)
-	{
-		case KVS_LEASE_HELD:
-			return "leased";
-		case KVS_LEASE_ENDING:
-			return "ending";
-		default:
-			return "returned";
-	}
+	if (lease->state == KVS_LEASE_HELD)
+		return "leased";
+	if (lease->state == KVS_LEASE_ENDING)
+		return "ending";
+	if (lease->stuck)
+		return "stuck";
+	return kvs_message_is_doomed(&lease->message) ? "dying" : "returned";
 }
 
-/* kvstore.leases(): queue (its table), id, pid, since, leased_until, attempts, state.  Nothing for who may not read all statistics. */
+/* Why it is stuck; NULL: it is not, or that is not known any more. */
+static const char *
+find_error(const KvsLeaseInfo *lease, const KvsStuckError *errors)
+{
+	for (int i = 0; lease->stuck && i < KVS_STUCK_ERRORS; i++)
+		if (errors[i].id == lease->message.id)
+			return errors[i].text;
+	return NULL;
+}
+
+static void
+give_lease(const KvsLeaseInfo *lease, const char *error, ReturnSetInfo *rsinfo)
+{
+	bool		held = lease->delivered;
+	Datum		values[LEASE_COLUMNS] = {
+		ObjectIdGetDatum(lease->relid), Int64GetDatum(lease->message.id), Int32GetDatum(lease->pid),
+		TimestampTzGetDatum(lease->since), TimestampTzGetDatum(lease->due),
+		Int32GetDatum(kvs_message_failed(&lease->message) + (held ? 1 : 0)),
+		CStringGetTextDatum(state_name(lease)), error == NULL ? (Datum) 0 : CStringGetTextDatum(error)
+	};
+	bool		nulls[LEASE_COLUMNS] = {false, false, !held, !held, !held, false, false, error == NULL};
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* kvstore.leases(): queue (its table), id, pid, since, leased_until, attempts, state, error.  Nothing for who may not read all statistics. */
 PG_FUNCTION_INFO_V1(kvstore_leases);
 Datum
 kvstore_leases(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	KvsLeaseInfo *list;
-	int			count;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (kvs_shared == NULL || !has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS))
 		return (Datum) 0;
-	list = palloc_extended(MOST_LEASES * sizeof(KvsLeaseInfo), MCXT_ALLOC_HUGE);
-	count = kvs_lease_list(list, MOST_LEASES);
-	for (int i = 0; i < count; i++)
+	for (int slot = 0; slot < kvs_guc_max_queues; slot++)
 	{
-		const KvsLeaseInfo *lease = &list[i];
-		bool		held = lease->state != KVS_LEASE_RETURNED;
-		Datum		values[LEASE_COLUMNS] = {
-			ObjectIdGetDatum(lease->relid), Int64GetDatum(lease->message.id), Int32GetDatum(lease->pid),
-			TimestampTzGetDatum(lease->since), TimestampTzGetDatum(lease->due),
-			Int32GetDatum(lease->message.attempts + lease->message.rollbacks + (held ? 1 : 0)),
-			CStringGetTextDatum(state_name(lease->state))
-		};
-		bool		nulls[LEASE_COLUMNS] = {false, false, !held, !held, !held, false, false};
+		KvsLeaseInfo *list = NULL;
+		KvsStuckError errors[KVS_STUCK_ERRORS];
+		int			count = kvs_lease_list(slot, &list, errors);
 
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < count; i++)
+			give_lease(&list[i], find_error(&list[i], errors), rsinfo);
+		if (list != NULL)
+			pfree(list);
 	}
-	pfree(list);
 	return (Datum) 0;
+}
+
+/* kvstore.stuck_reason() returns text: what kv_health() says of messages that the worker could not settle; NULL: there are none */
+PG_FUNCTION_INFO_V1(kvstore_stuck_reason);
+Datum
+kvstore_stuck_reason(PG_FUNCTION_ARGS)
+{
+	int64		count;
+	Oid			relid = kvs_shared == NULL ? InvalidOid : kvs_lease_find_stuck(&count);
+	char	   *table = OidIsValid(relid) ? get_rel_name(relid) : NULL;
+
+	if (table == NULL || strlen(table) < 2)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%lld messages cannot be settled, such as of queue \"%s\": see kv_leases",
+											  (long long) count, table + 2)));
 }
 
 /* kv_release_id(queue, id) returns boolean: take a message from whoever holds it; for the owner */
@@ -83,7 +112,7 @@ kvstore_release_id(PG_FUNCTION_ARGS)
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, psprintf("q_%s", queue->name));
 	if (PG_ARGISNULL(1))
 		kvs_entry_null_argument("id");
-	held = kvs_lease_release(queue, PG_GETARG_INT64(1), NULL);
+	held = kvs_lease_release(queue, PG_GETARG_INT64(1), NULL, 0) == KVS_CLAIM_DONE;
 	if (held)
 		kvs_stats_add(queue->stat, KVS_COUNT_QUEUE_RELEASED, 1);
 	table_close(rel, NoLock);

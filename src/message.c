@@ -28,13 +28,11 @@
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 
-#include "arrival.h"
 #include "expiry.h"
 #include "guard.h"
-#include "leasexact.h"
 #include "message.h"
-#include "queuecount.h"
 #include "queueplan.h"
+#include "queuexact.h"
 #include "reader.h"
 #include "settle.h"
 #include "statement.h"
@@ -359,9 +357,9 @@ kvs_message_end(KvsMessageWriter *writer)
 
 		if (arrived->count == 0)
 			continue;
-		kvs_queuecount_note(writer->queue, arrived->count);
-		kvs_arrival_note(writer->queue, priority, arrived->low_ready_at, arrived->low_id, arrived->high_ready_at,
-						 arrived->high_id, arrived->count);
+		kvs_queuexact_note_count(writer->queue, arrived->count);
+		kvs_queuexact_note_arrival(writer->queue, priority, (KvsPosition) {arrived->low_ready_at, arrived->low_id},
+								   (KvsPosition) {arrived->high_ready_at, arrived->high_id}, arrived->count);
 		kvs_stats_add(writer->queue->stat, KVS_COUNT_QUEUE_ENQUEUED, arrived->count);
 	}
 }
@@ -398,9 +396,9 @@ remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
 	bool		own;
 
 	kvs_reader_describe(writer->queue, slot, &ref);
-	if (!kvs_leasexact_try_end(writer->queue, &ref))
+	if (kvs_queuexact_mark(writer->queue, &ref) == KVS_MARK_HELD)
 	{
-		if (!kvs_leasexact_is_ending(writer->queue, &ref, &own))
+		if (!kvs_queuexact_is_ending(writer->queue, &ref, &own))
 			return HOLDER_LIVES;
 		if (!own)
 			return HOLDER_GOING;
@@ -409,7 +407,7 @@ remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
 	removal = remove_row(writer, slot, &ref);
 	if (removal == KVS_REMOVED)
 	{
-		kvs_queuecount_note(writer->queue, -1);
+		kvs_queuexact_note_count(writer->queue, -1);
 		kvs_stats_add(writer->queue->stat, KVS_COUNT_QUEUE_EXPIRED, 1);
 	}
 	return removal == KVS_REMOVAL_BUSY ? HOLDER_LIVES : HOLDER_REMOVED;
@@ -425,7 +423,8 @@ find_holder(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz now
 	if (kvs_message_find(writer->rel, writer->queue->dedupe_index, F_TEXTEQ, message->values[KVS_QUEUE_COLUMN_DEDUPE_KEY],
 						 slot))
 	{
-		bool		expired = !slot->tts_isnull[KVS_QUEUE_COLUMN_EXPIRES_AT] &&
+		/* one that is given up keeps its key until it is a dead letter */
+		bool		expired = slot->tts_isnull[KVS_QUEUE_COLUMN_FAILED_AT] && !slot->tts_isnull[KVS_QUEUE_COLUMN_EXPIRES_AT] &&
 			DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_EXPIRES_AT]) <= now;
 
 		*id = DatumGetInt64(slot->tts_values[KVS_QUEUE_COLUMN_ID]);

@@ -23,19 +23,19 @@
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
-#include "arrival.h"
 #include "compat.h"
 #include "entry.h"
-#include "leasexact.h"
 #include "message.h"
 #include "progress.h"
 #include "queuecatalog.h"
-#include "queuecount.h"
+#include "queuexact.h"
 #include "queueplan.h"
 #include "reader.h"
 #include "shmem.h"
 #include "statement.h"
 #include "stats.h"
+#include "subxact.h"
+#include "testing.h"
 
 /* ---- One row ---- */
 
@@ -101,9 +101,10 @@ check_delete(Relation rel)
 static void
 note_removed(KvsQueue *queue, TupleTableSlot *slot)
 {
-	slot_getsomeattrs(slot, KVS_QUEUE_COLUMN_ENQUEUED_AT + 1);
-	kvs_leasexact_note_removed(queue, DatumGetInt64(slot->tts_values[KVS_QUEUE_COLUMN_ID]),
-							   DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_ENQUEUED_AT]));
+	KvsMessageRef row = {0};
+
+	kvs_reader_describe(queue, slot, &row);
+	kvs_queuexact_note_removed(queue, &row);
 }
 
 /* One pass over what is there now, at every isolation level; *changed tells whether rows were changed under our eyes, so that another pass may find their new versions. */
@@ -150,6 +151,7 @@ purge(KvsQueue *queue, Relation rel)
 	kvs_queue_note_removal(queue->relid);
 	if (!queue->plain)
 	{
+		kvs_queuexact_note_any_removed(queue);
 		SPI_connect();
 		removed = kvs_statement_execute(kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_PURGE, "DELETE FROM kvstore.q_%s", 0, NULL),
 										NULL, queue->relid, NULL, NULL);
@@ -175,7 +177,7 @@ kvstore_purge_queue(PG_FUNCTION_ARGS)
 	queue = kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), RowExclusiveLock, &rel);
 	kvs_progress_begin(KVS_COMMAND_PURGE_QUEUE, queue->relid, -1);
 	removed = purge(queue, rel);
-	kvs_queuecount_note(queue, -removed);
+	kvs_queuexact_note_count(queue, -removed);
 	kvs_stats_add(queue->stat, KVS_COUNT_QUEUE_PURGED, removed);
 	kvs_progress_end();
 	table_close(rel, NoLock);
@@ -216,33 +218,75 @@ cancel_by_place(KvsQueue *queue, Relation rel, int64 id, TupleTableSlot *slot)
 	return removal == KVS_REMOVED;
 }
 
+typedef struct Cancel
+{
+	KvsQueue   *queue;
+	Relation	rel;
+	int64		id;
+	TupleTableSlot *slot;
+	KvsMessageRef row;
+	bool		done;
+} Cancel;
+
+static void
+remove_it(Cancel *cancel)
+{
+	cancel->done = cancel->queue->plain ? cancel_by_place(cancel->queue, cancel->rel, cancel->id, cancel->slot) :
+		cancel_by_statement(cancel->queue, cancel->id);
+}
+
+/*
+ * Nothing knows of the queue in memory, or there is no room to say that nobody may lease the message.  So it is deleted first, which whoever leases it from
+ * then on sees; somebody who has leased it before is seen by us, and keeps it.
+ */
+static bool
+remove_unmarked(void *arg)
+{
+	Cancel	   *cancel = arg;
+
+	kvs_queuexact_note_removed(cancel->queue, &cancel->row);
+	remove_it(cancel);
+	if (cancel->done && kvs_lease_is_known(cancel->queue, &cancel->row))
+		cancel->done = false;
+	return cancel->done;
+}
+
 /* Nobody may lease it from now on: its consumer would work for nothing. */
+static void
+remove_marked(Cancel *cancel)
+{
+	KvsPosition position = {cancel->row.ready_at, cancel->row.id};
+
+	remove_it(cancel);
+	/* it stays, for a trigger or our own snapshot wants it so: others may have passed over it meanwhile */
+	if (!cancel->done)
+		kvs_queuexact_note_arrival(cancel->queue, cancel->row.priority, position, position, 0);
+}
+
 static bool
 cancel(KvsQueue *queue, Relation rel, int64 id)
 {
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	KvsMessageRef ref = {0};
-	bool		ours = false;
+	Cancel		cancel = {.queue = queue, .rel = rel, .id = id, .slot = table_slot_create(rel, NULL)};
 
-	if (kvs_message_find(rel, queue->id_index, F_INT8EQ, Int64GetDatum(id), slot))
+	if (kvs_message_find(rel, queue->id_index, F_INT8EQ, Int64GetDatum(id), cancel.slot))
 	{
-		kvs_reader_describe(queue, slot, &ref);
-		ours = kvs_shared == NULL || kvs_leasexact_try_end(queue, &ref);
+		KvsMark		mark;
+
+		kvs_reader_describe(queue, cancel.slot, &cancel.row);
+		mark = kvs_shared == NULL ? KVS_MARK_DONE : kvs_queuexact_mark(queue, &cancel.row);
+		kvs_testing_stop("cancel");
+		if (mark == KVS_MARK_DONE)
+			remove_marked(&cancel);
+		else if (mark == KVS_MARK_NONE)
+			kvs_subxact_run(remove_unmarked, &cancel);
 	}
-	if (ours)
+	if (cancel.done)
 	{
-		ours = queue->plain ? cancel_by_place(queue, rel, id, slot) : cancel_by_statement(queue, id);
-		/* it stays, for a trigger or our own snapshot wants it so: others may have passed over it meanwhile */
-		if (ours)
-		{
-			kvs_queuecount_note(queue, -1);
-			kvs_stats_add(queue->stat, KVS_COUNT_QUEUE_CANCELLED, 1);
-		}
-		else if (kvs_shared != NULL)
-			kvs_arrival_note(queue, ref.priority, ref.ready_at, ref.id, ref.ready_at, ref.id, 0);
+		kvs_queuexact_note_count(queue, -1);
+		kvs_stats_add(queue->stat, KVS_COUNT_QUEUE_CANCELLED, 1);
 	}
-	ExecDropSingleTupleTableSlot(slot);
-	return ours;
+	ExecDropSingleTupleTableSlot(cancel.slot);
+	return cancel.done;
 }
 
 /* kv_cancel(queue, id) returns boolean: false if the message is leased or gone */

@@ -28,7 +28,7 @@
 /* Columns of the statement, in the order of the function's, but for two that it lacks. */
 #define PEEK \
 	"SELECT id, payload, ready_at, priority::pg_catalog.int8, attempts::pg_catalog.int8, " \
-	"COALESCE(max_attempts, $4)::pg_catalog.int8, headers, dedupe_key, last_error, enqueued_at, expires_at " \
+	"COALESCE(max_attempts, $4)::pg_catalog.int8, headers, dedupe_key, last_error, enqueued_at, expires_at, failed_at " \
 	"FROM kvstore.q_%s " KVS_PAGE
 
 enum
@@ -43,7 +43,8 @@ enum
 	ROW_DEDUPE_KEY,
 	ROW_LAST_ERROR,
 	ROW_ENQUEUED_AT,
-	ROW_EXPIRES_AT
+	ROW_EXPIRES_AT,
+	ROW_FAILED_AT
 };
 
 /* Columns of the result. */
@@ -56,6 +57,19 @@ typedef struct Peek
 	TimestampTz now;
 } Peek;
 
+/* What is known of a message in memory and in its row. */
+static const char *
+status_of(const Peek *peek, const TupleTableSlot *slot, const KvsLeaseInfo *info)
+{
+	if (info->delivered)
+		return "leased";
+	if (!slot->tts_isnull[ROW_FAILED_AT] || (info->state == KVS_LEASE_RETURNED && kvs_message_is_doomed(&info->message)))
+		return "dying";
+	if (info->state == KVS_LEASE_ENDING)
+		return "leased";
+	return Max(DatumGetTimestampTz(slot->tts_values[ROW_READY_AT]), info->due) > peek->now ? "delayed" : "ready";
+}
+
 static void
 give_message(TupleTableSlot *slot, void *arg)
 {
@@ -66,15 +80,15 @@ give_message(TupleTableSlot *slot, void *arg)
 	Peek	   *peek = (Peek *) arg;
 	Datum		values[PEEK_COLUMNS] = {0};
 	bool		nulls[PEEK_COLUMNS];
-	TimestampTz until = 0;
-	bool		leased = kvs_shared != NULL &&
-		kvs_lease_is_held(peek->queue, DatumGetInt64(slot->tts_values[ROW_ID]),
-						  DatumGetTimestampTz(slot->tts_values[ROW_ENQUEUED_AT]), &until);
-	const char *status = leased ? "leased" :
-		DatumGetTimestampTz(slot->tts_values[ROW_READY_AT]) > peek->now ? "delayed" : "ready";
+	KvsLeaseInfo info = {.state = KVS_LEASE_NONE, .due = DT_NOBEGIN};
+	const char *status;
 
-	/* Who has it may finish it; for others it is gone. */
-	if (!leased && !slot->tts_isnull[ROW_EXPIRES_AT] &&
+	if (kvs_shared != NULL)
+		(void) kvs_lease_find(peek->queue, DatumGetInt64(slot->tts_values[ROW_ID]),
+							  DatumGetTimestampTz(slot->tts_values[ROW_ENQUEUED_AT]), &info);
+	status = status_of(peek, slot, &info);
+	/* Whoever has it may finish it, and what is given up is moved; for others it is gone. */
+	if (info.state == KVS_LEASE_NONE && slot->tts_isnull[ROW_FAILED_AT] && !slot->tts_isnull[ROW_EXPIRES_AT] &&
 		DatumGetTimestampTz(slot->tts_values[ROW_EXPIRES_AT]) <= peek->now)
 		return;
 	for (int i = 0; i < PEEK_COLUMNS; i++)
@@ -85,8 +99,12 @@ give_message(TupleTableSlot *slot, void *arg)
 	}
 	values[2] = CStringGetTextDatum(status);
 	nulls[2] = false;
-	values[11] = TimestampTzGetDatum(until);
-	nulls[11] = !leased;
+	if (info.state == KVS_LEASE_RETURNED && info.due != DT_NOBEGIN)
+		values[3] = TimestampTzGetDatum(Max(DatumGetTimestampTz(values[3]), info.due));
+	if (info.state != KVS_LEASE_NONE)
+		values[5] = Int64GetDatum(kvs_message_failed(&info.message));
+	values[11] = TimestampTzGetDatum(info.due);
+	nulls[11] = !info.delivered;
 	tuplestore_putvalues(peek->rsinfo->setResult, peek->rsinfo->setDesc, values, nulls);
 }
 

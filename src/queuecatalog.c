@@ -19,6 +19,7 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "nodes/primnodes.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
@@ -568,6 +569,28 @@ kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode)
 	kvs_shape_check_owner(RelationGetRelid(rel), KVS_DEAD_PART, "queue", queue->name, queue->owner);
 	kvs_queue_check_dead_shape(rel);
 	return rel;
+}
+
+bool
+kvs_queue_try_lock_dead(const KvsQueue *queue, bool plain)
+{
+	Oid			relid = kvs_catalog_find_table("d_", queue->name);
+	Relation	rel;
+	bool		result = true;
+
+	/* whoever opens it says what is wrong */
+	if (!OidIsValid(relid))
+		return !plain;
+	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+		return false;
+	rel = plain ? try_relation_open(relid, NoLock) : NULL;
+	if (plain)
+		result = rel != NULL && rel->rd_rel->relowner == queue->owner && kvs_shape_find_wrong_table(rel) == NULL &&
+			kvs_shape_find_wrong_column(rel, dead_columns, KVS_DEAD_COLUMNS, InvalidOid) == NULL &&
+			kvs_shape_is_plain(rel, dead_columns, KVS_DEAD_COLUMNS, 1);
+	if (rel != NULL)
+		relation_close(rel, NoLock);
+	return result;
 }
 
 void

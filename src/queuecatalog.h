@@ -84,6 +84,7 @@ typedef enum KvsQueuePlan
 	KVS_QUEUE_PLAN_INSERT_UNLESS_PRESENT,
 	KVS_QUEUE_PLAN_DELETE,
 	KVS_QUEUE_PLAN_CHANGE,
+	KVS_QUEUE_PLAN_GIVE_UP,
 	KVS_QUEUE_PLAN_BURY,
 	KVS_QUEUE_PLAN_PURGE,
 	KVS_QUEUE_PLAN_CANCEL,
@@ -119,8 +120,7 @@ typedef struct KvsQueue
 	SPIPlanPtr	plans[KVS_QUEUE_PLANS];	/* this and the next two belong to queueplan.c */
 	bool		has_plans;
 	dlist_node	planned;		/* if it has */
-	int			slot;			/* -1; this and the next belong to the queue's place in shared memory */
-	uint64		slot_generation;
+	int			slot;			/* where the queue was in shared memory when last looked for; -1: nowhere */
 	FullTransactionId removed_by;	/* see kvs_queue_note_removal() */
 	struct KvsStat *stat;		/* pending counts, see stats.h */
 } KvsQueue;
@@ -166,6 +166,12 @@ extern List *kvs_queue_list(void);
  * shape, 42501 if it is not the queue's owner's.
  */
 extern Relation kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode);
+
+/*
+ * Lock the table of the dead letters for writing until the transaction ends, if nobody is in the way.  "plain": only if nothing but our own code runs when a
+ * row is inserted.
+ */
+extern bool kvs_queue_try_lock_dead(const KvsQueue *queue, bool plain);
 
 /* A max_attempts as given; 22023 unless it is 1 or more. */
 extern int32 kvs_queue_check_max_attempts(int64 max_attempts);

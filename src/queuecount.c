@@ -2,11 +2,11 @@
  * queuecount.c
  *		How many messages each queue has, without counting them.
  *
- * The number of committed rows of a queue stands in its place in shared memory.  A transaction notes what it adds and removes, and publishes the sum in
- * its commit callback, mostly under a lock that it takes there anyway.  What a subtransaction did is forgotten when that aborts.
+ * The number of committed rows of a queue stands in its slot in shared memory.  A transaction notes what it adds and removes, and publishes the sum in
+ * its commit callback (queuexact.c).
  *
- * After a start, and when a queue has got its place anew, nobody knows the number.  Once somebody asks, the worker counts the rows, while others go on
- * writing.  The rule that makes the result exact: the snapshot to count with is taken, and written down, under the lock of the place.  From then on
+ * After a start, and when a queue has got its slot anew, nobody knows the number.  Once somebody asks, the worker counts the rows, while others go on
+ * writing.  The rule that makes the result exact: the snapshot to count with is taken, and written down, under the lock of the slot.  From then on
  * whoever publishes adds what he has done if that snapshot does not see his transaction; if it does, his rows are in the count.  It cannot be
  * both or neither: who published before the snapshot was taken had committed before, so it sees him.  As the snapshot stays written down, it does not matter how long
  * after his commit somebody gets to publish.  A snapshot with more running transactions than there is room for is not used; the worker tries again.
@@ -39,81 +39,6 @@
 /* Try again after so many milliseconds. */
 #define RETRY			1000
 
-typedef struct Change
-{
-	KvsQueueRef queue;
-	SubTransactionId subid;
-	FullTransactionId xid;		/* the top transaction's */
-	bool		empties;		/* what was there before is gone */
-	int64		change;
-} Change;
-
-static Change *changes = NULL;
-static int	nchanges = 0;
-static int	size = 0;
-
-/* ---- Noting ---- */
-
-static Change *
-add_change(Oid relid, int slot, uint64 generation)
-{
-	if (changes == NULL)
-	{
-		changes = MemoryContextAlloc(TopMemoryContext, sizeof(Change) * 16);
-		size = 16;
-	}
-	else if (nchanges == size)
-	{
-		changes = repalloc(changes, sizeof(Change) * 2 * size);
-		size *= 2;
-	}
-	/* a wrong place is noticed; it only has to be one */
-	changes[nchanges] = (Change) {
-		{relid, Max(slot, 0), generation}, GetCurrentSubTransactionId(), InvalidFullTransactionId, false, 0
-	};
-	return &changes[nchanges++];
-}
-
-void
-kvs_queuecount_note(const KvsQueue *queue, int64 change)
-{
-	SubTransactionId subid = GetCurrentSubTransactionId();
-	Change	   *noted = NULL;
-
-	if (kvs_shared == NULL || change == 0)
-		return;
-	/* those of older subtransactions come first */
-	for (int i = nchanges - 1; i >= 0 && changes[i].subid == subid && noted == NULL; i--)
-		if (changes[i].queue.relid == queue->relid)
-			noted = &changes[i];
-	if (noted == NULL)
-		noted = add_change(queue->relid, queue->slot, queue->slot_generation);
-	noted->change += change;
-	noted->xid = GetTopFullTransactionIdIfAny();
-}
-
-void
-kvs_queuecount_note_empty(Oid relid)
-{
-	if (kvs_shared != NULL)
-		add_change(relid, 0, 0)->empties = true;
-}
-
-bool
-kvs_queuecount_any(void)
-{
-	return nchanges > 0;
-}
-
-int64
-kvs_queuecount_with_own(Oid relid, int64 messages)
-{
-	for (int i = 0; i < nchanges; i++)
-		if (changes[i].queue.relid == relid)
-			messages = (changes[i].empties ? 0 : messages) + changes[i].change;
-	return messages;
-}
-
 /* ---- Publishing ---- */
 
 /* Does the snapshot that was counted with see this transaction? */
@@ -141,65 +66,18 @@ set_empty(KvsMessageCount *count)
 	count->nxip = 0;
 }
 
-static void
-publish_change(KvsMessageCount *count, const Change *change)
+void
+kvs_queuecount_publish(KvsMessageCount *count, FullTransactionId xid, bool empties, int64 change)
 {
-	if (change->empties)
+	if (empties)
 		set_empty(count);
-	if (count->begun && !was_seen(count, change->xid))
-		count->messages += change->change;
-}
-
-void
-kvs_queuecount_publish_to(KvsQueueSlot *slot)
-{
-	for (int i = 0; i < nchanges; i++)
-		if (changes[i].queue.relid == slot->relid)
-		{
-			publish_change(&slot->count, &changes[i]);
-			changes[i].queue.relid = InvalidOid;
-		}
-}
-
-void
-kvs_queuecount_publish(void)
-{
-	for (int i = 0; i < nchanges; i++)
-	{
-		KvsQueueSlot *slot;
-
-		if (!OidIsValid(changes[i].queue.relid))
-			continue;
-		slot = kvs_queueslot_lock_ref(&changes[i].queue);
-		if (slot == NULL)
-			continue;			/* who counts later has a later snapshot */
-		kvs_queuecount_publish_to(slot);
-		LWLockRelease(slot->lock);
-	}
-	nchanges = 0;
-}
-
-void
-kvs_queuecount_forget(void)
-{
-	nchanges = 0;
-}
-
-void
-kvs_queuecount_end_subtransaction(bool commit, SubTransactionId subid, SubTransactionId parent)
-{
-	for (int i = nchanges - 1; i >= 0 && changes[i].subid == subid; i--)
-	{
-		if (commit)
-			changes[i].subid = parent;
-		else
-			nchanges--;
-	}
+	if (change != 0 && count->begun && !was_seen(count, xid))
+		count->messages += change;
 }
 
 /* ---- Counting ---- */
 
-/* Numbers are those of no other generation of the place. */
+/* Numbers are those of no other generation of the slot. */
 void
 kvs_queuecount_init_slot(KvsQueueSlot *slot)
 {

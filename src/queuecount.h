@@ -11,26 +11,8 @@
 
 #include "queueslot.h"
 
-/* ---- What this transaction does; published when it commits ---- */
-
-/* So many rows more, or less. */
-extern void kvs_queuecount_note(const KvsQueue *queue, int64 change);
-
-/* The table is empty now: TRUNCATE. */
-extern void kvs_queuecount_note_empty(Oid relid);
-
-extern bool kvs_queuecount_any(void);
-
-/* What this transaction, whose rows nobody else sees, makes of so many committed ones. */
-extern int64 kvs_queuecount_with_own(Oid relid, int64 messages);
-
-/* With the lock held, at commit: all that concerns this queue. */
-extern void kvs_queuecount_publish_to(KvsQueueSlot *slot);
-
-/* For leasexact.c: the end of the transaction or a subtransaction; publish what is left. */
-extern void kvs_queuecount_publish(void);
-extern void kvs_queuecount_forget(void);
-extern void kvs_queuecount_end_subtransaction(bool commit, SubTransactionId subid, SubTransactionId parent);
+/* With the lock of the slot held: a transaction has committed that makes so many rows more, or less; "empties": of none, it was a TRUNCATE. */
+extern void kvs_queuecount_publish(KvsMessageCount *count, FullTransactionId xid, bool empties, int64 change);
 
 /* ---- Counting ---- */
 

@@ -22,15 +22,20 @@
  * after the head was moved is seen to be late.  The same holds for messages whose lease is given back, if that happens in the same critical
  * section in which it is published (lease.c).  The head never goes back, but in one case: when there is no room for a late range.
  *
- * A queue's place is found by a linear search when a session first uses it, and remembered with the generation of the place.  When all are taken, that
- * of a queue without leases is given away: all that it loses is the head, which costs one scan.
+ * Only receivers make a slot for a queue.  Whoever sends, cancels, purges or looks uses the slot that is there: without one nothing is leased, and
+ * the head is at the bottom.  A slot in which nothing is kept can be given away: all that its queue loses is the head, which costs one scan.
+ * A slot whose returned messages wait for the worker to write down their failures is given away only if that could not be done for
+ * KVS_LEASE_KEEP.
  *
- * Locks: that of the directory is taken before that of a place, and never two places at once.
+ * Slots are found by a hash table, the directory; a session remembers where it has found one.
+ *
+ * Locks: that of the directory is taken before that of a slot, and never two slots at once.
  */
 #include "postgres.h"
 
 #include "miscadmin.h"
 #include "storage/shmem.h"
+#include "utils/hsearch.h"
 
 #include "guc.h"
 #include "lease.h"
@@ -44,17 +49,30 @@
 static const KvsPosition lowest_position = {DT_NOBEGIN, PG_INT64_MIN};
 static const KvsPosition highest_position = {DT_NOEND, PG_INT64_MAX};
 
-typedef struct Directory
+typedef struct Slots
 {
-	uint64		generation;		/* of the place given away last */
+	uint64		generation;		/* of the slot given away last */
 	KvsQueueSlot slots[FLEXIBLE_ARRAY_MEMBER];
-} Directory;
+} Slots;
 
-static Directory *directory = NULL;
-static LWLock *directory_lock = NULL;	/* who has which place */
-static KvsQueueSlot *slots = NULL;	/* the directory's */
+typedef struct DirectoryKey
+{
+	Oid			database;
+	Oid			relid;
+} DirectoryKey;
 
-/* ---- Places ---- */
+typedef struct DirectoryEntry
+{
+	DirectoryKey key;			/* must be first */
+	int			slot;
+} DirectoryEntry;
+
+static Slots *all = NULL;
+static KvsQueueSlot *slots = NULL;	/* its slots */
+static HTAB *directory = NULL;	/* who has which slot */
+static LWLock *directory_lock = NULL;	/* for the directory, and for which slots are free */
+
+/* ---- Slots ---- */
 
 /* The numbers of arrivals and ranges are those of no other generation, so that a scan that began before notices. */
 static void
@@ -62,7 +80,7 @@ reset_slot(KvsQueueSlot *slot, Oid database, Oid relid)
 {
 	slot->database = database;
 	slot->relid = relid;
-	slot->generation = ++directory->generation;
+	slot->generation = ++all->generation;
 	slot->used_at = GetCurrentTimestamp();
 	slot->verify_at = DT_NOEND;
 	slot->verify_pause = VERIFY_PAUSE;
@@ -96,17 +114,38 @@ lock_if(int i, Oid database, Oid relid)
 static KvsQueueSlot *
 find_slot(Oid database, Oid relid)
 {
-	KvsQueueSlot *slot = NULL;
+	DirectoryKey key = {database, relid};
+	DirectoryEntry *entry = hash_search(directory, &key, HASH_FIND, NULL);
 
-	for (int i = 0; i < kvs_guc_max_queues && slot == NULL; i++)
-		slot = lock_if(i, database, relid);
-	return slot;
+	return entry == NULL ? NULL : lock_if(entry->slot, database, relid);
 }
 
-/* A free place, else that of the queue that was idle longest. */
-static KvsQueueSlot *
-find_room(void)
+/* Both locks are held. */
+static void
+free_slot(KvsQueueSlot *slot)
 {
+	DirectoryKey key = {slot->database, slot->relid};
+
+	kvs_lease_forget_all(slot);
+	slot->database = slot->relid = InvalidOid;
+	hash_search(directory, &key, HASH_REMOVE, NULL);
+}
+
+/* May it be given away?  Looked at without its lock first, so the answer has to be asked for again with it. */
+static bool
+is_idle(KvsQueueSlot *slot, bool aged, TimestampTz now)
+{
+	return slot->nleases == 0 || (aged && slot->nheld == 0 && kvs_lease_are_overdue(slot, now));
+}
+
+/*
+ * A free slot, else that of the queue that was idle longest; locked, with nobody's entry in the directory.  NULL: there is none.  "aged": also
+ * one whose failures could not be written for too long.
+ */
+static KvsQueueSlot *
+find_room(bool aged)
+{
+	TimestampTz now = GetCurrentTimestamp();
 	KvsQueueSlot *best = NULL;
 
 	for (int i = 0; i < kvs_guc_max_queues; i++)
@@ -114,79 +153,99 @@ find_room(void)
 		KvsQueueSlot *slot = &slots[i];
 
 		if (!OidIsValid(slot->database))
+		{
+			LWLockAcquire(slot->lock, LW_EXCLUSIVE);
 			return slot;
-		if (slot->nleases == 0 && (best == NULL || slot->used_at < best->used_at))
-			best = slot;
+		}
+		if (best != NULL && slot->used_at >= best->used_at)
+			continue;
+		if (aged)
+		{
+			bool		idle;
+
+			LWLockAcquire(slot->lock, LW_EXCLUSIVE);
+			idle = is_idle(slot, true, now);
+			LWLockRelease(slot->lock);
+			if (!idle)
+				continue;
+		}
+		else if (slot->nleases > 0)
+			continue;
+		best = slot;
 	}
-	return best;
+	if (best == NULL)
+		return NULL;
+	LWLockAcquire(best->lock, LW_EXCLUSIVE);
+	if (is_idle(best, aged, now))
+	{
+		free_slot(best);
+		return best;
+	}
+	LWLockRelease(best->lock);
+	return NULL;
 }
 
-static bool
-has_free_place(void)
-{
-	KvsQueueSlot *slot = find_room();
-
-	return slot != NULL && !OidIsValid(slot->database);
-}
-
+/* With the lock of the directory held; NULL: there is no room. */
 static KvsQueueSlot *
 make_slot(Oid database, Oid relid)
 {
-	KvsQueueSlot *slot = find_room();
+	DirectoryKey key = {database, relid};
+	KvsQueueSlot *slot = find_room(false);
+	DirectoryEntry *entry;
 
-	if (slot != NULL)
-	{
-		LWLockAcquire(slot->lock, LW_EXCLUSIVE);
-		if (slot->nleases == 0)
-		{
-			reset_slot(slot, database, relid);
-			return slot;
-		}
-		LWLockRelease(slot->lock);
-	}
-	LWLockRelease(directory_lock);
-	ereport(ERROR,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("too many queues hold leases at once"),
-			 errhint("Increase \"kvstore.max_queues\", which is %d, and restart the server.", kvs_guc_max_queues)));
-	return NULL;				/* keep compiler quiet */
-}
-
-/* Lock a queue's place, found or made; "evict": if need be at the cost of another queue, else NULL. */
-static KvsQueueSlot *
-lock_slot(KvsQueue *queue, bool evict)
-{
-	KvsQueueSlot *slot = NULL;
-
-	if (queue->slot >= 0)
-		slot = lock_if(queue->slot, MyDatabaseId, queue->relid);
-	if (likely(slot != NULL && slot->generation == queue->slot_generation))
-		return slot;
-	if (slot != NULL)
-		LWLockRelease(slot->lock);
-
-	LWLockAcquire(directory_lock, LW_EXCLUSIVE);
-	slot = find_slot(MyDatabaseId, queue->relid);
-	if (slot == NULL && (evict || has_free_place()))
-		slot = make_slot(MyDatabaseId, queue->relid);
-	LWLockRelease(directory_lock);
+	if (slot == NULL)
+		slot = find_room(true);
 	if (slot == NULL)
 		return NULL;
-	queue->slot = slot - slots;
-	queue->slot_generation = slot->generation;
+	/* there is always room: as many entries as slots */
+	entry = hash_search(directory, &key, HASH_ENTER_NULL, NULL);
+	if (entry == NULL)
+	{
+		LWLockRelease(slot->lock);
+		return NULL;
+	}
+	entry->slot = slot - slots;
+	reset_slot(slot, database, relid);
 	return slot;
+}
+
+static KvsQueueSlot *
+lock_remembered(const KvsQueue *queue)
+{
+	return likely(queue->slot >= 0) ? lock_if(queue->slot, MyDatabaseId, queue->relid) : NULL;
 }
 
 KvsQueueSlot *
 kvs_queueslot_lock(KvsQueue *queue)
 {
-	return lock_slot(queue, true);
+	KvsQueueSlot *slot = lock_remembered(queue);
+
+	if (likely(slot != NULL))
+		return slot;
+	LWLockAcquire(directory_lock, LW_EXCLUSIVE);
+	slot = find_slot(MyDatabaseId, queue->relid);
+	if (slot == NULL)
+		slot = make_slot(MyDatabaseId, queue->relid);
+	LWLockRelease(directory_lock);
+	if (slot == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many queues hold leases at once"),
+				 errhint("Increase \"kvstore.max_queues\", which is %d, and restart the server.", kvs_guc_max_queues)));
+	queue->slot = slot - slots;
+	return slot;
 }
 
 KvsQueueSlot *
-kvs_queueslot_lock_if_room(KvsQueue *queue)
+kvs_queueslot_lock_existing(KvsQueue *queue)
 {
-	return lock_slot(queue, false);
+	KvsQueueSlot *slot = lock_remembered(queue);
+
+	if (likely(slot != NULL))
+		return slot;
+	slot = kvs_queueslot_lock_relid(queue->relid);
+	queue->slot = slot == NULL ? -1 : slot - slots;
+	return slot;
 }
 
 KvsQueueSlot *
@@ -194,42 +253,22 @@ kvs_queueslot_restore(Oid database, Oid relid)
 {
 	KvsQueueSlot *slot = find_slot(database, relid);
 
-	if (slot != NULL)
-	{
-		LWLockRelease(slot->lock);
-		return slot;
-	}
-	slot = find_room();
-	if (slot == NULL || OidIsValid(slot->database))
+	if (slot == NULL)
+		slot = make_slot(database, relid);
+	if (slot == NULL)
 		return NULL;
-	reset_slot(slot, database, relid);
+	/* is the queue still there? */
+	slot->verify_at = DT_NOBEGIN;
+	LWLockRelease(slot->lock);
 	return slot;
-}
-
-KvsQueueRef
-kvs_queueslot_ref(KvsQueue *queue)
-{
-	KvsQueueRef ref;
-
-	LWLockRelease(kvs_queueslot_lock(queue)->lock);
-	ref.relid = queue->relid;
-	ref.slot = queue->slot;
-	ref.generation = queue->slot_generation;
-	return ref;
 }
 
 KvsQueueSlot *
 kvs_queueslot_lock_ref(const KvsQueueRef *ref)
 {
-	KvsQueueSlot *slot = lock_if(ref->slot, MyDatabaseId, ref->relid);
+	KvsQueueSlot *slot = ref->slot >= 0 ? lock_if(ref->slot, MyDatabaseId, ref->relid) : NULL;
 
-	if (slot == NULL)
-	{
-		LWLockAcquire(directory_lock, LW_SHARED);
-		slot = find_slot(MyDatabaseId, ref->relid);
-		LWLockRelease(directory_lock);
-	}
-	return slot;
+	return slot != NULL ? slot : kvs_queueslot_lock_relid(ref->relid);
 }
 
 KvsQueueSlot *
@@ -239,17 +278,16 @@ kvs_queueslot_lock_nth(int i, Oid *relid)
 	return OidIsValid(*relid) ? lock_if(i, MyDatabaseId, *relid) : NULL;
 }
 
-/* Both locks are held. */
-static void
-free_slot(KvsQueueSlot *slot)
+KvsQueueSlot *
+kvs_queueslot_lock_any(int i)
 {
-	kvs_lease_forget_all(slot);
-	slot->database = slot->relid = InvalidOid;
+	Oid			database = slots[i].database;
+
+	return OidIsValid(database) ? lock_if(i, database, slots[i].relid) : NULL;
 }
 
-/* The place of a queue of this database, locked, for who has no KvsQueue; NULL if it has none. */
-static KvsQueueSlot *
-lock_by_relid(Oid relid)
+KvsQueueSlot *
+kvs_queueslot_lock_relid(Oid relid)
 {
 	KvsQueueSlot *slot;
 
@@ -264,7 +302,7 @@ lock_by_relid(Oid relid)
 void
 kvs_queueslot_look_soon(Oid relid)
 {
-	KvsQueueSlot *slot = lock_by_relid(relid);
+	KvsQueueSlot *slot = kvs_queueslot_lock_relid(relid);
 
 	if (slot == NULL)
 		return;
@@ -275,7 +313,7 @@ kvs_queueslot_look_soon(Oid relid)
 void
 kvs_queueslot_put_aside(Oid relid, TimestampTz not_before)
 {
-	KvsQueueSlot *slot = lock_by_relid(relid);
+	KvsQueueSlot *slot = kvs_queueslot_lock_relid(relid);
 
 	if (slot == NULL)
 		return;
@@ -288,6 +326,8 @@ kvs_queueslot_forget(Oid relid)
 {
 	KvsQueueSlot *slot;
 
+	if (slots == NULL)
+		return;
 	LWLockAcquire(directory_lock, LW_EXCLUSIVE);
 	slot = find_slot(MyDatabaseId, relid);
 	if (slot != NULL)
@@ -317,11 +357,60 @@ kvs_queueslot_forget_database(Oid database)
 
 /* ---- Arrivals ---- */
 
-/* Without room for a range of its own it joins the newest of its priority, else the head goes back. */
+/* Make a range as wide as another one, and name it anew: whoever scans it just now has not seen all of it. */
+static void
+widen_range(KvsQueueSlot *slot, KvsLateRange *range, KvsPosition low, KvsPosition high)
+{
+	range->number = ++slot->nranges;
+	if (kvs_position_compare(low, range->low) < 0)
+		range->low = low;
+	if (kvs_position_compare(high, range->high) > 0)
+		range->high = high;
+}
+
+/* How much wider would a range be?  In time: ids differ only among messages of one moment. */
+static uint64
+width_with(const KvsLateRange *range, KvsPosition low, KvsPosition high)
+{
+	TimestampTz from = Min(low.ready_at, range->low.ready_at);
+	TimestampTz to = Max(high.ready_at, range->high.ready_at);
+
+	return (uint64) to - (uint64) from;
+}
+
+/* All ranges are taken, by other priorities than the one that needs one, so at least two are of the same: join those that grow least. */
+static void
+join_closest(KvsQueueSlot *slot)
+{
+	int			first = 0;
+	int			second = 0;
+	uint64		best_width = PG_UINT64_MAX;
+
+	for (int i = 0; i < slot->nlate; i++)
+		for (int k = i + 1; k < slot->nlate; k++)
+		{
+			uint64		width = width_with(&slot->late[i], slot->late[k].low, slot->late[k].high);
+
+			if (slot->late[i].priority == slot->late[k].priority && (second == 0 || width < best_width))
+			{
+				first = i;
+				second = k;
+				best_width = width;
+			}
+		}
+	widen_range(slot, &slot->late[first], slot->late[second].low, slot->late[second].high);
+	slot->late[second] = slot->late[--slot->nlate];
+}
+
+/*
+ * Without room for a range of its own it joins the one of its priority that grows least by it.  When there is none of its priority, the two
+ * neighbours of another one that are closest to each other become one: a head that goes back would have to wade through everything dead.
+ */
 static void
 add_late_range(KvsQueueSlot *slot, int priority, KvsPosition low, KvsPosition high)
 {
-	KvsLateRange *range = NULL;
+	KvsLateRange *best = NULL;
+	uint64		best_width = PG_UINT64_MAX;
 
 	if (kvs_testing_is("late-forgotten"))
 		return;
@@ -329,25 +418,32 @@ add_late_range(KvsQueueSlot *slot, int priority, KvsPosition low, KvsPosition hi
 	if (kvs_position_compare(high, slot->heads[priority]) > 0)
 		high = slot->heads[priority];
 
-	if (slot->nlate < KVS_LATE_RANGES)
-	{
-		slot->late[slot->nlate++] = (KvsLateRange) {++slot->nranges, priority, low, high};
-		return;
-	}
 	for (int i = 0; i < slot->nlate; i++)
-		if (slot->late[i].priority == priority && (range == NULL || slot->late[i].number > range->number))
-			range = &slot->late[i];
-	if (range == NULL)
 	{
-		slot->heads[priority] = low;
-		return;
+		KvsLateRange *range = &slot->late[i];
+		uint64		width;
+
+		if (range->priority != priority)
+			continue;
+		/* it is in there already, or so close that there can be little between */
+		if (kvs_position_compare(low, range->high) <= 0 && kvs_position_compare(high, range->low) >= 0)
+		{
+			widen_range(slot, range, low, high);
+			return;
+		}
+		width = width_with(range, low, high);
+		if (best == NULL || width < best_width)
+		{
+			best = range;
+			best_width = width;
+		}
 	}
-	/* a new name: who scans it just now has not seen all of it */
-	range->number = ++slot->nranges;
-	if (kvs_position_compare(low, range->low) < 0)
-		range->low = low;
-	if (kvs_position_compare(high, range->high) > 0)
-		range->high = high;
+	if (slot->nlate == KVS_LATE_RANGES && best == NULL)
+		join_closest(slot);
+	if (slot->nlate < KVS_LATE_RANGES)
+		slot->late[slot->nlate++] = (KvsLateRange) {++slot->nranges, priority, low, high};
+	else
+		widen_range(slot, best, low, high);
 }
 
 void
@@ -369,13 +465,20 @@ kvs_queueslot_arrive(KvsQueueSlot *slot, int priority, KvsPosition low, KvsPosit
 /* ---- Scans ---- */
 
 void
-kvs_queueslot_survey(KvsQueue *queue, TimestampTz now, KvsSurvey *survey)
+kvs_queueslot_survey(KvsQueue *queue, TimestampTz now, bool make, KvsSurvey *survey)
 {
-	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
+	KvsQueueSlot *slot = make ? kvs_queueslot_lock(queue) : kvs_queueslot_lock_existing(queue);
 
-	survey->lapsed = kvs_lease_look(slot, now, &survey->returned);
-	/* who ends a lease that has lapsed wakes who waits, so there is no use in looking again at once */
-	survey->next_due = Min(kvs_lease_next_return(slot), survey->lapsed ? DT_NOEND : kvs_lease_next_due(slot));
+	survey->returned = -1;
+	survey->next_due = DT_NOEND;
+	survey->expired = survey->nlate = 0;
+	for (int i = 0; i < KVS_PRIORITIES; i++)
+		survey->heads[i] = (KvsHeadScan) {true, i, lowest_position, 0, highest_position};
+	if (slot == NULL)
+		return;
+	survey->expired = kvs_lease_expire(slot, now);
+	survey->returned = kvs_lease_first_ready(slot, now);
+	survey->next_due = Min(kvs_lease_next_return(slot), kvs_lease_next_deadline(slot));
 	for (int i = 0; i < KVS_PRIORITIES; i++)
 		survey->heads[i] = (KvsHeadScan) {slot->filled[i], i, slot->heads[i], slot->narrivals, highest_position};
 	survey->nlate = slot->nlate;
@@ -464,6 +567,17 @@ kvs_queueslot_announce(KvsQueue *queue, int priority, KvsPosition position)
 	LWLockRelease(slot->lock);
 }
 
+/* A head that moves from now on has moved since. */
+void
+kvs_queueslot_verifying(KvsQueue *queue)
+{
+	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
+
+	slot->verify_at = DT_NOEND;
+	slot->more_doomed = false;
+	LWLockRelease(slot->lock);
+}
+
 void
 kvs_queueslot_verified(KvsQueue *queue, int64 pause)
 {
@@ -471,23 +585,24 @@ kvs_queueslot_verified(KvsQueue *queue, int64 pause)
 
 	slot->verify_pause = Max(pause, VERIFY_PAUSE);
 	/* as long as there are leases somebody has to see whether the queue is still there */
-	slot->verify_at = slot->nleases == 0 ? DT_NOEND :
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), slot->verify_pause);
+	if (slot->nleases > 0 || slot->verify_at != DT_NOEND)
+		slot->verify_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), slot->verify_pause);
 	LWLockRelease(slot->lock);
 }
 
 /* ---- Initialisation ---- */
 
 static Size
-directory_size(void)
+slots_size(void)
 {
-	return add_size(offsetof(Directory, slots), mul_size(kvs_guc_max_queues, sizeof(KvsQueueSlot)));
+	return add_size(offsetof(Slots, slots), mul_size(kvs_guc_max_queues, sizeof(KvsQueueSlot)));
 }
 
 void
 kvs_queueslot_request_shmem(void)
 {
-	RequestAddinShmemSpace(directory_size());
+	RequestAddinShmemSpace(slots_size());
+	RequestAddinShmemSpace(hash_estimate_size(kvs_guc_max_queues, sizeof(DirectoryEntry)));
 	RequestNamedLWLockTranche("kvstore_queue", kvs_guc_max_queues);
 	RequestNamedLWLockTranche("kvstore_queue_directory", 1);
 }
@@ -495,15 +610,20 @@ kvs_queueslot_request_shmem(void)
 void
 kvs_queueslot_startup_shmem(void)
 {
+	HASHCTL		ctl;
 	bool		found;
 	LWLockPadded *locks = GetNamedLWLockTranche("kvstore_queue");
 
 	directory_lock = &GetNamedLWLockTranche("kvstore_queue_directory")->lock;
-	directory = ShmemInitStruct("kvstore queues", directory_size(), &found);
-	slots = directory->slots;
+	ctl.keysize = sizeof(DirectoryKey);
+	ctl.entrysize = sizeof(DirectoryEntry);
+	directory = ShmemInitHash("kvstore queue directory", kvs_guc_max_queues, kvs_guc_max_queues, &ctl,
+							  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
+	all = ShmemInitStruct("kvstore queues", slots_size(), &found);
+	slots = all->slots;
 	if (found)
 		return;
-	memset(directory, 0, directory_size());
+	memset(all, 0, slots_size());
 	for (int i = 0; i < kvs_guc_max_queues; i++)
 		slots[i].lock = &locks[i].lock;
 }

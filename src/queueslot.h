@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "lib/ilist.h"
 #include "lib/pairingheap.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
@@ -62,14 +63,25 @@ typedef struct KvsMessageCount
 	TransactionId xip[KVS_COUNT_XIDS];
 } KvsMessageCount;
 
-/* All fields are under "lock", but those of who uses the place: they change under the lock of the directory, too. */
+/* Messages that cannot be settled, whose errors a slot remembers; and bytes of such an error. */
+#define KVS_STUCK_ERRORS	8
+#define KVS_STUCK_ERROR_SIZE	160
+
+/* Why a message could not be settled. */
+typedef struct KvsStuckError
+{
+	int64		id;
+	char		text[KVS_STUCK_ERROR_SIZE];
+} KvsStuckError;
+
+/* All fields are under "lock"; database and relid change under the lock of the directory, too. */
 typedef struct KvsQueueSlot
 {
 	LWLock	   *lock;			/* never changes */
 	Oid			database;		/* InvalidOid: free */
 	Oid			relid;
-	uint64		generation;		/* how often the place was given away */
-	TimestampTz used_at;		/* for choosing whose place is taken; roughly */
+	uint64		generation;		/* how often the slot was given away */
+	TimestampTz used_at;		/* for choosing whose slot is taken; roughly */
 	TimestampTz verify_at;		/* when the worker is to look below the heads; DT_NOEND: they have not moved since it did */
 	int64		verify_pause;	/* milliseconds */
 	TimestampTz not_before;		/* the worker has met something that it could not do */
@@ -85,11 +97,19 @@ typedef struct KvsQueueSlot
 	KvsLateRange late[KVS_LATE_RANGES];
 
 	/* See lease.c. */
-	int			nleases;		/* entries of the lease table */
-	int			nreturned;		/* of these, returned ones */
-	pairingheap due;			/* held leases by deadline; returned ones too often, at once */
+	dlist_head	leases;			/* all entries of the lease table */
+	int			nleases;		/* how many they are */
+	int			nheld;			/* held, or just being ended */
+	int			nlater;			/* have to wait for their backoff */
+	int			ndoomed;		/* wait for the worker to move them to the dead letters */
+	int			nstuck;			/* the worker has tried in vain */
+	bool		more_doomed;	/* there are rows to be moved that have no entry */
+	pairingheap due;			/* held ones, by deadline */
 	pairingheap later;			/* returned ones that have to wait, by time */
 	pairingheap ready;			/* returned ones that can be delivered, by position */
+	pairingheap work;			/* what the worker has to see to, by time */
+	uint32		nerrors;		/* ever */
+	KvsStuckError errors[KVS_STUCK_ERRORS];
 
 	KvsMessageCount count;
 } KvsQueueSlot;
@@ -112,42 +132,45 @@ kvs_position_behind(KvsPosition position)
 }
 
 /*
- * Lock a queue's place, found or made.  53400 if there is none left.  Release the lock of the slot it returns.
+ * Lock a queue's slot, found or made; 53400 if there is none left.  Only receivers call it.  Release the lock of the slot it returns.
  */
 extern KvsQueueSlot *kvs_queueslot_lock(KvsQueue *queue);
 
-/* The same, but NULL, and nothing locked, if that would take the place of another queue. */
-extern KvsQueueSlot *kvs_queueslot_lock_if_room(KvsQueue *queue);
+/* The same, but NULL, and nothing locked, if the queue has no slot: then nobody has received from it lately, and nothing is leased. */
+extern KvsQueueSlot *kvs_queueslot_lock_existing(KvsQueue *queue);
 
 /* What of a queue a transaction callback can use. */
 typedef struct KvsQueueRef
 {
 	Oid			relid;
-	int			slot;
-	uint64		generation;
+	int			slot;			/* where it was last, -1: nowhere */
 } KvsQueueRef;
 
-extern KvsQueueRef kvs_queueslot_ref(KvsQueue *queue);
-
-/* The same as locking, but for callbacks: NULL, and nothing locked, if the queue has no place any more.  Allocates nothing, raises nothing. */
+/* The same as kvs_queueslot_lock_existing(), for callbacks: allocates nothing, raises nothing. */
 extern KvsQueueSlot *kvs_queueslot_lock_ref(const KvsQueueRef *ref);
 
-/* The i-th place of all, locked, if it belongs to this database, else NULL; *relid is whose it is.  "i" up to kvs_guc_max_queues. */
+/* The i-th slot of all, locked, if it belongs to this database, else NULL; *relid is whose it is.  "i" up to kvs_guc_max_queues. */
 extern KvsQueueSlot *kvs_queueslot_lock_nth(int i, Oid *relid);
 
-/* The queue is gone: nobody can have its table open.  Its leases go, and its place is free. */
+/* The i-th slot of all, locked, whosever it is; NULL if it is free. */
+extern KvsQueueSlot *kvs_queueslot_lock_any(int i);
+
+/* The slot of a queue of this database, locked, for who has no KvsQueue; NULL if it has none. */
+extern KvsQueueSlot *kvs_queueslot_lock_relid(Oid relid);
+
+/* The queue is gone: nobody can have its table open.  Its leases go, and its slot is free.  Callbacks may call it. */
 extern void kvs_queueslot_forget(Oid relid);
 
 /* The worker could not look after the queue: not again before then. */
 extern void kvs_queueslot_put_aside(Oid relid, TimestampTz not_before);
 
-/* Have the worker look after the queue, if it has a place, when it comes next. */
+/* Have the worker look after the queue, if it has a slot, when it comes next. */
 extern void kvs_queueslot_look_soon(Oid relid);
 
-/* The same for all queues of a database that is gone. */
+/* The same as kvs_queueslot_forget() for all queues of a database that is gone. */
 extern void kvs_queueslot_forget_database(Oid database);
 
-/* In the postmaster, when nobody else runs: a queue's place, found or made, not locked; NULL if there is none left. */
+/* In the postmaster, when nobody else runs: a queue's slot, found or made, not locked; NULL if there is none left. */
 extern KvsQueueSlot *kvs_queueslot_restore(Oid database, Oid relid);
 
 /* ---- With the lock held ---- */
@@ -170,15 +193,18 @@ typedef struct KvsHeadScan
 /* What to look at, read before any row is. */
 typedef struct KvsSurvey
 {
-	bool		lapsed;			/* a lease has, see lapse.h */
 	int			returned;		/* the highest priority of returned messages that are ready; -1: none */
-	TimestampTz next_due;		/* when another returned message is ready, or the first lease lapses; DT_NOEND: never */
+	TimestampTz next_due;		/* when another returned message is ready, or the first lease expires; DT_NOEND: never */
+	int			expired;		/* leases whose time was over: they were ended */
 	KvsHeadScan heads[KVS_PRIORITIES];
 	int			nlate;
 	KvsLateRange late[KVS_LATE_RANGES];
 } KvsSurvey;
 
-extern void kvs_queueslot_survey(KvsQueue *queue, TimestampTz now, KvsSurvey *survey);
+/*
+ * Leases whose time is over are ended.  "make": the caller receives, and the queue gets a slot; else, without one, all is from the bottom.
+ */
+extern void kvs_queueslot_survey(KvsQueue *queue, TimestampTz now, bool make, KvsSurvey *survey);
 
 /* All below "reached" is dead or leased: move the head.  "at_end": there is nothing from there on either. */
 extern void kvs_queueslot_advance(KvsQueue *queue, KvsHeadScan *scan, KvsPosition reached, bool at_end);
@@ -188,6 +214,9 @@ extern void kvs_queueslot_advance_late(KvsQueue *queue, const KvsLateRange *rang
 
 /* Publish an arrival. */
 extern void kvs_queueslot_announce(KvsQueue *queue, int priority, KvsPosition position);
+
+/* The worker is about to look below the heads. */
+extern void kvs_queueslot_verifying(KvsQueue *queue);
 
 /* The worker has looked below the heads, and is to look again after so many milliseconds if they move. */
 extern void kvs_queueslot_verified(KvsQueue *queue, int64 pause);

@@ -7,7 +7,7 @@
  * estimated from SAMPLE_BLOCKS blocks spread over the table, and the answer says so; a table that has no more blocks has been read whole, then it is no
  * estimate.
  *
- * A message is leased, or delayed, or ready; one that has expired counts until it is removed.
+ * A message is leased, delayed, dying or ready; one that has expired counts until it is removed.
  */
 #include "postgres.h"
 
@@ -37,6 +37,7 @@
 #include "lease.h"
 #include "queueargs.h"
 #include "queuecount.h"
+#include "queuexact.h"
 #include "shape.h"
 #include "reader.h"
 #include "shmem.h"
@@ -69,6 +70,8 @@ enum
 	STAT_PAUSED,
 	STAT_EXACT,
 	STAT_DEAD_EXACT,
+	STAT_DYING,
+	STAT_STUCK,
 	STATS
 };
 
@@ -78,6 +81,9 @@ typedef struct Known
 	bool		known;			/* how many messages there are */
 	int64		messages;
 	int64		leased;
+	int64		waiting;		/* have failed, and wait for their backoff in memory */
+	int64		dying;			/* are given up, and wait for the worker */
+	int64		stuck;			/* of these, and of those that wait for their failures to be written: could not be settled */
 	TimestampTz returned;		/* when the first returned message was ready; DT_NOEND: there is none */
 	KvsSurvey	survey;
 } Known;
@@ -98,7 +104,7 @@ typedef struct Look
 static void
 ask_shared(KvsQueue *queue, TimestampTz now, Known *known)
 {
-	KvsQueueSlot *slot = kvs_shared == NULL ? NULL : kvs_queueslot_lock_if_room(queue);
+	KvsQueueSlot *slot = kvs_shared == NULL ? NULL : kvs_queueslot_lock_existing(queue);
 	bool		asked;
 
 	memset(known, 0, sizeof(Known));
@@ -109,11 +115,14 @@ ask_shared(KvsQueue *queue, TimestampTz now, Known *known)
 		return;
 	known->known = slot->count.known;
 	known->messages = slot->count.messages;
-	known->leased = slot->nleases - slot->nreturned;
-	known->returned = kvs_lease_first_returned(slot);
+	known->leased = slot->nheld;
+	known->waiting = slot->nlater;
+	known->dying = slot->ndoomed;
+	known->stuck = slot->nstuck;
+	known->returned = kvs_lease_oldest_ready(slot);
 	asked = kvs_queuecount_ask(slot, now);
 	LWLockRelease(slot->lock);
-	kvs_queueslot_survey(queue, now, &known->survey);
+	kvs_queueslot_survey(queue, now, false, &known->survey);
 	if (asked && kvs_expiry_database() != NULL)
 		kvs_expiry_lower_next_due(now);
 }
@@ -181,7 +190,7 @@ first_ready(Look *look, int priority, KvsPosition low)
 		if (ready_at(look) > look->now)
 			break;
 		kvs_reader_describe(look->queue, look->slot, &message);
-		if (kvs_shared == NULL || !kvs_lease_is_known(look->queue, &message))
+		if (!kvs_message_is_doomed(&message) && (kvs_shared == NULL || !kvs_lease_is_known(look->queue, &message)))
 			result = ready_at(look);
 	}
 	index_endscan(scan);
@@ -276,7 +285,7 @@ split(Look *look, const Known *known, int64 *messages, int64 *delayed)
 	Sample		sample = {0};
 	bool		counted;
 
-	*messages = kvs_queuecount_with_own(look->queue->relid, known->messages);
+	*messages = kvs_queuexact_count_with_own(look->queue->relid, known->messages);
 	if (!known->known)
 	{
 		take_sample(look->rel, look->snapshot, look->now, KVS_QUEUE_COLUMN_READY_AT + 1, &sample);
@@ -346,12 +355,14 @@ give_stats(KvsQueue *queue, Relation rel, ReturnSetInfo *rsinfo)
 	UnregisterSnapshot(look.snapshot);
 
 	values[STAT_QUEUE] = CStringGetTextDatum(queue->name);
-	values[STAT_READY] = Int64GetDatum(Max(messages - delayed - known.leased, 0));
-	values[STAT_DELAYED] = Int64GetDatum(delayed);
+	values[STAT_READY] = Int64GetDatum(Max(messages - delayed - known.waiting - known.leased - known.dying, 0));
+	values[STAT_DELAYED] = Int64GetDatum(delayed + known.waiting);
 	values[STAT_LEASED] = Int64GetDatum(known.leased);
 	values[STAT_DEAD] = Int64GetDatum(dead);
 	nulls[STAT_OLDEST_AGE] = oldest == DT_NOEND;
 	values[STAT_OLDEST_AGE] = NumericGetDatum(int64_div_fast_to_numeric(oldest == DT_NOEND ? 0 : Max(look.now - oldest, 0), 6));
+	values[STAT_DYING] = Int64GetDatum(known.dying);
+	values[STAT_STUCK] = Int64GetDatum(known.stuck);
 	values[STAT_PAUSED] = BoolGetDatum(queue->paused);
 	set_counts(queue->relid, values, nulls);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
@@ -409,7 +420,7 @@ kvstore_queue_stats(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* kvstore.queue_counts(): what shared memory knows of each queue of this database that it knows: relid, messages (NULL: not counted), leased */
+/* kvstore.queue_counts(): what shared memory knows of each queue of this database that it knows: relid, messages (NULL: not counted), leased, dying, stuck */
 PG_FUNCTION_INFO_V1(kvstore_queue_counts);
 Datum
 kvstore_queue_counts(PG_FUNCTION_ARGS)
@@ -423,15 +434,17 @@ kvstore_queue_counts(PG_FUNCTION_ARGS)
 	{
 		Oid			relid;
 		KvsQueueSlot *slot = kvs_queueslot_lock_nth(i, &relid);
-		Datum		values[3];
-		bool		nulls[3] = {false};
+		Datum		values[5];
+		bool		nulls[5] = {false};
 
 		if (slot == NULL)
 			continue;
 		values[0] = ObjectIdGetDatum(relid);
 		values[1] = Int64GetDatum(slot->count.messages);
 		nulls[1] = !slot->count.known;
-		values[2] = Int64GetDatum(slot->nleases - slot->nreturned);
+		values[2] = Int64GetDatum(slot->nheld);
+		values[3] = Int64GetDatum(slot->ndoomed);
+		values[4] = Int64GetDatum(slot->nstuck);
 		asked |= kvs_queuecount_ask(slot, now);
 		LWLockRelease(slot->lock);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);

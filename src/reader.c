@@ -14,13 +14,18 @@
 
 #include "access/heapam.h"
 #include "access/stratnum.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "common/pg_prng.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
+#include "backoff.h"
 #include "compat.h"
+#include "duration.h"
 #include "reader.h"
 #include "rowmap.h"
 
@@ -63,9 +68,11 @@ kvs_reader_describe(const KvsQueue *queue, TupleTableSlot *slot, KvsMessageRef *
 	message->enqueued_at = DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_ENQUEUED_AT]);
 	message->ready_at = DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_READY_AT]);
 	message->priority = DatumGetInt16(slot->tts_values[KVS_QUEUE_COLUMN_PRIORITY]);
-	message->attempts = DatumGetInt32(slot->tts_values[KVS_QUEUE_COLUMN_ATTEMPTS]);
+	/* an owner can write what the guard would refuse; what is done with them must not overflow */
+	message->attempts = Min(Max(DatumGetInt32(slot->tts_values[KVS_QUEUE_COLUMN_ATTEMPTS]), 0), PG_INT32_MAX / 2);
 	message->max_attempts = slot->tts_isnull[KVS_QUEUE_COLUMN_MAX_ATTEMPTS] ? queue->max_attempts :
-		DatumGetInt32(slot->tts_values[KVS_QUEUE_COLUMN_MAX_ATTEMPTS]);
+		Max(DatumGetInt32(slot->tts_values[KVS_QUEUE_COLUMN_MAX_ATTEMPTS]), 1);
+	message->dying = !slot->tts_isnull[KVS_QUEUE_COLUMN_FAILED_AT];
 	message->tid = slot->tts_tid;
 }
 
@@ -184,10 +191,24 @@ kvs_reader_is_coming(KvsReader *reader, KvsMessageRef *message)
 	return fetch_by_place(reader, message, &dirty);
 }
 
-bool
-kvs_reader_is_there(KvsReader *reader)
+KvsRowState
+kvs_reader_look_again(KvsReader *reader)
 {
-	return table_tuple_satisfies_snapshot(reader->rel, reader->slot, SnapshotSelf);
+	SnapshotData dirty;
+
+	InitDirtySnapshot(dirty);
+	if (!table_tuple_satisfies_snapshot(reader->rel, reader->slot, &dirty) || TransactionIdIsValid(dirty.xmin))
+		return KVS_ROW_GONE;
+	return TransactionIdIsValid(dirty.xmax) ? KVS_ROW_BEING_DELETED : KVS_ROW_THERE;
+}
+
+bool
+kvs_reader_is_own(const KvsReader *reader)
+{
+	bool		isnull;
+	Datum		xmin = slot_getsysattr(reader->slot, MinTransactionIdAttributeNumber, &isnull);
+
+	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
 }
 
 bool
@@ -203,4 +224,25 @@ bool
 kvs_reader_is_visible(KvsReader *reader, Snapshot snapshot)
 {
 	return table_tuple_satisfies_snapshot(reader->rel, reader->slot, snapshot);
+}
+
+int64
+kvs_reader_backoff(const KvsReader *reader, int n)
+{
+	const Interval *backoff = reader->queue->backoff;
+	int			count = reader->queue->nbackoff;
+	Interval	own[KVS_BACKOFF_MAX];
+	bool		isnull;
+	Datum		array = kvs_reader_column(reader, KVS_QUEUE_COLUMN_BACKOFF, &isnull);
+
+	if (unlikely(!isnull))
+	{
+		count = kvs_backoff_take(DatumGetArrayTypeP(array), own);
+		backoff = own;
+	}
+	if (count == 0)
+		return 0;
+	/* at most a year, so nothing overflows */
+	return Max(kvs_duration_add(0, &backoff[Min(Max(n, 1), count) - 1]), 0) *
+		(1 - KVS_JITTER + 2 * KVS_JITTER * pg_prng_double(&pg_global_prng_state));
 }

@@ -28,7 +28,7 @@ typedef struct KvsReader
 	IndexScanDesc id_scan;
 } KvsReader;
 
-/* What the row in a slot says; rollbacks stay.  All columns of the slot are deformed then. */
+/* What the row in a slot says; failures stay.  All columns of the slot are deformed then. */
 extern void kvs_reader_describe(const KvsQueue *queue, TupleTableSlot *slot, KvsMessageRef *message);
 
 /* Begin; the caller holds a lock on the open table.  An ERROR cleans up. */
@@ -48,14 +48,38 @@ extern bool kvs_reader_see(KvsReader *reader, KvsMessageRef *message);
 
 /* ---- One ---- */
 
-/* The row of a message, where it was last or where the index says; false if it is gone.  "message" becomes what the row says, but for rollbacks. */
+/* The row of a message, where it was last or where the index says; false if it is gone.  "message" becomes what the row says, but for failures. */
 extern bool kvs_reader_fetch(KvsReader *reader, KvsMessageRef *message);
 
 /* Of a message that was not found: has the transaction that sent it, and received it, not ended? */
 extern bool kvs_reader_is_coming(KvsReader *reader, KvsMessageRef *message);
 
-/* Is the row that was found last still there? */
-extern bool kvs_reader_is_there(KvsReader *reader);
+typedef enum KvsRowState
+{
+	KVS_ROW_THERE,
+	KVS_ROW_BEING_DELETED,		/* or changed, by a transaction that has not ended */
+	KVS_ROW_GONE
+} KvsRowState;
+
+/* What has become of the row that was found last? */
+extern KvsRowState kvs_reader_look_again(KvsReader *reader);
+
+/* Is it there? */
+static inline bool
+kvs_reader_is_there(KvsReader *reader)
+{
+	return kvs_reader_look_again(reader) != KVS_ROW_GONE;
+}
+
+/* Is somebody deleting it? */
+static inline bool
+kvs_reader_is_being_deleted(KvsReader *reader)
+{
+	return kvs_reader_look_again(reader) == KVS_ROW_BEING_DELETED;
+}
+
+/* Has this transaction written it? */
+extern bool kvs_reader_is_own(const KvsReader *reader);
 
 /* Does this snapshot see it, too? */
 extern bool kvs_reader_is_visible(KvsReader *reader, Snapshot snapshot);
@@ -64,6 +88,14 @@ extern bool kvs_reader_is_visible(KvsReader *reader, Snapshot snapshot);
 
 /* May the row found last not be delivered any more? */
 extern bool kvs_reader_has_expired(const KvsReader *reader, TimestampTz now);
+
+/*
+ * How many microseconds the message of the row found last waits after its n-th failure, by its own backoff or the queue's: the n-th delay, or the last one,
+ * with a jitter of KVS_JITTER in both directions, so that what failed together does not come back together.
+ */
+#define KVS_JITTER	0.2
+
+extern int64 kvs_reader_backoff(const KvsReader *reader, int n);
 
 /* A column of the row found last; all columns are deformed. */
 static inline Datum

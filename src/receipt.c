@@ -2,7 +2,7 @@
  * receipt.c
  *		Receipts: what a consumer shows to acknowledge a message.
  *
- * 32 bytes and their CRC, in base64: 48 characters.  The CRC tells a damaged receipt from a stale one.  It is no protection from somebody who makes receipts
+ * 36 bytes and their CRC, in base64: 56 characters.  The CRC tells a damaged receipt from a stale one.  It is no protection from somebody who makes receipts
  * up, and needs to be none: the token is a random number, and to use a receipt at all takes the rights of a consumer of the queue.
  */
 #include "postgres.h"
@@ -23,10 +23,11 @@ typedef struct Packed
 	int64		id;
 	int64		enqueued_at;
 	uint64		token;
+	int32		number;
 	uint32		crc;
 } Packed;
 
-#define PACKED_SIZE	((Size) 36)
+#define PACKED_SIZE	((Size) 40)
 
 StaticAssertDecl(offsetof(Packed, crc) + sizeof(uint32) == PACKED_SIZE, "receipts have gaps");
 
@@ -51,6 +52,7 @@ kvs_receipt_to_text(const KvsReceipt *receipt)
 	packed.id = receipt->id;
 	packed.enqueued_at = receipt->enqueued_at;
 	packed.token = receipt->token;
+	packed.number = receipt->number;
 	packed.crc = checksum(&packed);
 	return cstring_to_text(kvs_base64_encode((char *) &packed, PACKED_SIZE));
 }
@@ -73,6 +75,7 @@ unpack(const text *str, KvsReceipt *receipt)
 	receipt->id = packed.id;
 	receipt->enqueued_at = packed.enqueued_at;
 	receipt->token = packed.token;
+	receipt->number = packed.number;
 	return true;
 }
 

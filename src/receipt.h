@@ -16,6 +16,7 @@ typedef struct KvsReceipt
 	int64		id;
 	TimestampTz enqueued_at;
 	uint64		token;
+	int32		number;			/* of the delivery, 1 for the first */
 } KvsReceipt;
 
 extern text *kvs_receipt_to_text(const KvsReceipt *receipt);

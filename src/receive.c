@@ -3,8 +3,7 @@
  *		SQL functions that wait for messages: kv_dequeue, kv_wait_queue.
  *
  * Each attempt to get messages is one look of wait.c, in a subtransaction.  If it gives something, the subtransaction stays, and with it the leases; if not, it is
- * rolled back, and a sleeper holds no lock.  Leases that have lapsed are left to the worker, and ended by the last look only: as long as the transaction of who ended
- * them sleeps, their messages are nobody's.
+ * rolled back, and a sleeper holds no lock.
  *
  * One message wakes one waiter.  Only the waiter that is first in line wakes by itself when a delayed message becomes ready.  Whoever has been woken and ends
  * without a message, was first in line, or has seen more than it took, wakes the next.  So does a session that ends after kv_wait_queue() has told it of a message, and
@@ -64,9 +63,8 @@ look_and_take(KvsWait *wait)
 {
 	Receive    *receive = (Receive *) wait;
 
-	receive->request.goes_on = !wait->last;
 	attempt(receive, ACL_SELECT | ACL_UPDATE | ACL_DELETE, 2);
-	wait->keep = receive->request.given > 0 || receive->request.ended > 0;
+	wait->keep = receive->request.given > 0;
 	set_timer(receive);
 	return receive->request.given > 0;
 }

@@ -4,10 +4,10 @@
  *
  * An acknowledged message is deleted by its place, without the executor, unless the owner has put something on the table that wants to see it (KvsQueue.plain).
  * The page stays pinned from the look at the row until the delete has returned: what the place points to cannot become another row meanwhile.
- * Nobody but who acknowledges, or fails, its own message ever waits for a row; the worker and a dequeue pass over what is locked.
+ * Only a consumer that acknowledges, or fails, its own message ever waits for a row; the worker passes over what is locked.
  *
  * What fails is changed, or moved to the dead letters, by statements that run as the owner of the queue: consumers need no rights on the
- * dead letters.  A row that stays is noted as an arrival, for it has a new place in the order.
+ * dead letters.  A row that stays is noted as an arrival, for it has a new position in the order.
  */
 #include "postgres.h"
 
@@ -22,13 +22,11 @@
 #include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 
-#include "arrival.h"
 #include "burial.h"
-#include "duration.h"
 #include "expiry.h"
 #include "identity.h"
-#include "queuecount.h"
 #include "queueplan.h"
+#include "queuexact.h"
 #include "settle.h"
 #include "statement.h"
 #include "stats.h"
@@ -43,6 +41,8 @@
 static const char *const statements[KVS_QUEUE_PLAN_END] = {
 	[KVS_QUEUE_PLAN_DELETE] = "DELETE FROM kvstore.q_%1$s AS m WHERE " THIS_MESSAGE,
 	[KVS_QUEUE_PLAN_CHANGE] = "UPDATE kvstore.q_%1$s AS m SET attempts = $3, ready_at = $4, "
+	"last_error = CASE WHEN $5 IS NULL THEN m.last_error ELSE $5 END WHERE " THIS_MESSAGE,
+	[KVS_QUEUE_PLAN_GIVE_UP] = "UPDATE kvstore.q_%1$s AS m SET attempts = $3, failed_at = $4, "
 	"last_error = CASE WHEN $5 IS NULL THEN m.last_error ELSE $5 END WHERE " THIS_MESSAGE,
 };
 
@@ -154,7 +154,7 @@ kvs_settle_delete(KvsReader *reader, KvsMessageRef *message)
 		CHECK_FOR_INTERRUPTS();
 		if (result == TM_Ok)
 		{
-			kvs_queuecount_note(reader->queue, -1);
+			kvs_queuexact_note_count(reader->queue, -1);
 			kvs_stats_add(reader->queue->stat, KVS_COUNT_QUEUE_ACKED, 1);
 			return KVS_SETTLED_DELETED;
 		}
@@ -199,15 +199,18 @@ static KvsSettled
 note_where_it_is(KvsReader *reader, const KvsMessageRef *message)
 {
 	KvsMessageRef found = *message;
+	KvsPosition position;
 
 	if (!reader->queue->plain && !kvs_reader_fetch(reader, &found))
 		return KVS_SETTLED_GONE;
-	kvs_arrival_note(reader->queue, found.priority, found.ready_at, found.id, found.ready_at, found.id, 0);
+	position = (KvsPosition) {found.ready_at, found.id};
+	kvs_queuexact_note_arrival(reader->queue, found.priority, position, position, 0);
 	return KVS_SETTLED_RETRY;
 }
 
 static KvsSettled
-change_row(KvsReader *reader, const KvsMessageRef *message, int attempts, TimestampTz ready_at, const char *error)
+change_row(KvsReader *reader, const KvsMessageRef *message, int attempts, TimestampTz ready_at, const char *error,
+		   bool *written)
 {
 	KvsMessageRef changed = *message;
 	bool		never;
@@ -215,7 +218,8 @@ change_row(KvsReader *reader, const KvsMessageRef *message, int attempts, Timest
 
 	slot_getallattrs(reader->slot);
 	expires_at = DatumGetTimestampTz(kvs_reader_column(reader, KVS_QUEUE_COLUMN_EXPIRES_AT, &never));
-	if (execute_as_owner(reader->queue, KVS_QUEUE_PLAN_CHANGE, message, attempts, ready_at, error) == 0)
+	*written = execute_as_owner(reader->queue, KVS_QUEUE_PLAN_CHANGE, message, attempts, ready_at, error) > 0;
+	if (!*written)
 		check_serializable();
 	changed.ready_at = ready_at;
 	if (!never)
@@ -228,44 +232,48 @@ change_row(KvsReader *reader, const KvsMessageRef *message, int attempts, Timest
 	return note_where_it_is(reader, &changed);
 }
 
+/* The owner's own doing: it is not for the worker to try for ever. */
+static void
+raise_kept(const KvsReader *reader, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+			 errmsg("a trigger of table \"%s\" kept a message from being %s", RelationGetRelationName(reader->rel), what),
+			 errhint("A trigger BEFORE UPDATE or DELETE must return NEW or OLD.")));
+}
+
 KvsSettled
-kvs_settle_postpone(KvsReader *reader, KvsMessageRef *message, TimestampTz ready_at)
+kvs_settle_postpone(KvsReader *reader, KvsMessageRef *message, int failed, TimestampTz ready_at)
 {
 	KvsSettled	locked = lock_row(reader, message, true);
+	bool		written;
 
 	if (locked != KVS_SETTLED_RETRY)
 		return locked;
-	/* what was counted in memory goes with the lease */
-	return change_row(reader, message, message->attempts + message->rollbacks, ready_at, NULL);
+	return change_row(reader, message, failed, ready_at, NULL, &written);
 }
 
-/* The message's own backoff, or the queue's: after failure n the n-th delay, the last one repeats. */
-static TimestampTz
-ready_after_backoff(const KvsReader *reader, int attempts, TimestampTz now)
+KvsSettled
+kvs_settle_write(KvsReader *reader, KvsMessageRef *message, TimestampTz ready_at)
 {
-	const KvsQueue *queue = reader->queue;
-	const Interval *backoff = queue->backoff;
-	int			count = queue->nbackoff;
-	Interval	own[KVS_BACKOFF_MAX];
-	bool		isnull;
-	Datum		array = kvs_reader_column(reader, KVS_QUEUE_COLUMN_BACKOFF, &isnull);
+	KvsSettled	result = lock_row(reader, message, false);
+	bool		written;
 
-	if (!isnull)
-	{
-		count = kvs_backoff_take(DatumGetArrayTypeP(array), own);
-		backoff = own;
-	}
-	if (count == 0)
-		return now;
-	return Max(now, kvs_duration_add(now, &backoff[Min(Max(attempts, 1), count) - 1]));
+	if (result != KVS_SETTLED_RETRY)
+		return result;
+	result = change_row(reader, message, kvs_message_failed(message), Max(ready_at, message->ready_at), NULL, &written);
+	if (!written)
+		raise_kept(reader, "changed");
+	return result;
 }
+
+/* ---- Giving up ---- */
 
 /* The error of the dead letter, with what went wrong when its undelivered keys were to be written. */
 static const char *
-write_undelivered(KvsReader *reader, const KvsFailure *failure)
+write_undelivered(KvsReader *reader, TimestampTz now, const char *error)
 {
-	const char *problem = kvs_undelivered_write(reader, failure->now);
-	const char *error = failure->error;
+	const char *problem = kvs_undelivered_write(reader, now);
 	bool		isnull;
 	Datum		last;
 
@@ -281,14 +289,13 @@ write_undelivered(KvsReader *reader, const KvsFailure *failure)
 }
 
 static KvsSettled
-bury(KvsReader *reader, const KvsMessageRef *message, int attempts, const KvsFailure *failure)
+bury(KvsReader *reader, const KvsMessageRef *message, int failed, TimestampTz now, const char *error)
 {
-	const char *error = write_undelivered(reader, failure);
-
-	if (reader->queue->keep_dead ? kvs_burial_move(reader, attempts, failure->now, error) :
+	error = write_undelivered(reader, now, error);
+	if (reader->queue->keep_dead ? kvs_burial_move(reader, failed, now, error) :
 		kvs_settle_delete_as_owner(reader->queue, message))
 	{
-		kvs_queuecount_note(reader->queue, -1);
+		kvs_queuexact_note_count(reader->queue, -1);
 		kvs_stats_add(reader->queue->stat, KVS_COUNT_QUEUE_DEAD, 1);
 		return KVS_SETTLED_DEAD;
 	}
@@ -297,21 +304,63 @@ bury(KvsReader *reader, const KvsMessageRef *message, int attempts, const KvsFai
 }
 
 KvsSettled
+kvs_settle_bury(KvsReader *reader, KvsMessageRef *message, TimestampTz now, const char *error)
+{
+	KvsSettled	result = lock_row(reader, message, false);
+
+	if (result != KVS_SETTLED_RETRY)
+		return result;
+	if (reader->queue->keep_dead && !kvs_queue_try_lock_dead(reader->queue, false))
+		return KVS_SETTLED_LOCKED;
+	slot_getallattrs(reader->slot);
+	result = bury(reader, message, kvs_message_failed(message), now, error);
+	if (result == KVS_SETTLED_RETRY)
+		raise_kept(reader, "deleted");
+	return result;
+}
+
+/* Does nothing but our own code run when it becomes a dead letter, and is nobody in the way? */
+static bool
+can_bury_at_once(KvsReader *reader)
+{
+	bool		no_keys;
+
+	(void) kvs_reader_column(reader, KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED, &no_keys);
+	return no_keys && reader->queue->plain && (!reader->queue->keep_dead || kvs_queue_try_lock_dead(reader->queue, true));
+}
+
+static KvsSettled
+give_up(KvsReader *reader, const KvsMessageRef *message, int failed, const KvsFailure *failure)
+{
+	if (can_bury_at_once(reader))
+		return bury(reader, message, failed, failure->now, failure->error);
+	if (execute_as_owner(reader->queue, KVS_QUEUE_PLAN_GIVE_UP, message, failed, failure->now, failure->error) == 0)
+	{
+		/* a trigger of the owner's has other plans */
+		check_serializable();
+		return note_where_it_is(reader, message);
+	}
+	kvs_queuexact_leave_to_worker();
+	return KVS_SETTLED_DEAD;
+}
+
+KvsSettled
 kvs_settle_fail(KvsReader *reader, KvsMessageRef *message, const KvsFailure *failure)
 {
-	KvsSettled	locked = lock_row(reader, message, failure->wait);
+	KvsSettled	locked = lock_row(reader, message, true);
 	TimestampTz ready_at = failure->ready_at;
-	int			attempts;
+	bool		written;
+	int			failed;
 
 	if (locked != KVS_SETTLED_RETRY)
 		return locked;
-	/* what was counted in memory becomes durable with the next failure that is */
-	attempts = message->attempts + message->rollbacks + (failure->counts ? 1 : 0);
-	if (failure->dead || attempts >= message->max_attempts)
-		return bury(reader, message, attempts, failure);
+	/* a delivery fails once: it may have been counted when its lease expired */
+	failed = Max(kvs_message_failed(message), failure->number);
 	slot_getallattrs(reader->slot);
+	if (failure->dead || failed >= message->max_attempts)
+		return give_up(reader, message, failed, failure);
 	if (ready_at == DT_NOBEGIN)
-		ready_at = ready_after_backoff(reader, attempts, failure->now);
+		ready_at = failure->now + kvs_reader_backoff(reader, failed);
 	kvs_stats_add(reader->queue->stat, KVS_COUNT_QUEUE_RETRIED, 1);
-	return change_row(reader, message, attempts, ready_at, failure->error);
+	return change_row(reader, message, failed, ready_at, failure->error, &written);
 }

@@ -19,30 +19,42 @@ typedef enum KvsSettled
 } KvsSettled;
 
 /*
- * The caller is about to end the lease of the message (lease.h), has been found to have the rights that this takes, and has the queue's table open in
+ * The caller is about to end the lease of the message (queuexact.h), has been found to have the rights that this takes, and has the queue's table open in
  * "reader".  All of it is part of the transaction.
  */
+
+/* ---- For consumers, about their own messages: these wait for somebody who has locked the row ---- */
 
 /* It was processed. */
 extern KvsSettled kvs_settle_delete(KvsReader *reader, KvsMessageRef *message);
 
-/* It was not, and that does not count: deliver it again at "ready_at". */
-extern KvsSettled kvs_settle_postpone(KvsReader *reader, KvsMessageRef *message, TimestampTz ready_at);
+/* It was not, and so many deliveries have failed: deliver it again at "ready_at". */
+extern KvsSettled kvs_settle_postpone(KvsReader *reader, KvsMessageRef *message, int failed, TimestampTz ready_at);
 
 typedef struct KvsFailure
 {
 	const char *error;			/* NULL: none given */
 	TimestampTz now;
 	TimestampTz ready_at;		/* DT_NOBEGIN: as the backoff says */
-	bool		counts;			/* the delivery is one more failed attempt; else all of them are counted already */
+	int			number;			/* of the delivery that has failed, 1 for the first */
 	bool		dead;			/* do not try again */
-	bool		wait;			/* for who has locked the row */
 } KvsFailure;
 
-/* It failed: deliver it again after the backoff, or move it to the dead letters. */
+/*
+ * A delivery has failed: deliver it again after the backoff, or give it up.  What is given up becomes a dead letter here only if no code of anybody runs by
+ * that, and nobody is in the way; else its row says that it is over, and the worker does the rest.
+ */
 extern KvsSettled kvs_settle_fail(KvsReader *reader, KvsMessageRef *message, const KvsFailure *failure);
 
 /* Delete a message, as the owner of the queue; false: it is gone, or a trigger of the owner's keeps it. */
 extern bool kvs_settle_delete_as_owner(KvsQueue *queue, const KvsMessageRef *message);
+
+/* ---- For the worker: these pass over what is locked ---- */
+
+/* Write down what was counted in memory, and until when the message waits; DT_NOBEGIN: it does not. */
+extern KvsSettled kvs_settle_write(KvsReader *reader, KvsMessageRef *message, TimestampTz ready_at);
+
+/* Move what is given up to the dead letters; "error" NULL: as the row says. */
+extern KvsSettled kvs_settle_bury(KvsReader *reader, KvsMessageRef *message, TimestampTz now, const char *error);
 
 #endif							/* KVS_SETTLE_H */

@@ -67,6 +67,7 @@ static const struct
 	[KVS_COUNT_QUEUE_EXPIRED] = {"queue", "queue_expired", "Messages removed because their ttl was over."},
 	[KVS_COUNT_QUEUE_CANCELLED] = {"queue", "queue_cancelled", "Messages deleted by kv_cancel."},
 	[KVS_COUNT_QUEUE_PURGED] = {"queue", "queue_purged", "Messages deleted by kv_purge_queue."},
+	[KVS_COUNT_QUEUE_FORGOTTEN] = {"queue", "queue_failures_forgotten", "Failed deliveries that could not be written down, and were forgotten to make room."},
 	[KVS_COUNT_QUEUE_WAITS] = {"queue", "queue_waits", "Calls that had to wait for a message."},
 	[KVS_COUNT_QUEUE_WAKEUPS] = {"queue", "queue_wakeups", "Sleeps of those calls that a message has ended."},
 };

@@ -32,12 +32,13 @@ typedef enum KvsCounter
 	KVS_COUNT_QUEUE_DELIVERED,	/* deliveries */
 	KVS_COUNT_QUEUE_REDELIVERED,	/* ... of messages that had failed or been rolled back before */
 	KVS_COUNT_QUEUE_ACKED,
-	KVS_COUNT_QUEUE_RETRIED,	/* deliveries that failed, by a nack or a lapsed lease, and are tried again */
+	KVS_COUNT_QUEUE_RETRIED,	/* deliveries that failed, by a nack or an expired lease, and are tried again */
 	KVS_COUNT_QUEUE_RELEASED,
 	KVS_COUNT_QUEUE_DEAD,		/* messages given up */
 	KVS_COUNT_QUEUE_EXPIRED,	/* messages removed because their ttl was over */
 	KVS_COUNT_QUEUE_CANCELLED,
 	KVS_COUNT_QUEUE_PURGED,
+	KVS_COUNT_QUEUE_FORGOTTEN,	/* failures that could not be written down */
 	KVS_COUNT_QUEUE_WAITS,		/* calls that had to wait */
 	KVS_COUNT_QUEUE_WAKEUPS,	/* waits that somebody who sent has ended */
 

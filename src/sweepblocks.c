@@ -41,8 +41,7 @@
 #include "expiry.h"
 #include "guard.h"
 #include "identity.h"
-#include "leasexact.h"
-#include "queuecount.h"
+#include "queuexact.h"
 #include "reader.h"
 #include "shmem.h"
 #include "snapshot.h"
@@ -228,22 +227,26 @@ remove_row(KvsSweep *sweep)
 	return DT_NOEND;
 }
 
-/* The same for a message: not while somebody has leased it, and nobody may lease it from now on. */
+/* The same for a message: not while somebody has leased it, and nobody may lease it from now on.  What is given up is moved, not removed. */
 static TimestampTz
 remove_message(KvsSweep *sweep)
 {
 	KvsMessageRef ref = {0};
 	int64		removed = sweep->removed;
+	KvsMark		mark;
 	TimestampTz left;
 
 	kvs_reader_describe(sweep->queue, sweep->slot, &ref);
-	if (kvs_shared != NULL && kvs_leasexact_begin_ending(sweep->queue, 0, true, &ref) != KVS_CLAIM_DONE)
+	if (ref.dying)
+		return DT_NOEND;
+	mark = kvs_shared == NULL ? KVS_MARK_NONE : kvs_queuexact_mark(sweep->queue, &ref);
+	if (mark == KVS_MARK_HELD)
 		return TimestampTzPlusMilliseconds(sweep->now, KVS_EXPIRY_RETRY);
 	left = remove_row(sweep);
 	if (sweep->removed > removed)
-		kvs_queuecount_note(sweep->queue, -1);
-	else if (kvs_shared != NULL)
-		kvs_leasexact_cancel_ending();
+		kvs_queuexact_note_count(sweep->queue, -1);
+	else if (mark == KVS_MARK_DONE)
+		kvs_queuexact_cancel_ending();
 	return left;
 }
 

@@ -12,7 +12,11 @@
 #include "utils/acl.h"
 #include "utils/rel.h"
 
+#include "access/table.h"
+#include "chores.h"
 #include "queuecount.h"
+#include "storage/lmgr.h"
+#include "shmem.h"
 #include "stats.h"
 #include "subxact.h"
 #include "sweep.h"
@@ -128,6 +132,50 @@ sweep_all_by_hand(bool full, int64 limit)
 	return removed;
 }
 
+/* ---- Queues ---- */
+
+/* Messages settled at once. */
+#define CHORES		100
+
+/* What the worker does for a queue, in the caller's transaction; only if the caller has DELETE, and nobody has the table locked. */
+static void
+do_chores(void *arg)
+{
+	Oid			relid = *(Oid *) arg;
+	bool		is_missing = false;
+	Relation	rel;
+	KvsQueue   *queue;
+
+	if (pg_class_aclcheck_ext(relid, GetUserId(), ACL_DELETE, &is_missing) != ACLCHECK_OK || is_missing ||
+		!ConditionalLockRelationOid(relid, RowExclusiveLock))
+		return;
+	queue = kvs_queue_open_relid(relid, RowExclusiveLock, &rel);
+	if (queue == NULL)
+		return;
+	while (kvs_chores_run(queue, rel, kvs_testing_now(), CHORES, true) > 0)
+		CHECK_FOR_INTERRUPTS();
+	table_close(rel, NoLock);
+}
+
+static void
+do_all_chores(void)
+{
+	List	   *relids = kvs_queue_list();
+	ListCell   *lc;
+
+	foreach(lc, relids)
+	{
+		ErrorData  *error = kvs_subxact_try(do_chores, &lfirst_oid(lc), is_cancel);
+
+		if (error == NULL)
+			continue;
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not look after queue table %u: %s", lfirst_oid(lc), error->message)));
+		FreeErrorData(error);
+	}
+}
+
 /* ---- SQL ---- */
 
 /* kv_sweep(max_count) returns bigint: remove up to max_count expired entries of this database (NULL: all), return how many */
@@ -155,5 +203,7 @@ kvstore_maintain(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("kv_maintain()");
 	kvs_stats_forget_missing();
 	kvs_queuecount_ask_all();
+	if (kvs_shared != NULL)
+		do_all_chores();
 	PG_RETURN_INT64(sweep_all_by_hand(true, PG_INT64_MAX));
 }

@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "lease.h"
 #include "testing.h"
 #include "verify.h"
 #include "worker.h"
@@ -68,7 +69,11 @@ look(Verification *verification, int priority)
 		if (++count % PATIENCE == 0 && kvs_worker_is_in_the_way())
 			return false;
 		*message = (KvsMessageRef) {0};
-		if (kvs_reader_see(reader, message) && !kvs_reader_has_expired(reader, verification->now) && !is_findable(verification, message))
+		if (!kvs_reader_see(reader, message))
+			continue;
+		if (kvs_message_is_doomed(message))
+			kvs_lease_doom(reader->queue, message);
+		else if (!kvs_reader_has_expired(reader, verification->now) && !is_findable(verification, message))
 			verification->nsuspects++;
 	}
 	return true;
@@ -80,14 +85,15 @@ judge(Verification *verification)
 	KvsQueue   *queue = verification->reader->queue;
 
 	verification->now = GetCurrentTimestamp();
-	kvs_queueslot_survey(queue, verification->now, &verification->survey);
+	kvs_queueslot_survey(queue, verification->now, true, &verification->survey);
 	for (int i = 0; i < verification->nsuspects; i++)
 	{
 		KvsMessageRef *message = &verification->suspects[i];
 		KvsPosition position;
 
 		if (!kvs_reader_fetch(verification->reader, message) ||
-			kvs_reader_has_expired(verification->reader, verification->now) || is_findable(verification, message))
+			kvs_reader_has_expired(verification->reader, verification->now) || kvs_message_is_doomed(message) ||
+			is_findable(verification, message))
 			continue;
 		position = (KvsPosition) {message->ready_at, message->id};
 		kvs_queueslot_announce(queue, message->priority, position);
@@ -104,7 +110,7 @@ kvs_verify_queue(KvsReader *reader)
 {
 	Verification verification = {.reader = reader, .now = GetCurrentTimestamp()};
 
-	kvs_queueslot_survey(reader->queue, verification.now, &verification.survey);
+	kvs_queueslot_survey(reader->queue, verification.now, true, &verification.survey);
 	for (int priority = 0; priority <= KVS_MAX_PRIORITY; priority++)
 		if (!look(&verification, priority))
 			return false;

@@ -2,10 +2,9 @@
  * workerqueue.c
  *		The worker's task of looking after queues.
  *
- * Each queue of this database that is in shared memory is asked when it has something due: a lease has lapsed, which is ended in a short transaction, as a
- * failed attempt of its message; its heads have moved for a while, so that they are verified (verify.c); or somebody has asked how many messages it has, and they
- * are to be counted (queuecount.c).  A queue whose table is gone is forgotten, with its
- * leases; one that cannot be read just now is put aside, and keeps them.
+ * Each queue of this database that is in shared memory is asked when it has something due: a lease expires; something is to be settled (chores.c); its heads
+ * have moved for a while, so that they are verified (verify.c); or somebody has asked how many messages it has, and they are to be counted (queuecount.c).
+ * A queue whose table is gone is forgotten, with its leases; one that cannot be read just now is backed off, and keeps them.
  */
 #include "postgres.h"
 
@@ -17,27 +16,30 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "chores.h"
 #include "guc.h"
-#include "lapse.h"
+#include "lease.h"
 #include "queuecount.h"
 #include "queueslot.h"
 #include "verify.h"
 #include "worker.h"
+#include "workerstep.h"
 
-/* Leases ended in one transaction. */
+/* Messages settled in one transaction. */
 #define BATCH		100
 
-/* A queue that fails, or whose table has another shape just now, is put aside for so many milliseconds. */
+/* A queue that fails, or whose table has another shape just now, is backed off for so many milliseconds. */
 #define ASIDE		5000
 
 /* Verifying takes at most one part in so many of the worker's time. */
 #define VERIFY_SHARE	100
 
-/* Of the i-th place: whose it is, and when something is due. */
+/* Of the i-th slot: whose it is, and when something is due. */
 typedef struct Due
 {
 	Oid			relid;
-	TimestampTz lapse;
+	TimestampTz deadline;		/* of a lease */
+	TimestampTz work;
 	TimestampTz verify;
 	TimestampTz count;
 	TimestampTz not_before;
@@ -46,12 +48,13 @@ typedef struct Due
 static Due
 read_due(int i)
 {
-	Due			due = {InvalidOid, DT_NOEND, DT_NOEND, DT_NOEND, DT_NOBEGIN};
+	Due			due = {InvalidOid, DT_NOEND, DT_NOEND, DT_NOEND, DT_NOEND, DT_NOBEGIN};
 	KvsQueueSlot *slot = kvs_queueslot_lock_nth(i, &due.relid);
 
 	if (slot == NULL)
 		return due;
-	due.lapse = kvs_lease_next_due(slot);
+	due.deadline = kvs_lease_next_deadline(slot);
+	due.work = kvs_lease_next_work_at(slot);
 	due.verify = slot->verify_at;
 	due.count = slot->count.due;
 	due.not_before = slot->not_before;
@@ -62,7 +65,7 @@ read_due(int i)
 static TimestampTz
 earliest(const Due *due)
 {
-	return Max(due->not_before, Min(due->lapse, Min(due->verify, due->count)));
+	return Max(due->not_before, Min(Min(due->deadline, due->work), Min(due->verify, due->count)));
 }
 
 static TimestampTz
@@ -82,19 +85,36 @@ queue_next(Oid except)
 
 /* What takes long is not done often. */
 static void
-verify(KvsReader *reader)
+verify(KvsQueue *queue, Relation rel)
 {
 	TimestampTz start = GetCurrentTimestamp();
+	KvsReader	reader;
+	bool		done;
 
-	if (kvs_verify_queue(reader))
-		kvs_queueslot_verified(reader->queue, VERIFY_SHARE * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()));
+	kvs_queueslot_verifying(queue);
+	kvs_reader_begin(&reader, queue, rel);
+	done = kvs_verify_queue(&reader);
+	kvs_reader_end(&reader);
+	if (done)
+		kvs_queueslot_verified(queue, VERIFY_SHARE * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()));
 }
 
-/* In a transaction: do what is due in a queue; false: not now. */
+/* What is due in a queue, whose table is open. */
+static void
+do_due(const Due *due, KvsQueue *queue, Relation rel, TimestampTz now)
+{
+	if (due->count <= now)
+		(void) kvs_queuecount_run(queue, rel);
+	if (due->verify <= now)
+		verify(queue, rel);
+	kvs_workerstep_arm();
+	kvs_chores_run(queue, rel, now, kvs_workerstep_rows(due->relid, BATCH), false);
+}
+
+/* In a step: false: not now. */
 static bool
 look_after(const Due *due, TimestampTz now)
 {
-	KvsReader	reader;
 	Relation	rel;
 	KvsQueue   *queue;
 
@@ -109,17 +129,37 @@ look_after(const Due *due, TimestampTz now)
 		kvs_queueslot_forget(due->relid);
 	else
 	{
-		if (due->count <= now)
-			(void) kvs_queuecount_run(queue, rel);
-		kvs_reader_begin(&reader, queue, rel);
-		kvs_lapse_end(&reader, now, BATCH);
-		if (due->verify <= now)
-			verify(&reader);
-		kvs_reader_end(&reader);
+		do_due(due, queue, rel, now);
 		table_close(rel, NoLock);
 	}
 	PopActiveSnapshot();
 	return true;
+}
+
+/* One batch of a queue; false: not now. */
+static bool
+work_on(const Due *due, TimestampTz now)
+{
+	TimestampTz until = kvs_workerstep_aside_until(due->relid);
+	volatile bool done = false;
+
+	if (until > now)
+	{
+		kvs_queueslot_put_aside(due->relid, until);
+		return false;
+	}
+	PG_TRY();
+	{
+		kvs_workerstep_begin(due->relid, "looking after queues");
+		done = look_after(due, now);
+		kvs_workerstep_commit(done);
+	}
+	PG_CATCH();
+	{
+		kvs_queueslot_put_aside(due->relid, kvs_workerstep_recover());
+	}
+	PG_END_TRY();
+	return done;
 }
 
 /* The queues that have something due, one batch of each. */
@@ -127,7 +167,7 @@ static bool
 queue_step(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	volatile bool any = false;
+	bool		any = false;
 
 	for (int i = 0; i < kvs_guc_max_queues; i++)
 	{
@@ -137,18 +177,7 @@ queue_step(void)
 			continue;
 		if (kvs_worker_is_in_the_way())
 			break;
-		PG_TRY();
-		{
-			kvs_worker_begin("looking after queues");
-			any |= look_after(&due, now);
-			kvs_worker_commit();
-		}
-		PG_CATCH();
-		{
-			kvs_worker_recover();
-			kvs_queueslot_put_aside(due.relid, TimestampTzPlusMilliseconds(now, ASIDE));
-		}
-		PG_END_TRY();
+		any |= work_on(&due, now);
 	}
 	return any;
 }

@@ -16,11 +16,13 @@ CREATE FUNCTION un_fail(error text DEFAULT NULL, dead boolean DEFAULT false) RET
 
 SELECT kv_enqueue('un', '{"n": 1}', keys_if_undelivered => '["b", ["a", 1], "b"]', undelivered_store => 'un') > 0;
 SELECT un_fail('first');
+SELECT kv_maintain() >= 0 AS moved;
 SELECT * FROM un_entries;
 SELECT un_fail();
+SELECT kv_maintain() >= 0 AS moved;
 SELECT * FROM un_entries;
 SELECT payload, error FROM kv_dead_letters('un');
--- In the same transaction.
+-- Not by the consumer: code of the store's owner never runs in its transaction.
 SELECT kv_enqueue('un', '2', keys_if_undelivered => '["c"]', undelivered_store => 'un') > 0;
 BEGIN;
 SELECT un_fail(dead => true);
@@ -37,7 +39,9 @@ SELECT count(*) FROM un_entries WHERE key = '["c"]';
 SELECT kv_alter_store('un', default_ttl => '1 hour'), kv_alter_queue('un', keep_dead => false), kv_dead_purge('un');
 SELECT kv_enqueue('un', '3', keys_if_undelivered => '[]', undelivered_store => 'un') > 0, kv_enqueue('un', '4', keys_if_undelivered => '["d"]', undelivered_store => 'un') > 0;
 SELECT un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
 SELECT un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
 SELECT * FROM un_entries WHERE key = '["d"]';
 SELECT count(*) FROM kv_dead_letters('un');
 
@@ -54,6 +58,7 @@ CREATE FUNCTION un_send() RETURNS boolean LANGUAGE sql AS $$ SELECT kv_enqueue('
 -- The owner of the queue may not.
 SELECT un_send();
 SELECT un_fail('why', true);
+SELECT kv_maintain() >= 0 AS moved;
 GRANT SELECT, INSERT, UPDATE ON kvstore.s_un TO regress_kvs_un_owner;
 -- The sender may no more, has another name, is gone, is not known.
 GRANT SELECT, INSERT, UPDATE ON kvstore.s_un TO regress_kvs_un_sender;
@@ -62,41 +67,50 @@ SELECT un_send_as_sender();
 SELECT sender FROM kvstore.q_un;
 REVOKE INSERT ON kvstore.s_un FROM regress_kvs_un_sender;
 SELECT un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
 GRANT INSERT ON kvstore.s_un TO regress_kvs_un_sender;
 SELECT un_send_as_sender();
 SELECT un_fail('written', true);
+SELECT kv_maintain() >= 0 AS moved;
 DELETE FROM kvstore.s_un;
 SELECT un_send_as_sender();
 ALTER ROLE regress_kvs_un_sender RENAME TO regress_kvs_un_renamed;
 SELECT un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
 ALTER ROLE regress_kvs_un_renamed RENAME TO regress_kvs_un_sender;
 SELECT un_send_as_sender();
 DROP OWNED BY regress_kvs_un_sender;
 DROP ROLE regress_kvs_un_sender;
 SELECT un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
 SELECT un_send();
 UPDATE kvstore.q_un SET sender = NULL;
 SELECT un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
 -- Row-level security, which would ask the policies for the owner of the store.
 SELECT un_send();
 ALTER TABLE kvstore.s_un ENABLE ROW LEVEL SECURITY;
 SELECT outcome($$un_send()$$);
 SELECT un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
 ALTER TABLE kvstore.s_un DISABLE ROW LEVEL SECURITY;
 -- The store takes no value of that size.
 SELECT kv_alter_store('un', max_value_size => 1);
 SELECT un_send();
 SELECT un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
 SELECT kv_alter_store('un', max_value_size => 1000);
 -- A trigger, for the second key; nothing of the first one stays.
 CREATE FUNCTION un_no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.key::text = '["f"]' THEN RAISE EXCEPTION 'not %, says %', NEW.key, current_user; END IF; RETURN NEW; END $$;
 CREATE TRIGGER un_no BEFORE INSERT ON kvstore.s_un FOR EACH ROW EXECUTE FUNCTION un_no();
 SELECT un_send();
 SELECT un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
 DROP TRIGGER un_no ON kvstore.s_un;
 CREATE CONSTRAINT TRIGGER un_no AFTER INSERT ON kvstore.s_un DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION un_no();
 SELECT un_send();
 SELECT un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
 DROP TRIGGER un_no ON kvstore.s_un;
 SELECT count(*) FROM un_entries WHERE key IN ('["e"]', '["f"]');
 -- A deadlock or the like may pass: the message stays.
@@ -104,20 +118,29 @@ CREATE FUNCTION un_pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXC
 CREATE TRIGGER un_pass BEFORE INSERT ON kvstore.s_un FOR EACH ROW EXECUTE FUNCTION un_pass();
 SELECT un_send();
 SELECT outcome($$un_fail(dead => true)$$);
+SELECT kv_maintain() >= 0 AS moved;
+SELECT state, error FROM kv_leases WHERE queue = 'un';
 CREATE OR REPLACE FUNCTION un_pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'too long' USING errcode = '55P03'; END $$;
-SELECT outcome($$un_fail(dead => true)$$);
+SELECT kv_maintain() >= 0 AS "too early";
+SELECT error FROM kv_leases WHERE queue = 'un';
+SET kvstore.test_clock = 10;
+SELECT kv_maintain() >= 0 AS tried;
+RESET kvstore.test_clock;
+SELECT state, error FROM kv_leases WHERE queue = 'un';
 DROP TRIGGER un_pass ON kvstore.s_un;
 -- No dead letter that could say so: a warning.
 SELECT kv_purge_queue('un') > 0, kv_alter_queue('un', keep_dead => false);
 CREATE TRIGGER un_no BEFORE INSERT ON kvstore.s_un FOR EACH ROW EXECUTE FUNCTION un_no();
 SELECT un_send();
 SELECT un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
 DROP TRIGGER un_no ON kvstore.s_un;
 SELECT kv_alter_queue('un', keep_dead => true), un_send();
 -- The store is gone.
 DROP VIEW un_entries;
 SELECT kv_drop_store('un');
 SELECT un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
 SELECT payload, error FROM kv_dead_letters('un', 100);
 SELECT count(*) FROM kvstore.q_un;
 

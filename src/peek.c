@@ -99,10 +99,9 @@ give_message(TupleTableSlot *slot, void *arg)
 	}
 	values[2] = CStringGetTextDatum(status);
 	nulls[2] = false;
-	if (info.state == KVS_LEASE_RETURNED && info.due != DT_NOBEGIN)
+	if (info.state == KVS_LEASE_RETURNED && !kvs_message_is_doomed(&info.message))
 		values[3] = TimestampTzGetDatum(Max(DatumGetTimestampTz(values[3]), info.due));
-	if (info.state != KVS_LEASE_NONE)
-		values[5] = Int64GetDatum(kvs_message_failed(&info.message));
+	values[5] = Int64GetDatum(DatumGetInt64(values[5]) + info.message.failures);
 	values[11] = TimestampTzGetDatum(info.due);
 	nulls[11] = !info.delivered;
 	tuplestore_putvalues(peek->rsinfo->setResult, peek->rsinfo->setDesc, values, nulls);

@@ -133,18 +133,23 @@ RESET ROLE;
 
 CREATE ROLE regress_kvs_queue_stranger;
 GRANT CREATE ON SCHEMA kvstore TO regress_kvs_queue_stranger;
-SELECT kv_enqueue('rq', '"stays"', max_attempts => 1, priority => 9) > 0;
+SELECT kv_purge_queue('rq') >= 0, kv_enqueue('rq', '"stays"', max_attempts => 1) > 0;
 ALTER TABLE kvstore.d_rq OWNER TO regress_kvs_queue_stranger;
 SELECT call, outcome(call) FROM unnest(ARRAY[$$kv_alter_queue('rq', max_attempts => 3)$$, $$(SELECT count(*) FROM kv_dead_letters('rq'))$$, $$kv_dead_requeue('rq', 1)$$, $$kv_dead_requeue_all('rq')$$, $$kv_dead_delete('rq', 1)$$,
     $$kv_dead_purge('rq')$$, $$kv_drop_queue('rq')$$, $$(SELECT kv_nack(receipt) FROM kv_dequeue('rq'))$$]) call;
-SELECT payload FROM kv_peek('rq');
-SELECT dead FROM kv_queue_stats('rq');
+-- What is given up is kept until they agree, and seen.
+SELECT kv_maintain() >= 0;
+SELECT payload, status, attempts FROM kv_peek('rq');
+SELECT state, error FROM kv_leases WHERE queue = 'rq';
+SELECT dead, dying, stuck FROM kv_queue_stats('rq');
 -- Not in kv_drop_queue() by its own owner either, who does not own the queue.
 SET ROLE regress_kvs_queue_stranger;
 SELECT outcome($$kv_drop_queue('rq')$$);
 RESET ROLE;
 ALTER TABLE kvstore.d_rq OWNER TO regress_kvs_queue_owner;
-SELECT kv_nack(receipt) FROM kv_dequeue('rq');
+SET kvstore.test_clock = 10;
+SELECT kv_maintain() >= 0;
+RESET kvstore.test_clock;
 SELECT kv_alter_queue('rq', max_attempts => 3), payload, sender IS NOT NULL AS sent FROM kvstore.d_rq;
 -- A table of dead letters that is there before its queue.
 SET ROLE regress_kvs_queue_stranger;

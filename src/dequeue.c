@@ -479,7 +479,7 @@ kvs_dequeue(KvsDequeue *request, KvsQueue *queue, Relation rel)
 	request->given = 0;
 	request->more = false;
 	request->next = DT_NOEND;
-	if (queue->paused || request->wanted <= 0)
+	if (request->wanted <= 0 || kvs_queue_is_paused(queue))
 		return;
 	kvs_reader_begin(&dequeue.reader, queue, rel);
 	take_messages(&dequeue);

@@ -19,6 +19,7 @@
 #include "shmem.h"
 #include "stamp.h"
 #include "stats.h"
+#include "waiter.h"
 
 PG_MODULE_MAGIC;
 
@@ -40,4 +41,5 @@ _PG_init(void)
 	kvs_launcher_init();
 	kvs_list_node_init();
 	kvs_queuexact_init();
+	kvs_waiter_init();
 }

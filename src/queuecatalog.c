@@ -409,6 +409,14 @@ load_queue(Relation rel, const char **detail)
 	return queue;
 }
 
+bool
+kvs_queue_is_paused(KvsQueue *queue)
+{
+	if (queue->paused)
+		read_settings(queue);
+	return queue->paused;
+}
+
 /* What is wrong with using a table of the right shape now; raises 0A000. */
 static void
 check_usable(const KvsQueue *queue, Relation rel)

@@ -158,6 +158,12 @@ extern bool kvs_queue_is_named_dead(Relation rel);
 extern void kvs_queue_note_removal(Oid relid);
 extern bool kvs_queue_has_removed(const KvsQueue *queue);
 
+/*
+ * Is the open queue paused?  If it was, the registry is asked again: word that it goes on comes later
+ * than the wake-up.
+ */
+extern bool kvs_queue_is_paused(KvsQueue *queue);
+
 /* The OIDs of tables that may be queues. */
 extern List *kvs_queue_list(void);
 

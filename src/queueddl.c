@@ -29,6 +29,7 @@
 #include "queueslot.h"
 #include "registry.h"
 #include "shape.h"
+#include "waiter.h"
 
 /* ---- Settings ---- */
 
@@ -139,11 +140,14 @@ write_settings(const char *name, const void *arg)
 
 /*
  * Rows come and go: autovacuum is told by a number of dead rows, not by a share of a table that is sometimes large and nearly always empty.  Truncating the
- * table's end would lock it each time that the queue runs empty.
+ * table's end would lock it each time that the queue runs empty.  Both go for the table where large payloads are, too.
  */
+#define VACUUM_STORAGE(of) \
+	of "autovacuum_vacuum_scale_factor = 0, " of "autovacuum_vacuum_threshold = 10000, " \
+	of "autovacuum_vacuum_insert_threshold = -1, " of "vacuum_truncate = off"
 #define MESSAGE_STORAGE \
-	"autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_insert_threshold = -1, " \
-	"autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 100000, vacuum_truncate = off"
+	VACUUM_STORAGE("") ", " VACUUM_STORAGE("toast.") ", " \
+	"autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 100000"
 
 static void
 create_messages(const char *name, bool unlogged)
@@ -274,6 +278,8 @@ set_paused(FunctionCallInfo fcinfo, const char *function, bool paused)
 	set_setting(&settings[SETTING_PAUSED], BoolGetDatum(paused), !paused);
 	if (changes)
 		change_settings(queue, settings);
+	if (changes && !paused)
+		kvs_waiter_wake_all_at_commit(queue->relid);
 	table_close(rel, NoLock);
 	return changes;
 }

@@ -18,10 +18,12 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
 #include "port/atomics.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -416,7 +418,47 @@ kvs_waiter_wake_one_now(Oid relid)
 		kvs_waiter_set_latches();
 }
 
+/* Those for whom the end of this transaction is something to look at; a savepoint that is rolled back wakes them in vain. */
+static List *at_commit = NIL;
+
+void
+kvs_waiter_wake_all_at_commit(Oid relid)
+{
+	MemoryContext old;
+
+	if (waiters == NULL)
+		return;
+	kvs_waiter_prepare();
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	at_commit = list_append_unique_oid(at_commit, relid);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+waiter_xact_callback(XactEvent event, void *arg)
+{
+	ListCell   *lc;
+
+	if (at_commit == NIL || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
+		return;
+	if (event == XACT_EVENT_COMMIT)
+	{
+		foreach(lc, at_commit)
+			kvs_waiter_wake_all(lfirst_oid(lc));
+		kvs_waiter_set_latches();
+	}
+	list_free(at_commit);
+	at_commit = NIL;
+}
+
 /* ---- Initialisation ---- */
+
+void
+kvs_waiter_init(void)
+{
+	if (process_shared_preload_libraries_in_progress)
+		RegisterXactCallback(waiter_xact_callback, NULL);
+}
 
 static Size
 waiters_size(void)

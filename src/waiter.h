@@ -83,9 +83,13 @@ extern bool kvs_waiter_wake_one(Oid relid);
 /* Set the latches of all who were chosen.  No lock may be held. */
 extern void kvs_waiter_set_latches(void);
 
+/* Should this transaction commit, wake all who wait for this store or queue; not for callbacks. */
+extern void kvs_waiter_wake_all_at_commit(Oid relid);
+
 /* Both for one waiter of a queue; not for callbacks, but for those of a session that has waited. */
 extern void kvs_waiter_wake_one_now(Oid relid);
 
+extern void kvs_waiter_init(void);
 extern void kvs_waiter_request_shmem(void);
 extern void kvs_waiter_startup_shmem(void);
 

@@ -38,6 +38,8 @@ SELECT has_table_privilege('public', 'kvstore.q_qu_plain', 'INSERT') AS granted,
 SELECT table_name, column_name, data_type, is_nullable, column_default, identity_generation FROM information_schema.columns
     WHERE table_schema = 'kvstore' AND table_name IN ('q_qu_plain', 'd_qu_plain') ORDER BY table_name DESC, ordinal_position;
 SELECT relname, reloptions, relpersistence FROM pg_class WHERE oid IN ('kvstore.q_qu_plain'::regclass, 'kvstore.d_qu_plain'::regclass, 'kvstore.q_qu_fast'::regclass, 'kvstore.d_qu_fast'::regclass) ORDER BY relname;
+-- Large payloads, too, are vacuumed often, and never locked to be truncated.
+SELECT c.relname, t.reloptions FROM pg_class c JOIN pg_class t ON t.oid = c.reltoastrelid WHERE c.oid = 'kvstore.q_qu_plain'::regclass;
 SELECT regexp_replace(indexdef, ' ON kvstore\.', ' ON ') FROM pg_indexes WHERE tablename IN ('q_qu_plain', 'd_qu_plain') ORDER BY indexname;
 SELECT tgname, tgenabled, tgfoid::regproc FROM pg_trigger WHERE tgrelid = 'kvstore.q_qu_plain'::regclass ORDER BY tgname;
 SELECT count(*) AS members FROM pg_depend WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND objid IN ('kvstore.q_qu_plain'::regclass, 'kvstore.d_qu_plain'::regclass);

@@ -133,6 +133,26 @@ $sender->query_safe('COMMIT');
 is(ending($first), 1, 'a message that was sent before the wait, and is committed in it, wakes too');
 is_empty();
 
+# ---- Resumed ----
+
+for my $statement ($take, $call)
+{
+	sql(q{SELECT kv_pause_queue('q'), count(*) FROM kv_enqueue_many('q', '{1,2}')});
+	my @both = map { start_sleeper($statement) } 1 .. 2;
+	$sender->query_safe(q{BEGIN; SELECT kv_resume_queue('q')});
+	$sender->query_safe('ROLLBACK');
+	asleep(2, 'a resume that is rolled back wakes nobody');
+	$sender->query_safe(q{BEGIN; SAVEPOINT s; SELECT kv_resume_queue('q'); RELEASE s; COMMIT});
+	is(endings(@both), $statement eq $take ? '1 1' : ' ', 'a resume wakes who waits for what is there: ' . substr($statement, 0, 6));
+	is_empty();
+}
+# One that has the table locked already, and so hears of nothing by itself.
+sql(q{SELECT kv_pause_queue('q')});
+$first = start_sleeper(q{BEGIN; SELECT kv_enqueue('q', '0', delay => '1 day') > 0; } . "$take; COMMIT");
+sql(q{SELECT kv_enqueue('q', '1'); SELECT kv_resume_queue('q')});
+is(ending($first), "t\n1", 'also a transaction that has sent to it');
+is_empty();
+
 # ---- Given back ----
 
 for my $back ('SELECT kv_release(receipt) FROM kv_leases_of_q', q{SELECT kv_nack(receipt, delay => '0') FROM kv_leases_of_q},

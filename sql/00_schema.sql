@@ -67,9 +67,9 @@ ALTER TABLE kvstore.queues ENABLE ALWAYS TRIGGER kvstore_settings;
 GRANT INSERT ON kvstore.stores, kvstore.queues TO pg_database_owner;
 GRANT SELECT ON SEQUENCE kvstore.versionstamp TO pg_database_owner;
 
-CREATE FUNCTION kvstore.next_versionstamp() RETURNS bigint
-    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_next_versionstamp';
-COMMENT ON FUNCTION kvstore.next_versionstamp() IS 'the next versionstamp, for the statements inside kvstore; writers need not call it';
+CREATE FUNCTION kvstore.next_versionstamp(above bigint DEFAULT 0) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_next_versionstamp';
+COMMENT ON FUNCTION kvstore.next_versionstamp(bigint) IS 'a versionstamp above this one, for the statements inside kvstore; writers need not call it';
 
 CREATE FUNCTION kvstore.guard() RETURNS trigger
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_guard';

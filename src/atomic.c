@@ -64,7 +64,6 @@ typedef struct Atomic
 	int			last_locked;	/* index of the last key that needs its state; -1 if none */
 	bool		stamp_taken;
 	KvsStamp	stamp;
-	bool		outdated;
 	int			failed_count;
 	Datum	   *failed;			/* positions of the checks that failed */
 } Atomic;
@@ -134,13 +133,13 @@ collect_keys(Atomic *atomic, int count)
 	kvs_operations_pop_context(&context);
 }
 
-static KvsStamp
+static KvsStamp *
 atomic_stamp(Atomic *atomic)
 {
 	if (!atomic->stamp_taken)
 		atomic->stamp = kvs_stamp_take();
 	atomic->stamp_taken = true;
-	return atomic->stamp;
+	return &atomic->stamp;
 }
 
 /* ---- Folding the operations of one key ---- */
@@ -227,7 +226,7 @@ claim(Atomic *atomic, AtomicKey *key)
 
 	memset(&key->state, 0, sizeof(key->state));
 	fold_key(atomic, key, &entry);
-	key->claimed = kvs_store_claim(atomic->store, &entry, atomic_stamp(atomic), &atomic->outdated);
+	key->claimed = kvs_store_claim(atomic->store, &entry, atomic_stamp(atomic));
 	return key->claimed;
 }
 
@@ -312,8 +311,8 @@ write_keys(Atomic *atomic)
 	int			entry_count = 0;
 	int			written_count = 0;
 	int			deleted_count = 0;
-	KvsStamp	stamp = atomic_stamp(atomic);
-	int64		number = stamp.number;
+	KvsStamp   *stamp = atomic_stamp(atomic);
+	int64		number = stamp->number;
 
 	for (int i = 0; i < atomic->key_count; i++)
 	{
@@ -330,13 +329,13 @@ write_keys(Atomic *atomic)
 			deleted[deleted_count++] = key->datum;
 	}
 	if (entry_count > 0)
-		kvs_store_put_sorted(atomic->store, entries, entry_count, stamp, &atomic->outdated);
+		kvs_store_put_sorted(atomic->store, entries, entry_count, stamp);
 	if (deleted_count > 0)
-		kvs_store_delete_sorted(atomic->store, deleted, deleted_count, atomic->now, stamp.number);
+		kvs_store_delete_sorted(atomic->store, deleted, deleted_count, atomic->now, stamp->number);
 	kvs_stats_add(atomic->store->stat, KVS_COUNT_SETS, written_count);
 	kvs_stats_add(atomic->store->stat, KVS_COUNT_DELETES, deleted_count);
-	if (unlikely(atomic->outdated))
-		number = kvs_store_restamp(atomic->store, written, written_count);
+	if (unlikely(stamp->outdated))
+		number = kvs_store_restamp(atomic->store, written, written_count, stamp);
 	for (int i = 0; i < written_count; i++)
 		kvs_change_note_datum(atomic->store->relid, KVS_FEED_SET, number, written[i]);
 	return number;

@@ -45,6 +45,7 @@ static KvsCatalog catalog;
 static bool catalog_valid = false;
 static uint32 catalog_type_hash;	/* syscache hash of the type kvkey */
 static uint32 catalog_schema_hash;	/* syscache hash of the schema kvstore */
+static uint32 catalog_sequence_hash;	/* syscache hash of the sequence's definition */
 
 static HTAB *stores = NULL;		/* name -> KvsStore */
 static KvsStore *last_store = NULL; /* the one used last: nearly always the one used next */
@@ -54,8 +55,10 @@ static KvsStore *last_store = NULL; /* the one used last: nearly always the one 
 static void
 catalog_syscache_callback(Datum arg, int cacheid, uint32 hashvalue)
 {
-	if (hashvalue == 0 ||
-		hashvalue == (cacheid == TYPEOID ? catalog_type_hash : catalog_schema_hash))
+	uint32		ours = cacheid == TYPEOID ? catalog_type_hash :
+		cacheid == NAMESPACEOID ? catalog_schema_hash : catalog_sequence_hash;
+
+	if (hashvalue == 0 || hashvalue == ours)
 		catalog_valid = false;
 }
 
@@ -135,9 +138,11 @@ kvs_catalog_get(void)
 	}
 	PG_END_TRY();
 
+	found.generation = Max(catalog.generation + 1, 1);
 	catalog = found;
 	catalog_type_hash = GetSysCacheHashValue1(TYPEOID, ObjectIdGetDatum(catalog.kvkey_type));
 	catalog_schema_hash = GetSysCacheHashValue1(NAMESPACEOID, ObjectIdGetDatum(catalog.data_schema));
+	catalog_sequence_hash = GetSysCacheHashValue1(SEQRELID, ObjectIdGetDatum(catalog.sequence));
 	return &catalog;
 }
 
@@ -476,5 +481,6 @@ kvs_catalog_init(void)
 {
 	CacheRegisterSyscacheCallback(TYPEOID, catalog_syscache_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, catalog_syscache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(SEQRELID, catalog_syscache_callback, (Datum) 0);
 	CacheRegisterRelcacheCallback(catalog_relcache_callback, (Datum) 0);
 }

@@ -28,6 +28,7 @@ typedef struct KvsCatalog
 	Oid			kvkey_type;
 	Oid			kvkey_family;	/* its default btree operator family */
 	Oid			sequence;		/* kvstore.versionstamp */
+	uint32		generation;		/* another one, never 0, whenever something of this has changed */
 } KvsCatalog;
 
 /* Raises 55000 when the extension is not installed in this database. */

@@ -24,7 +24,6 @@
 #include "change.h"
 #include "feed.h"
 #include "key.h"
-#include "stamp.h"
 #include "testing.h"
 #include "waiter.h"
 
@@ -171,16 +170,6 @@ kvs_change_note_lost(Oid relid)
 {
 	if (kvs_change_active)
 		kvs_change_note_more(relid, KVS_FEED_LOST, 0, 0, NULL, 0);
-}
-
-int64
-kvs_change_deletion_stamp(int64 versionstamp, int64 *number)
-{
-	if (!kvs_change_active)
-		return 0;
-	if (*number <= versionstamp)
-		*number = kvs_stamp_next();
-	return *number;
 }
 
 /* ---- Publishing ---- */

@@ -11,12 +11,12 @@
 
 #include "feed.h"
 
-/* Are changes wanted?  Deletions take a number of their own only then. */
+/* Are changes wanted? */
 #define kvs_change_active	kvs_feed_active
 
 /*
- * Remember a change of one key, or of a prefix; published at commit.  "versionstamp" is that of the entry, or that which the deletion took, before
- * kvs_stamp_note_deletion() and not before the rows were locked.
+ * Remember a change of one key, or of a prefix; published at commit.  "versionstamp" is that of the
+ * entry, or that which the deletion took, not before the rows were locked.
  */
 extern void kvs_change_note_more(Oid relid, KvsFeedOperation operation, uint8 flags, int64 versionstamp,
 								 const char *key, int size);
@@ -33,12 +33,6 @@ extern void kvs_change_note_datum(Oid relid, KvsFeedOperation operation, int64 v
 
 /* The store is not what it was: who follows it has to list it again. */
 extern void kvs_change_note_lost(Oid relid);
-
-/*
- * The number for a deletion of a row that is locked and has "versionstamp": *number, or a new one, left in *number, if that is not above it.  0: none yet.
- * 0 when nobody wants it.
- */
-extern int64 kvs_change_deletion_stamp(int64 versionstamp, int64 *number);
 
 extern void kvs_change_init(void);
 

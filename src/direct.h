@@ -14,6 +14,7 @@
 #include "catalog.h"
 #include "content.h"
 #include "key.h"
+#include "stamp.h"
 
 typedef enum KvsDirect
 {
@@ -46,11 +47,22 @@ extern KvsDirect kvs_direct_lock(KvsStore *store, const KvsKey *key, bool exclus
 
 /* ---- directrange.c ---- */
 
+/* What was deleted of a range. */
+typedef struct KvsRangeDeletion
+{
+	Oid			relid;
+	int64		count;
+	KvsStampSurvey numbers;		/* of the rows; begun by the caller */
+} KvsRangeDeletion;
+
 /*
- * Delete the live entries of [low, high), "texts_only" plain-string keys only.  *deleted is how many, also when the rest is left to a statement
- * (IMPOSSIBLE).
+ * Delete the live entries of [low, high), "texts_only" plain-string keys only.  The deletion is right also when the rest is left to a
+ * statement (IMPOSSIBLE).
  */
 extern KvsDirect kvs_direct_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only,
-										 TimestampTz now, int64 *deleted);
+										 TimestampTz now, KvsRangeDeletion *deletion);
+
+/* A row of the range was deleted, which need not be counted. */
+extern void kvs_direct_note_deleted(KvsRangeDeletion *deletion, Datum key, int64 versionstamp);
 
 #endif							/* KVS_DIRECT_H */

@@ -55,7 +55,7 @@ typedef struct RangeDelete
 	int			count;
 	double		most;			/* so many rows are a large part of the table */
 	bool		at_end;			/* to ask the scan once more would start it again */
-	int64		deleted;		/* in batches that are done */
+	KvsRangeDeletion *deletion; /* in batches that are done; its numbers in all */
 	int64		batch_deleted;
 	Snapshot	snapshot;		/* of the batch */
 	bool		batch_done;
@@ -101,7 +101,7 @@ is_most_of_table(RangeDelete *range)
 		estimate_rel_size(range->rel, NULL, &pages, &range->most, &all_visible);
 		range->most = Max(range->most / TABLE_PART, TABLE_ROWS);
 	}
-	return range->count >= range->most && range->deleted == 0;
+	return range->count >= range->most && range->deletion->count == 0;
 }
 
 /* The places of the next rows; false if there are none left.  It may find that the table is to be read instead. */
@@ -136,6 +136,20 @@ next_batch(RangeDelete *range)
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
+void
+kvs_direct_note_deleted(KvsRangeDeletion *deletion, Datum key, int64 versionstamp)
+{
+	kvs_progress_advance();
+	if (unlikely(!kvs_stamp_survey(&deletion->numbers, versionstamp)))
+	{
+		struct varlena *bytes = PG_DETOAST_DATUM_PACKED(key);
+
+		kvs_stamp_remember(deletion->relid, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes), versionstamp);
+		if (PointerGetDatum(bytes) != key)
+			pfree(bytes);
+	}
+}
+
 /* Delete the row in the slot if it is one to delete; false if it is somebody else's just now. */
 static bool
 delete_row(RangeDelete *range, Snapshot snapshot)
@@ -146,7 +160,8 @@ delete_row(RangeDelete *range, Snapshot snapshot)
 	if (!is_wanted(range, slot))
 		return true;
 	range->batch_deleted++;
-	kvs_progress_advance();
+	kvs_direct_note_deleted(range->deletion, slot->tts_values[KVS_COLUMN_KEY],
+							DatumGetInt64(slot->tts_values[KVS_COLUMN_VERSIONSTAMP]));
 	return table_tuple_delete(range->rel, &slot->tts_tid, GetCurrentCommandId(true), snapshot, InvalidSnapshot,
 							  false, &failure, false) == TM_Ok;
 }
@@ -220,7 +235,7 @@ delete_batch_or_nothing(RangeDelete *range, Snapshot snapshot)
 	range->snapshot = snapshot;
 	kvs_subxact_run(delete_with_snapshot, range);
 	if (range->batch_done)
-		range->deleted += range->batch_deleted;
+		range->deletion->count += range->batch_deleted;
 	return range->batch_done;
 }
 
@@ -246,12 +261,11 @@ delete_batches(RangeDelete *range)
 
 KvsDirect
 kvs_direct_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only, TimestampTz now,
-						int64 *deleted)
+						KvsRangeDeletion *deletion)
 {
-	RangeDelete range = {.low = low, .high = high, .texts_only = texts_only, .now = now};
+	RangeDelete range = {.low = low, .high = high, .texts_only = texts_only, .now = now, .deletion = deletion};
 	KvsDirect	result = KVS_DIRECT_IMPOSSIBLE;
 
-	*deleted = 0;
 	if (!kvs_direct_is_possible(store, ACL_SELECT | ACL_DELETE) || IsolationUsesXactSnapshot())
 		return result;
 	range.rel = table_open(store->relid, NoLock);
@@ -268,6 +282,5 @@ kvs_direct_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, 
 	PopActiveSnapshot();
 	CommandCounterIncrement();
 	table_close(range.rel, NoLock);
-	*deleted = range.deleted;
 	return result;
 }

@@ -5,9 +5,9 @@
  * The right to write a table is also the right to write it by plain SQL, where nothing would give the rows their versionstamps and a compare-and-set
  * would be deceived.  So only the owner and a superuser may: to repair, to restore, to copy.  What they leave to us is
  * filled in: an INSERT without a versionstamp gets one, an UPDATE that left it alone gets a new one, a number that is brought along
- * moves the sequence above it before the commit.  In a queue every row that the owner writes is an arrival, and must be one that the queue can
+ * counts or is replaced (stamp.c).  In a queue every row that the owner writes is an arrival, and must be one that the queue can
  * order and count.  A dead letter may become a message again, in its sender's name, so nobody else
- * may make one up.
+ * may make one up.  What logical replication brings stays as it is.
  *
  * Our own statements do without it.  A BEFORE ROW trigger makes the executor fetch and lock every row of an UPDATE or DELETE before it
  * calls the trigger, which costs a set 8 % and a delete a second WAL record (measured), so a flag that the trigger looks at would come too late.
@@ -37,6 +37,7 @@
 #include "key.h"
 #include "queuecatalog.h"
 #include "queuexact.h"
+#include "replication.h"
 #include "shmem.h"
 #include "stamp.h"
 
@@ -108,20 +109,7 @@ check_key(TupleDesc desc, HeapTuple tuple)
 				 errmsg("key must have at least one part")));
 }
 
-static void
-note_deletion(Relation rel, HeapTuple tuple)
-{
-	bool		isnull;
-	KvsKey		key;
-	Datum		datum = heap_getattr(tuple, COLUMN_KEY, RelationGetDescr(rel), &isnull);
-
-	if (isnull)
-		return;
-	kvs_key_from_datum(&key, datum);
-	kvs_stamp_note_deletion(RelationGetRelid(rel), KvsKeyBytes(&key), key.size);
-}
-
-/* ---- After a row was written: those who watch ---- */
+/* ---- After a row was written: those who watch, and those who may write the key anew ---- */
 
 static bool
 read_row(Relation rel, HeapTuple tuple, KvsKey *key, int64 *versionstamp)
@@ -138,41 +126,51 @@ read_row(Relation rel, HeapTuple tuple, KvsKey *key, int64 *versionstamp)
 	return true;
 }
 
-/* A number for the deletion, then the word to those who may write the key anew (stamp.c). */
+/*
+ * The number of a replicated deletion is not known.  It is above that of the row, and below that of an
+ * entry that the publisher makes of the key later.
+ */
 static void
 note_deleted_row(Relation rel, HeapTuple tuple)
 {
 	Oid			relid = RelationGetRelid(rel);
 	KvsKey		key;
 	int64		versionstamp;
-	int64		number = 0;
+	int64		number;
 
 	if (!read_row(rel, tuple, &key, &versionstamp))
 		return;
-	kvs_change_note(relid, KVS_FEED_DELETE, kvs_change_deletion_stamp(versionstamp, &number), KvsKeyBytes(&key), key.size);
-	kvs_stamp_note_deletion(relid, KvsKeyBytes(&key), key.size);
+	number = kvs_replication_is_apply() && versionstamp < PG_INT64_MAX ? versionstamp + 1 : 0;
+	number = kvs_stamp_delete(relid, KvsKeyBytes(&key), key.size, versionstamp, &number);
+	kvs_change_note(relid, KVS_FEED_DELETE, number, KvsKeyBytes(&key), key.size);
 }
 
 /* "flags": KVS_FEED_BROUGHT if the number may be one that the row brought along. */
 static void
-note_written_row(Relation rel, HeapTuple tuple, uint8 flags)
+note_written_row(Relation rel, HeapTuple tuple, KvsFeedOperation operation, uint8 flags)
 {
 	KvsKey		key;
 	int64		versionstamp;
 
-	if (read_row(rel, tuple, &key, &versionstamp))
-		kvs_change_note_more(RelationGetRelid(rel), KVS_FEED_SET, flags, versionstamp, KvsKeyBytes(&key), key.size);
+	if (kvs_change_active && read_row(rel, tuple, &key, &versionstamp))
+		kvs_change_note_more(RelationGetRelid(rel), operation, flags, versionstamp, KvsKeyBytes(&key), key.size);
 }
 
-static bool
-same_key(Relation rel, HeapTuple old, HeapTuple new)
+static void
+note_updated_row(Relation rel, HeapTuple old, HeapTuple new)
 {
 	KvsKey		a;
 	KvsKey		b;
-	int64		versionstamp;
-
-	return read_row(rel, old, &a, &versionstamp) && read_row(rel, new, &b, &versionstamp) && a.size == b.size &&
+	int64		old_stamp;
+	int64		new_stamp;
+	bool		same_key = read_row(rel, old, &a, &old_stamp) && read_row(rel, new, &b, &new_stamp) && a.size == b.size &&
 		memcmp(KvsKeyBytes(&a), KvsKeyBytes(&b), a.size) == 0;
+
+	if (!same_key)
+		note_deleted_row(rel, old);
+	/* only replication leaves the number as it is */
+	note_written_row(rel, new, same_key && old_stamp == new_stamp ? KVS_FEED_TOUCH : KVS_FEED_SET,
+					 !same_key || kvs_replication_is_apply() ? KVS_FEED_BROUGHT : 0);
 }
 
 static void
@@ -181,22 +179,16 @@ guard_after_row(TriggerData *data)
 	Relation	rel = data->tg_relation;
 	HeapTuple	old = data->tg_trigtuple;
 
-	if (!kvs_change_active || !is_ours(rel))
+	if (!is_ours(rel))
 		return;
 	/* an earlier trigger of the same statement may have altered the table */
 	kvs_catalog_check_store_shape(rel);
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
-		note_written_row(rel, old, KVS_FEED_BROUGHT);
+		note_written_row(rel, old, KVS_FEED_SET, KVS_FEED_BROUGHT);
 	else if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
 		note_deleted_row(rel, old);
 	else
-	{
-		bool		renamed = !same_key(rel, old, data->tg_newtuple);
-
-		if (renamed)
-			note_deleted_row(rel, old);
-		note_written_row(rel, data->tg_newtuple, renamed ? KVS_FEED_BROUGHT : 0);
-	}
+		note_updated_row(rel, old, data->tg_newtuple);
 }
 
 /* The row is not yet anywhere: the expiry map learns only that the table has it. */
@@ -210,10 +202,33 @@ note_expiry(Relation rel, int column, HeapTuple tuple)
 		kvs_expiry_note(RelationGetRelid(rel), InvalidBlockNumber, DatumGetTimestampTz(expires_at));
 }
 
-/*
- * The row with the versionstamp it is to have.  One that is brought along leaves as many numbers above it as below, so that nobody uses up
- * what all stores of the database share.
- */
+/* Once for each table and transaction: a restore may bring very many rows. */
+static void
+warn_of_stamp(Relation rel)
+{
+	static Oid	warned_of = InvalidOid;
+	static TimestampTz warned_in = 0;
+
+	if (warned_of == RelationGetRelid(rel) && warned_in == GetCurrentTransactionStartTimestamp())
+		return;
+	warned_of = RelationGetRelid(rel);
+	warned_in = GetCurrentTransactionStartTimestamp();
+	kvs_stamp_warn(rel, false);
+}
+
+/* May the row keep its versionstamp?  After a failover to us, numbers that have not arrived yet may have been seen. */
+static bool
+keeps_stamp(Relation rel, int64 stamp)
+{
+	bool		is_apply = kvs_replication_is_apply();
+
+	if (stamp > 0 && kvs_stamp_bring(stamp, superuser() || kvs_replication_is_trusted(), is_apply ? KVS_STAMP_JUMP / 2 : 0))
+		return true;
+	warn_of_stamp(rel);
+	return false;
+}
+
+/* The row with the versionstamp it is to have. */
 static HeapTuple
 stamp_row(Relation rel, HeapTuple tuple, HeapTuple old)
 {
@@ -223,19 +238,24 @@ stamp_row(Relation rel, HeapTuple tuple, HeapTuple old)
 	bool		old_isnull = true;
 	Datum		stamp = heap_getattr(tuple, column, desc, &isnull);
 	Datum		old_stamp = old ? heap_getattr(old, column, desc, &old_isnull) : (Datum) 0;
+	int64		met = old_isnull ? 0 : DatumGetInt64(old_stamp);
 
-	if (!isnull && (DatumGetInt64(stamp) < 1 || DatumGetInt64(stamp) > KVS_STAMP_BROUGHT_MAX))
+	if (!isnull && DatumGetInt64(stamp) < 1 && !kvs_replication_is_apply())
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
-				 errmsg("versionstamp must be between 1 and %lld", (long long) KVS_STAMP_BROUGHT_MAX)));
-	if (!isnull && (old_isnull || DatumGetInt64(stamp) > DatumGetInt64(old_stamp)))
-	{
-		kvs_stamp_raise_at_commit(DatumGetInt64(stamp));
+				 errmsg("versionstamp must be positive")));
+	if (!isnull && (DatumGetInt64(stamp) > met || kvs_replication_is_apply()) && keeps_stamp(rel, DatumGetInt64(stamp)))
 		return tuple;
-	}
-	stamp = Int64GetDatum(kvs_stamp_next());
+	stamp = Int64GetDatum(kvs_stamp_above(met));
 	isnull = false;
 	return heap_modify_tuple_by_cols(tuple, desc, 1, &column, &stamp, &isnull);
+}
+
+static void
+truncate_entries(Relation rel)
+{
+	kvs_change_note(RelationGetRelid(rel), KVS_FEED_CLEAR, kvs_stamp_next(), "", 0);
+	kvs_stamp_note_deletion_of_all();
 }
 
 /* ---- Queues ---- */
@@ -373,19 +393,11 @@ guard_row(TriggerData *data)
 		return new;
 	kvs_catalog_check_store_shape(rel);
 	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
-	{
-		note_deletion(rel, old);
 		return new;
-	}
 	check_key(RelationGetDescr(rel), new);
 	check_content(RelationGetDescr(rel), new);
 	note_expiry(rel, COLUMN_EXPIRES_AT, new);
-	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
-		return stamp_row(rel, new, NULL);
-
-	/* The key may have changed: then the old one is gone. */
-	note_deletion(rel, old);
-	return stamp_row(rel, new, old);
+	return stamp_row(rel, new, TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? old : NULL);
 }
 
 /* ---- Our own statements ---- */
@@ -489,17 +501,11 @@ kvstore_guard(PG_FUNCTION_ARGS)
 	/* TRUNCATE */
 	if (is_ours(data->tg_relation))
 	{
-		int64		number = 0;
-
 		check_owner(data->tg_relation);
 		if (kvs_queue_is_named(data->tg_relation))
-		{
 			truncate_messages(data->tg_relation);
-			return PointerGetDatum(NULL);
-		}
-		number = kvs_change_deletion_stamp(0, &number);
-		kvs_change_note(RelationGetRelid(data->tg_relation), KVS_FEED_CLEAR, number, "", 0);
-		kvs_stamp_note_deletion_of_all();
+		else
+			truncate_entries(data->tg_relation);
 	}
 	return PointerGetDatum(NULL);
 }

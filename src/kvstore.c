@@ -17,7 +17,6 @@
 #include "queuecatalog.h"
 #include "queuexact.h"
 #include "shmem.h"
-#include "stamp.h"
 #include "stats.h"
 #include "waiter.h"
 
@@ -33,7 +32,6 @@ _PG_init(void)
 	kvs_catalog_init();
 	kvs_queuecatalog_init();
 	kvs_guard_init();
-	kvs_stamp_init();
 	kvs_check_init();
 	kvs_stats_init();
 	kvs_expiry_init();

@@ -83,6 +83,7 @@ shmem_startup(void)
 		kvs_shared->lock = &GetNamedLWLockTranche("kvstore")->lock;
 		kvs_shared->started_at = GetCurrentTimestamp();
 		read_start_state(kvs_shared);
+		pg_atomic_init_u32(&kvs_shared->remembers, 0);
 		pg_atomic_init_u64(&kvs_shared->deletion_clock, 0);
 		for (int i = 0; i < KVS_DELETED_SLOTS; i++)
 			pg_atomic_init_u64(&kvs_shared->deleted[i], 0);

@@ -20,13 +20,22 @@
 /* Databases whose versionstamps are known to have jumped since an unclean start; further ones jump once a session. */
 #define KVS_JUMPED_MAX		1024
 
-/* The highest versionstamp that was given in a database since the server started. */
+/* The highest versionstamp that was given in a database, or counts (stamp.c), since the server started. */
 typedef struct KvsHighestStamp
 {
 	Oid			database;
 	Oid			sequence;		/* that gave it: CREATE EXTENSION makes a new one */
 	pg_atomic_uint64 number;
 } KvsHighestStamp;
+
+/* Places for keys that were deleted with a versionstamp that the sequence did not follow. */
+#define KVS_REMEMBERED_STAMPS	256
+
+typedef struct KvsDeletedStamp
+{
+	uint64		key;			/* hash of database, table and key */
+	int64		number;
+} KvsDeletedStamp;
 
 typedef struct KvsShared
 {
@@ -41,6 +50,8 @@ typedef struct KvsShared
 	Oid			jumped[KVS_JUMPED_MAX];
 	int			highest_count;
 	KvsHighestStamp highest[KVS_JUMPED_MAX];	/* its numbers are atomics */
+	KvsDeletedStamp remembered[KVS_REMEMBERED_STAMPS];
+	pg_atomic_uint32 remembers; /* is anything remembered?  Read without the lock. */
 
 	/* Atomics, no lock: a clock that each deletion advances, and when a key of the slot was last deleted. */
 	pg_atomic_uint64 deletion_clock;

@@ -1,94 +1,99 @@
 /*
  * stamp.c
- *		Versionstamps: for one key they only ever grow, also across deletion and re-creation, restart and failover.
+ *		Versionstamps: for one key they only ever grow, also across deletion and re-creation, restart
+ *		and failover.
  *
- * The numbers come from one sequence, kvstore.versionstamp; nobody needs a right on it.  A writer takes its number first and writes then, so a
- * concurrent writer of the same key may have taken a higher number and committed before.  Two cases:
+ * The numbers come from one sequence, kvstore.versionstamp; nobody needs a right on it.  A writer
+ * takes its number first and writes then, so a concurrent writer of the same key may have taken a
+ * higher number and committed before.  Two cases:
  *
- * - The row is there: the statement that overwrites it sees the number it meets, under the row's lock, and takes a new one if that is higher.
- * - The row is gone: what it had is nowhere to be seen.  So there is a clock of deletions in shared memory, and a slot for each hash of
- *   table and key.  A deletion advances the clock and puts the new time into the key's slot while it holds the row's lock, before it commits.
- *   A writer reads the clock before it takes its number, and the slot after its insert has succeeded, which is after the deletion
- *   has committed.  If the slot is later than the clock was, he takes a new number and stamps the row again.  If it is not, the deletion was published before
- *   his number was taken, so every number that the key had is below it.  Two keys that share a slot cost a needless second stamp
- *   now and then.  Without shared memory the sequence itself is looked at: if nobody took a number since we took ours, there can be
- *   no higher one; otherwise an inserted row is stamped again.
+ * - The row is there: whoever overwrites it sees the number it meets, under the row's lock, and takes
+ *   a new one if that is not below.  If the new one is not above it either, the row has its number
+ *   from elsewhere, and the writer takes the number that follows it.  That does not move the sequence.
+ * - The row is gone: what it had is nowhere to be seen.  So there is a clock of deletions in shared
+ *   memory, and a slot for each hash of table and key.  A deletion takes a number above the row's, then
+ *   advances the clock and puts the new time into the key's slot while it holds the row's lock, before
+ *   it commits.  A writer reads the clock before it takes its number, and the slot after its insert has
+ *   succeeded, which is after the deletion has committed.  If the slot is later than the clock was, the
+ *   writer takes a new number and stamps the row again.  If it is not, the deletion was published
+ *   before the writer's number was taken, so every number that the key had is below it.  Two keys that
+ *   share a slot cost a needless second stamp now and then.  Without shared memory the sequence itself
+ *   is looked at: if nobody took a number since we took ours, there can be no higher one; otherwise an
+ *   inserted row is stamped again.
  *
- * A number that somebody saw is never given again.  A sequence is logged ahead, but that record may not have reached the disk at a crash, or the standby at a failover.
- * So after a start that was not clean, or on a new timeline, the first number of each database jumps by KVS_STAMP_JUMP, and that jump is flushed before a
- * number is given.  Without preload nobody knows how the server started, so there this holds for clean restarts only.
+ * Rows also have numbers that the sequence of this database did not give: they were restored, copied
+ * or replicated, or their owner made them up.  One rule says which of them count, that is, move the
+ * sequence above them.  From a superuser, and what replicates for one, all below KVS_STAMP_LIMIT do.
+ * From others, and of rows that are found in a table, those that a server can have given by now do.
+ * So nobody lifts the numbers of all stores beyond what time allows.  A row with a number that does
+ * not count is a matter of its key alone.  When it is deleted, shared memory remembers its number.
  *
- * A dump that is restored into a database that goes on sets the sequence to what it was in the dump, which may be lower: setval() asks nobody.  So the highest
- * number given is kept in shared memory, and who gets one that is not above it looks whether the sequence itself is below, and raises it.  Without
- * preload, and for numbers from before a restart, kv_maintain() raises it above all that are stored.
+ * A number that somebody saw is never given again.  A sequence is logged ahead, but that record may
+ * not have reached the disk at a crash, or the standby at a failover.  So after a start that was not
+ * clean, or on a new timeline, the first number of each database jumps by KVS_STAMP_JUMP, and that
+ * jump is flushed before a number is given.  Without preload nobody knows how the server started, so
+ * there this holds for clean restarts only.
  *
- * Raising the sequence is read-then-set, without a lock against nextval.  It goes KVS_STAMP_JUMP above everything, so that no number given meanwhile can be
- * given again; a heavyweight lock on the sequence keeps two raisers apart.
+ * A dump that is restored into a database that goes on sets the sequence to what it was in the dump,
+ * which may be lower: setval() asks nobody.  So the highest number that was given, or counted, is kept
+ * in shared memory.  It is read before a number is taken: that must be above it, or the sequence is
+ * raised.  Without preload, and for numbers from before a restart, kv_maintain() raises it above all
+ * that are stored.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/relation.h"
-#include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_sequence.h"
+#include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/rel.h"
+#include "utils/lsyscache.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "sequence.h"
 #include "shmem.h"
 #include "stamp.h"
 
-static bool start_checked = false;	/* this session knows that its database has jumped, or need not */
+/*
+ * What a server can have given by now, if it began in 2026: 2^20 numbers a second, and 2^40 for jumps
+ * and clocks.
+ */
+#define FIRST_DAY		((TimestampTz) 9497 * USECS_PER_DAY)	/* since 2000-01-01 */
+#define RATE_BITS		20
+#define SLACK			(INT64CONST(1) << 40)
+
+static uint32 ready = 0;		/* the state of the catalog for which the sequence was prepared */
 static KvsHighestStamp *my_highest = NULL;	/* of this database, of the sequence it has now */
-static Oid	my_sequence = InvalidOid;
-static int64 raise_at_commit = 0;	/* highest number that a row of this transaction brought along */
 
-/* The number given last, straight from the sequence's page: no right is needed. */
-static int64
-last_stamp(void)
-{
-	Relation	rel = relation_open(kvs_catalog_get()->sequence, AccessShareLock);
-	Buffer		buffer = ReadBuffer(rel, 0);
-	HeapTupleData tuple;
-	Form_pg_sequence_data sequence;
-	Page		page;
-	ItemId		item;
-	int64		result;
+/* ---- The sequence ---- */
 
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buffer);
-	item = PageGetItemId(page, FirstOffsetNumber);
-	tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-	sequence = (Form_pg_sequence_data) GETSTRUCT(&tuple);
-	result = sequence->is_called ? sequence->last_value : sequence->last_value - 1;
-	UnlockReleaseBuffer(buffer);
-	relation_close(rel, AccessShareLock);
-	return result;
-}
-
-/* Set the sequence as its owner. */
+/* What ALTER SEQUENCE may not change: numbers would repeat, or go back. */
 static void
-set_sequence(int64 value)
+check_definition(Oid sequence)
 {
-	Oid			sequence = kvs_catalog_get()->sequence;
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(sequence));
-	Oid			saved_user;
-	int			saved_context;
+	HeapTuple	tuple = SearchSysCache1(SEQRELID, ObjectIdGetDatum(sequence));
+	Form_pg_sequence form;
+	bool		good;
 
 	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", sequence);
-	GetUserIdAndSecContext(&saved_user, &saved_context);
-	SetUserIdAndSecContext(((Form_pg_class) GETSTRUCT(tuple))->relowner,
-						   saved_context | SECURITY_LOCAL_USERID_CHANGE);
+		elog(ERROR, "cache lookup failed for sequence %u", sequence);
+	form = (Form_pg_sequence) GETSTRUCT(tuple);
+	good = form->seqtypid == INT8OID && form->seqincrement == 1 && form->seqmin == 1 && form->seqmax == PG_INT64_MAX &&
+		form->seqcache == 1 && !form->seqcycle && get_rel_persistence(sequence) == RELPERSISTENCE_PERMANENT;
 	ReleaseSysCache(tuple);
-	DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence), Int64GetDatum(value));
-	SetUserIdAndSecContext(saved_user, saved_context);
+	if (!good)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("sequence \"kvstore.versionstamp\" was altered and cannot give versionstamps"),
+				 errdetail("It must be a logged bigint with INCREMENT 1, MINVALUE 1, no MAXVALUE, CACHE 1 and NO CYCLE."),
+				 errhint("Run ALTER SEQUENCE kvstore.versionstamp AS bigint INCREMENT 1 MINVALUE 1 NO MAXVALUE CACHE 1 NO CYCLE.")));
 }
 
 /* Has this database jumped since the server started?  With "mark": from now on it has. */
@@ -106,25 +111,27 @@ database_jumped(bool mark)
 	return found;
 }
 
-/* Before this session's first number: jump if the start of the server asks for it and nobody has done it. */
+/* Jump if the start of the server asks for it and nobody has done it. */
 static void
-check_start(void)
+check_start(Oid sequence)
 {
-	Oid			sequence = kvs_catalog_get()->sequence;
+	static bool checked = false;
 
+	if (checked)
+		return;
 	if (!(kvs_shared->clean_start && GetWALInsertionTimeLine() == kvs_shared->start_timeline) &&
 		!database_jumped(false))
 	{
 		LockRelationOid(sequence, ShareUpdateExclusiveLock);
 		if (!database_jumped(false))
 		{
-			set_sequence(last_stamp() + KVS_STAMP_JUMP);
+			kvs_sequence_jump(sequence, KVS_STAMP_JUMP);
 			XLogFlush(XactLastRecEnd);
 			database_jumped(true);
 		}
 		UnlockRelationOid(sequence, ShareUpdateExclusiveLock);
 	}
-	start_checked = true;
+	checked = true;
 }
 
 /* Find where the highest number of this database is kept; my_highest stays NULL if there is no room. */
@@ -148,80 +155,163 @@ find_highest(Oid sequence)
 		my_highest = &highest[i];
 	}
 	LWLockRelease(kvs_shared->lock);
-	my_sequence = sequence;
 }
 
-/* A number that the sequence gave: it, or a higher one if somebody had set the sequence back. */
-static int64
-check_highest(Oid sequence, int64 number)
+/* The sequence, before this session's first number and after each change of its definition. */
+static Oid
+get_sequence(void)
+{
+	const KvsCatalog *catalog = kvs_catalog_get();
+	Oid			sequence = catalog->sequence;
+	uint32		generation = catalog->generation;
+
+	if (likely(generation == ready))
+		return sequence;
+	check_definition(sequence);
+	if (kvs_shared != NULL)
+	{
+		check_start(sequence);
+		find_highest(sequence);
+	}
+	ready = generation;
+	return sequence;
+}
+
+static void
+lift_highest(int64 number)
 {
 	uint64		highest;
 
-	if (unlikely(my_sequence != sequence))
-		find_highest(sequence);
 	if (my_highest == NULL)
-		return number;
+		return;
 	highest = pg_atomic_read_u64(&my_highest->number);
-	if (unlikely((uint64) number <= highest) && (uint64) last_stamp() < highest)
-	{
-		kvs_stamp_raise(highest);
-		number = nextval_internal(sequence, false);
-	}
 	while (highest < (uint64) number && !pg_atomic_compare_exchange_u64(&my_highest->number, &highest, number))
 		;
+}
+
+/*
+ * A number that is not above one that was given before it was taken: somebody has set the sequence
+ * back, or this session still has numbers from a time when the sequence had a CACHE.
+ */
+static int64
+replace_number(Oid sequence, int64 number, uint64 highest)
+{
+	/* An administrator who takes numbers back that no row may bring is to succeed. */
+	if (highest >= KVS_STAMP_LIMIT)
+	{
+		pg_atomic_compare_exchange_u64(&my_highest->number, &highest, number);
+		return number;
+	}
+	kvs_sequence_raise(sequence, highest, KVS_STAMP_JUMP);
+	while ((uint64) number <= highest)
+	{
+		CHECK_FOR_INTERRUPTS();
+		number = nextval_internal(sequence, false);
+	}
 	return number;
 }
 
 int64
 kvs_stamp_next(void)
 {
-	Oid			sequence;
+	Oid			sequence = get_sequence();
+	uint64		highest;
 	int64		number;
 
-	if (unlikely(!start_checked && kvs_shared != NULL))
-		check_start();
-	if (unlikely(raise_at_commit != 0))
-	{
-		kvs_stamp_raise(raise_at_commit);
-		raise_at_commit = 0;
-	}
-	sequence = kvs_catalog_get()->sequence;
+	if (my_highest == NULL)
+		return nextval_internal(sequence, false);
+	highest = pg_atomic_read_u64(&my_highest->number);
+	/* it locks the sequence's page: a full barrier between the two */
 	number = nextval_internal(sequence, false);
-	return kvs_shared ? check_highest(sequence, number) : number;
+	if (unlikely((uint64) number <= highest))
+		number = replace_number(sequence, number, highest);
+	lift_highest(number);
+	return number;
+}
+
+int64
+kvs_stamp_above(int64 met)
+{
+	int64		number = kvs_stamp_next();
+
+	if (likely(number > met))
+		return number;
+	if (met == PG_INT64_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("entry has the highest versionstamp that there is"),
+				 errhint("Use another key.")));
+	return met + 1;
+}
+
+/* ---- Numbers that were not taken here ---- */
+
+/* The highest number that counts, whoever brings it. */
+static int64
+highest_by_now(int64 last)
+{
+	int64		seconds = (GetCurrentTimestamp() - FIRST_DAY) / USECS_PER_SEC;
+
+	return Max(last, (Max(seconds, 0) << RATE_BITS) + SLACK);
+}
+
+static void
+move_above(Oid sequence, int64 number)
+{
+	kvs_sequence_raise(sequence, number, KVS_STAMP_JUMP);
+	lift_highest(number);
+}
+
+bool
+kvs_stamp_bring(int64 stamp, bool trusted, int64 margin)
+{
+	Oid			sequence = get_sequence();
+	int64		last = kvs_sequence_last(sequence);
+
+	if (stamp > (trusted ? Max(last, KVS_STAMP_LIMIT - 1) : highest_by_now(last)))
+		return false;
+	if (stamp > last - margin)
+		move_above(sequence, Min(stamp, PG_INT64_MAX - margin) + margin);
+	return true;
 }
 
 void
-kvs_stamp_raise(int64 stamp)
+kvs_stamp_begin_survey(KvsStampSurvey *survey)
 {
-	Oid			sequence = kvs_catalog_get()->sequence;
-
-	/* Numbers only grow, so a look without the lock may settle it. */
-	if (last_stamp() >= stamp)
-		return;
-	LockRelationOid(sequence, ShareUpdateExclusiveLock);
-	if (last_stamp() < stamp)
-	{
-		if (stamp > PG_INT64_MAX - KVS_STAMP_JUMP)
-			ereport(ERROR,
-					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-					 errmsg("versionstamp %lld is too high", (long long) stamp)));
-		set_sequence(stamp + KVS_STAMP_JUMP);
-	}
-	UnlockRelationOid(sequence, ShareUpdateExclusiveLock);
+	survey->limit = highest_by_now(kvs_sequence_last(get_sequence()));
+	survey->highest = 0;
+	survey->beyond = false;
 }
 
 void
-kvs_stamp_raise_at_commit(int64 stamp)
+kvs_stamp_end_survey(const KvsStampSurvey *survey)
 {
-	raise_at_commit = Max(raise_at_commit, stamp);
+	move_above(get_sequence(), survey->highest);
 }
 
-static uint32
-deleted_slot(Oid relid, const char *key, int size)
+void
+kvs_stamp_warn(Relation rel, bool kept)
 {
-	uint32		hash = hash_bytes((const unsigned char *) key, size);
+	const char *table = quote_qualified_identifier("kvstore", RelationGetRelationName(rel));
 
-	return hash_combine(hash, hash_uint32(relid ^ MyDatabaseId)) & (KVS_DELETED_SLOTS - 1);
+	if (kept)
+		ereport(WARNING,
+				(errmsg("table \"%s\" has versionstamps that nobody can have given yet", table),
+				 errdetail("They are disregarded for all other entries."),
+				 errhint("Use other keys for these entries.")));
+	else
+		ereport(WARNING,
+				(errmsg("rows for table \"%s\" brought versionstamps that nobody can have given yet", table),
+				 errdetail("They got new ones."),
+				 errhint("A superuser may bring any versionstamp below %lld.", (long long) KVS_STAMP_LIMIT)));
+}
+
+/* ---- Deletions ---- */
+
+static uint64
+hash_key(Oid relid, const char *key, int size)
+{
+	return hash_bytes_extended((const unsigned char *) key, size, ((uint64) MyDatabaseId << 32) | relid);
 }
 
 /* Lift a slot to "time", unless somebody else has lifted it further. */
@@ -235,24 +325,57 @@ lift_slot(uint32 slot, uint64 time)
 		;
 }
 
-KvsStamp
-kvs_stamp_take(void)
+/* A place is taken over by whoever comes later. */
+void
+kvs_stamp_remember(Oid relid, const char *key, int size, int64 versionstamp)
 {
-	KvsStamp	stamp = {0, 0};
+	uint64		hash = hash_key(relid, key, size);
+	KvsDeletedStamp *place;
 
-	if (kvs_shared != NULL)
-		stamp.clock = pg_atomic_read_u64(&kvs_shared->deletion_clock);
-	/* nextval_internal() locks the sequence's page: a full barrier between the two */
-	stamp.number = kvs_stamp_next();
-	return stamp;
+	if (kvs_shared == NULL)
+		return;
+	place = &kvs_shared->remembered[hash % KVS_REMEMBERED_STAMPS];
+	LWLockAcquire(kvs_shared->lock, LW_EXCLUSIVE);
+	place->number = place->key == hash ? Max(place->number, versionstamp) : versionstamp;
+	place->key = hash;
+	pg_atomic_write_u32(&kvs_shared->remembers, 1);
+	LWLockRelease(kvs_shared->lock);
 }
 
-void
-kvs_stamp_note_deletion(Oid relid, const char *key, int size)
+/* 0: nothing is remembered of this key. */
+static int64
+recall(uint64 hash)
 {
+	const KvsDeletedStamp *place = &kvs_shared->remembered[hash % KVS_REMEMBERED_STAMPS];
+	int64		number;
+
+	if (likely(pg_atomic_read_u32(&kvs_shared->remembers) == 0))
+		return 0;
+	LWLockAcquire(kvs_shared->lock, LW_SHARED);
+	number = place->key == hash ? place->number : 0;
+	LWLockRelease(kvs_shared->lock);
+	return number;
+}
+
+int64
+kvs_stamp_delete(Oid relid, const char *key, int size, int64 versionstamp, int64 *number)
+{
+	int64		result;
+
+	if (*number <= versionstamp)
+		*number = kvs_stamp_next();
+	if (unlikely(*number <= versionstamp) && kvs_stamp_bring(versionstamp, false, 0))
+		*number = kvs_stamp_next();
+	result = *number;
+	if (unlikely(result <= versionstamp))
+	{
+		result = Min(versionstamp, PG_INT64_MAX - 1) + 1;
+		kvs_stamp_remember(relid, key, size, result);
+	}
 	if (kvs_shared != NULL)
-		lift_slot(deleted_slot(relid, key, size),
+		lift_slot(hash_key(relid, key, size) % KVS_DELETED_SLOTS,
 				  pg_atomic_add_fetch_u64(&kvs_shared->deletion_clock, 1));
+	return result;
 }
 
 void
@@ -267,41 +390,43 @@ kvs_stamp_note_deletion_of_all(void)
 		lift_slot(slot, time);
 }
 
-bool
-kvs_stamp_is_outdated(Oid relid, const char *key, int size, KvsStamp stamp, bool inserted)
+/* ---- Writes ---- */
+
+KvsStamp
+kvs_stamp_take(void)
 {
+	KvsStamp	stamp = {0};
+
 	if (kvs_shared != NULL)
-		return pg_atomic_read_u64(&kvs_shared->deleted[deleted_slot(relid, key, size)]) > stamp.clock;
-	return inserted && last_stamp() != stamp.number;
-}
-
-static void
-stamp_xact_callback(XactEvent event, void *arg)
-{
-	int64		stamp = raise_at_commit;
-
-	if (stamp == 0)
-		return;
-	raise_at_commit = 0;
-
-	/* unless the transaction has dropped the extension since */
-	if ((event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE) && kvs_catalog_is_installed())
-		kvs_stamp_raise(stamp);
+		stamp.clock = pg_atomic_read_u64(&kvs_shared->deletion_clock);
+	/* nextval_internal() locks the sequence's page: a full barrier between the two */
+	stamp.number = kvs_stamp_next();
+	return stamp;
 }
 
 void
-kvs_stamp_init(void)
+kvs_stamp_check(KvsStamp *stamp, Oid relid, const char *key, int size, bool inserted)
 {
-	RegisterXactCallback(stamp_xact_callback, NULL);
+	uint64		hash;
+
+	if (kvs_shared == NULL)
+	{
+		stamp->outdated |= inserted && kvs_sequence_last(get_sequence()) != stamp->number;
+		return;
+	}
+	hash = hash_key(relid, key, size);
+	stamp->outdated |= pg_atomic_read_u64(&kvs_shared->deleted[hash % KVS_DELETED_SLOTS]) > stamp->clock;
+	if (inserted)
+		kvs_stamp_meet(stamp, recall(hash));
 }
 
 /* ---- SQL ---- */
 
-/* kvstore.next_versionstamp(): for the statements that overwrite rows, when the row they meet has a higher number. */
+/* kvstore.next_versionstamp(above): for the statements that overwrite rows, when the row they meet has a higher number. */
 PG_FUNCTION_INFO_V1(kvstore_next_versionstamp);
 Datum
 kvstore_next_versionstamp(PG_FUNCTION_ARGS)
 {
 	PreventCommandIfReadOnly("kvstore.next_versionstamp()");
-	PG_RETURN_INT64(kvs_stamp_next());
+	PG_RETURN_INT64(kvs_stamp_above(PG_GETARG_INT64(0)));
 }

@@ -7,42 +7,99 @@
 
 #include "postgres.h"
 
+#include "utils/rel.h"
+
 /* How far the numbers jump where some may have been seen that the disk does not know of. */
 #define KVS_STAMP_JUMP	INT64CONST(16777216)
 
-/* Highest number that a row may bring along. */
-#define KVS_STAMP_BROUGHT_MAX	(PG_INT64_MAX / 2)
+/* Nobody may bring this number or a higher one. */
+#define KVS_STAMP_LIMIT	(INT64CONST(1) << 52)
 
 /* The next number. */
 extern int64 kvs_stamp_next(void);
 
-/* See to it that the next number is above "stamp". */
-extern void kvs_stamp_raise(int64 stamp);
+/* The next number, or that which follows "met" if it is not above it; 22003 if none does. */
+extern int64 kvs_stamp_above(int64 met);
 
-/* The same before this transaction takes a number or commits: for rows that brought a number of their own. */
-extern void kvs_stamp_raise_at_commit(int64 stamp);
+/* ---- Numbers that were not taken here: a row brings them along, or is found to have them ---- */
 
-/* A number, and what was known when it was taken. */
+/*
+ * Does this number count?  Then all that are given from now on are above it, by "margin" at least.
+ * "trusted": who brings it may bring any.
+ */
+extern bool kvs_stamp_bring(int64 stamp, bool trusted, int64 margin);
+
+/* The numbers of many rows, which nobody is trusted for. */
+typedef struct KvsStampSurvey
+{
+	int64		limit;			/* what is above it does not count */
+	int64		highest;		/* of those that count */
+	bool		beyond;			/* there was one that does not */
+} KvsStampSurvey;
+
+extern void kvs_stamp_begin_survey(KvsStampSurvey *survey);
+
+/* False: it does not count. */
+static inline bool
+kvs_stamp_survey(KvsStampSurvey *survey, int64 stamp)
+{
+	if (unlikely(stamp > survey->limit))
+	{
+		survey->beyond = true;
+		return false;
+	}
+	survey->highest = Max(survey->highest, stamp);
+	return true;
+}
+
+/* All numbers that are given from now on are above those that count. */
+extern void kvs_stamp_end_survey(const KvsStampSurvey *survey);
+
+/* Say that a table has numbers that do not count; "kept" if they stay. */
+extern void kvs_stamp_warn(Relation rel, bool kept);
+
+/* ---- A write ---- */
+
+/* The number of a write, what was known when it was taken, and what the write has met. */
 typedef struct KvsStamp
 {
 	int64		number;
 	uint64		clock;			/* of deletions, see stamp.c */
+	bool		outdated;		/* too low for a key: all are to be stamped again */
+	int64		met;			/* the highest number that was in the way */
 } KvsStamp;
 
 extern KvsStamp kvs_stamp_take(void);
 
-/* A deletion of this key says so, once the row is locked and before it commits. */
-extern void kvs_stamp_note_deletion(Oid relid, const char *key, int size);
-
-/* The same for all keys of all tables at once (TRUNCATE). */
-extern void kvs_stamp_note_deletion_of_all(void);
+/* A row that is overwritten has this number. */
+static inline void
+kvs_stamp_meet(KvsStamp *stamp, int64 met)
+{
+	if (unlikely(met >= stamp->number))
+	{
+		stamp->outdated = true;
+		stamp->met = Max(stamp->met, met);
+	}
+}
 
 /*
- * After a key was written with "stamp": may the key have had a higher number meanwhile, and have been deleted?  Then take a new number and
- * stamp the row again.  "inserted": there was no row before.
+ * This key was written; "inserted": there was no row before.  It may have had a higher number
+ * meanwhile, and have been deleted.
  */
-extern bool kvs_stamp_is_outdated(Oid relid, const char *key, int size, KvsStamp stamp, bool inserted);
+extern void kvs_stamp_check(KvsStamp *stamp, Oid relid, const char *key, int size, bool inserted);
 
-extern void kvs_stamp_init(void);
+/* ---- A deletion ---- */
+
+/*
+ * A row is deleted that we have locked and that has "versionstamp".  Returns the number of the
+ * deletion: *number, or a new one, left there, if that is not above it.  0: none yet.
+ */
+extern int64 kvs_stamp_delete(Oid relid, const char *key, int size, int64 versionstamp, int64 *number);
+
+/* The same of any number of keys.  The number of the deletion was taken before. */
+extern void kvs_stamp_note_deletion_of_all(void);
+
+/* Remember the number of a row that is deleted, if it does not count. */
+extern void kvs_stamp_remember(Oid relid, const char *key, int size, int64 versionstamp);
 
 #endif							/* KVS_STAMP_H */

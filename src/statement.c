@@ -47,12 +47,12 @@ typedef struct Statement
 
 #define INSERT_ROW \
 	"INSERT INTO kvstore.s_%1$s AS t (key, value, bytes, kind, versionstamp, expires_at) "
-#define HIGHER_STAMP \
-	"versionstamp = CASE WHEN t.versionstamp OPERATOR(pg_catalog.<) EXCLUDED.versionstamp " \
-	"THEN EXCLUDED.versionstamp ELSE kvstore.next_versionstamp() END"
+#define HIGHER_STAMP(stamp) \
+	"versionstamp = CASE WHEN t.versionstamp OPERATOR(pg_catalog.<) " stamp \
+	" THEN " stamp " ELSE kvstore.next_versionstamp(t.versionstamp) END"
 #define OVERWRITE_ROW \
 	" ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, bytes = EXCLUDED.bytes, kind = EXCLUDED.kind, " \
-	HIGHER_STAMP ", "
+	HIGHER_STAMP("EXCLUDED.versionstamp") ", "
 /* the number, and whether there was no row before: one that was there had to be locked, which leaves our mark in xmax */
 #define RETURNING_STAMP \
 	" RETURNING t.versionstamp, t.xmax " EQ " '0'::pg_catalog.xid"
@@ -82,8 +82,8 @@ static const Statement statements[KVS_PLAN_END] = {
 		7, {PUT_ARGS, TIMESTAMPTZOID}, true
 	},
 	[KVS_PLAN_PUT_VERSION] = {
-		"UPDATE kvstore.s_%1$s AS t SET value = $2, bytes = $3, kind = $4, versionstamp = $5, "
-		"expires_at = CASE WHEN $9 THEN t.expires_at ELSE $6 END "
+		"UPDATE kvstore.s_%1$s AS t SET value = $2, bytes = $3, kind = $4, "
+		HIGHER_STAMP("$5") ", expires_at = CASE WHEN $9 THEN t.expires_at ELSE $6 END "
 		"WHERE " THIS_KEY " AND " LIVE("$7") " AND t.versionstamp " EQ " $8 RETURNING t.versionstamp, false, " RETURNING_PLACE,
 		9, {PUT_ARGS, TIMESTAMPTZOID, INT8OID, BOOLOID}, true
 	},
@@ -99,12 +99,12 @@ static const Statement statements[KVS_PLAN_END] = {
 		2, {KEY_ARRAY, INT8OID}, true
 	},
 	[KVS_PLAN_DELETE] = {
-		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2") " RETURNING " CONTENT,
+		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2") " RETURNING " CONTENT ", t.versionstamp",
 		2, {KEY, TIMESTAMPTZOID}, false
 	},
 	[KVS_PLAN_DELETE_VERSION] = {
 		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2")
-		" AND t.versionstamp " EQ " $3 RETURNING " CONTENT,
+		" AND t.versionstamp " EQ " $3 RETURNING " CONTENT ", t.versionstamp",
 		3, {KEY, TIMESTAMPTZOID, INT8OID}, false
 	},
 	[KVS_PLAN_DELETE_MANY] = {
@@ -112,11 +112,11 @@ static const Statement statements[KVS_PLAN_END] = {
 		2, {KEY_ARRAY, TIMESTAMPTZOID}, false
 	},
 	[KVS_PLAN_DELETE_RANGE] = {
-		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_RANGE " AND " LIVE("$3") " RETURNING NULL",
+		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_RANGE " AND " LIVE("$3") " RETURNING t.key, t.versionstamp",
 		3, {KEY, KEY, TIMESTAMPTZOID}, false
 	},
 	[KVS_PLAN_DELETE_TEXTS] = {
-		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_RANGE " AND " LIVE("$3") " AND kvstore.is_text(t.key) RETURNING NULL",
+		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_RANGE " AND " LIVE("$3") " AND kvstore.is_text(t.key) RETURNING t.key, t.versionstamp",
 		3, {KEY, KEY, TIMESTAMPTZOID}, false
 	},
 	[KVS_PLAN_EXPIRE] = {
@@ -134,7 +134,7 @@ static const Statement statements[KVS_PLAN_END] = {
 		"value = CASE WHEN " LIVE("$5") " THEN kvstore.add(t.value, t.bytes, t.kind, $6) ELSE EXCLUDED.value END, "
 		"bytes = NULL, kind = CASE WHEN " LIVE("$5") " THEN t.kind ELSE EXCLUDED.kind END, "
 		"expires_at = CASE WHEN " LIVE("$5") " THEN t.expires_at ELSE EXCLUDED.expires_at END, "
-		HIGHER_STAMP RETURNING_STAMP ", " CONTENT ", " RETURNING_PLACE,
+		HIGHER_STAMP("EXCLUDED.versionstamp") RETURNING_STAMP ", " CONTENT ", " RETURNING_PLACE,
 		6, {KEY, JSONBOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, NUMERICOID}, true
 	},
 	[KVS_PLAN_CLAIM] = {

@@ -70,14 +70,16 @@ take_stamp(TupleTableSlot *slot, void *arg)
 
 /* After a row was written with "stamp": stamp it again if that turned out too low. */
 static int64
-settle_stamp(Stamped *stamped, KvsStamp stamp)
+settle_stamp(Stamped *stamped, KvsStamp *stamp)
 {
 	const KvsKey *key = stamped->key;
 	Datum		datum = KvsKeyDatum(key);
 
-	if (likely(!kvs_stamp_is_outdated(stamped->store->relid, KvsKeyBytes(key), key->size, stamp, stamped->inserted)))
+	kvs_stamp_check(stamp, stamped->store->relid, KvsKeyBytes(key), key->size, stamped->inserted);
+	if (likely(!stamp->outdated))
 		return stamped->versionstamp;
-	return kvs_store_restamp(stamped->store, &datum, 1);
+	kvs_stamp_meet(stamp, stamped->versionstamp - 1);
+	return kvs_store_restamp(stamped->store, &datum, 1, stamp);
 }
 
 /* Which statement a write needs; sets the arguments from $7 on. */
@@ -114,7 +116,7 @@ change_put(TupleTableSlot *old, Datum *values, bool *nulls, void *arg)
 	if (write->if_version_given &&
 		(live ? DatumGetInt64(old->tts_values[KVS_COLUMN_VERSIONSTAMP]) : 0) != write->if_version)
 		return false;
-	put->versionstamp = kvs_stamp_next();
+	put->versionstamp = kvs_stamp_above(DatumGetInt64(old->tts_values[KVS_COLUMN_VERSIONSTAMP]));
 	kvs_statement_set_content(put->content, write->expires_at, values, nulls);
 	values[KVS_COLUMN_VERSIONSTAMP] = Int64GetDatum(put->versionstamp);
 	if (write->keep_ttl && live)
@@ -142,7 +144,7 @@ put_by_statement(KvsStore *store, const KvsKey *key, const KvsContent *content, 
 	kvs_statement_set_content(content, write->expires_at, values, nulls);
 	if (kvs_statement_run(store, statement, values, nulls, take_stamp, &stamped) == 0)
 		return 0;
-	versionstamp = settle_stamp(&stamped, stamp);
+	versionstamp = settle_stamp(&stamped, &stamp);
 	kvs_change_note(store->relid, KVS_FEED_SET, versionstamp, KvsKeyBytes(key), key->size);
 	return versionstamp;
 }
@@ -200,7 +202,7 @@ increment_by_statement(KvsStore *store, const KvsKey *key, Numeric by, const Kvs
 	stamp = kvs_stamp_take();
 	values[2] = Int64GetDatum(stamp.number);
 	if (kvs_statement_run(store, KVS_PLAN_INCREMENT, values, nulls, take_number, &stamped) > 0)
-		kvs_change_note(store->relid, KVS_FEED_SET, settle_stamp(&stamped, stamp), KvsKeyBytes(key), key->size);
+		kvs_change_note(store->relid, KVS_FEED_SET, settle_stamp(&stamped, &stamp), KvsKeyBytes(key), key->size);
 	return stamped.number;
 }
 
@@ -232,7 +234,7 @@ change_increment(TupleTableSlot *old, Datum *values, bool *nulls, void *arg)
 		values[KVS_COLUMN_VALUE] = content.datum;
 	}
 	increment->sum = kvs_number_of(&content);
-	increment->versionstamp = kvs_stamp_next();
+	increment->versionstamp = kvs_stamp_above(DatumGetInt64(old->tts_values[KVS_COLUMN_VERSIONSTAMP]));
 	values[KVS_COLUMN_VERSIONSTAMP] = Int64GetDatum(increment->versionstamp);
 	return true;
 }
@@ -319,6 +321,7 @@ typedef struct Taken
 {
 	KvsContent *content;		/* NULL: not wanted */
 	MemoryContext context;
+	int64		versionstamp;
 } Taken;
 
 static void
@@ -327,6 +330,7 @@ take_content(TupleTableSlot *slot, void *arg)
 	Taken	   *taken = (Taken *) arg;
 	MemoryContext old;
 
+	taken->versionstamp = DatumGetInt64(slot->tts_values[KVS_COLUMN_VERSIONSTAMP]);
 	if (taken->content == NULL)
 		return;
 	old = MemoryContextSwitchTo(taken->context);
@@ -338,7 +342,7 @@ take_content(TupleTableSlot *slot, void *arg)
 bool
 kvs_store_delete(KvsStore *store, const KvsKey *key, const KvsWrite *write, KvsContent *taken)
 {
-	Taken		sink = {taken, CurrentMemoryContext};
+	Taken		sink = {.content = taken, .context = CurrentMemoryContext};
 	Datum		values[3] = {
 		KvsKeyDatum(key), TimestampTzGetDatum(write->now), Int64GetDatum(write->if_version)
 	};
@@ -347,9 +351,8 @@ kvs_store_delete(KvsStore *store, const KvsKey *key, const KvsWrite *write, KvsC
 
 	if (kvs_statement_run(store, statement, values, NULL, take_content, &sink) == 0)
 		return false;
-	/* the row is locked by now, so a new number is above its own; and it is taken before the deletion is told */
-	kvs_change_note(store->relid, KVS_FEED_DELETE, kvs_change_deletion_stamp(0, &number), KvsKeyBytes(key), key->size);
-	kvs_stamp_note_deletion(store->relid, KvsKeyBytes(key), key->size);
+	number = kvs_stamp_delete(store->relid, KvsKeyBytes(key), key->size, sink.versionstamp, &number);
+	kvs_change_note(store->relid, KVS_FEED_DELETE, number, KvsKeyBytes(key), key->size);
 	return true;
 }
 

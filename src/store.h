@@ -47,22 +47,23 @@ typedef struct KvsEntry
 extern int	kvs_store_sort_entries(KvsEntry *entries, int count);
 
 /*
- * Write many entries, sorted and without duplicates, with the number of "stamp": rows are locked in key order, so that two such calls never deadlock.
- * Sets *outdated if the number turned out too low for one of them: then all must be stamped again.
+ * Write many entries, sorted and without duplicates, with the number of "stamp": rows are locked in key
+ * order, so that two such calls never deadlock.  If it turns out too low for one of them it is outdated,
+ * and all must be stamped again.
  */
-extern void kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count, KvsStamp stamp, bool *outdated);
+extern void kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count, KvsStamp *stamp);
 
-/* Give rows that this transaction has written a new number, which is returned. */
-extern int64 kvs_store_restamp(KvsStore *store, const Datum *keys, int count);
+/* Give rows that this transaction has written with "stamp" a number above all that were in its way; it is returned. */
+extern int64 kvs_store_restamp(KvsStore *store, const Datum *keys, int count, const KvsStamp *stamp);
 
 /* The two together, with a number of its own, which is returned. */
 extern int64 kvs_store_put_many(KvsStore *store, const KvsEntry *entries, int count);
 
 /*
  * Insert an entry if there is no row for its key, not even an expired one; true if so.  Otherwise the row is locked against
- * changes.  *outdated as above.
+ * changes.  "stamp" as above.
  */
-extern bool kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp stamp, bool *outdated);
+extern bool kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp *stamp);
 
 /* A row as it stands while we hold its lock. */
 typedef struct KvsState

@@ -52,8 +52,7 @@ kvs_store_sort_entries(KvsEntry *entries, int count)
 typedef struct StampedMany
 {
 	KvsStore   *store;
-	KvsStamp	stamp;
-	bool		outdated;
+	KvsStamp   *stamp;
 } StampedMany;
 
 /* Called for each row before the next one is written: whoever holds the absence of this key is waited for in key order too. */
@@ -62,13 +61,15 @@ check_stamp(TupleTableSlot *slot, void *arg)
 {
 	StampedMany *many = (StampedMany *) arg;
 	struct varlena *key = PG_DETOAST_DATUM_PACKED(slot->tts_values[2]);
+	int64		number = DatumGetInt64(slot->tts_values[0]);
 	bool		inserted = DatumGetBool(slot->tts_values[1]);
 
 	if (inserted)
 		kvs_check_inserted(many->store, slot->tts_values[2]);
-	if (DatumGetInt64(slot->tts_values[0]) != many->stamp.number ||
-		kvs_stamp_is_outdated(many->store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), many->stamp, inserted))
-		many->outdated = true;
+	/* a number that is not ours follows that of the row */
+	if (number != many->stamp->number)
+		kvs_stamp_meet(many->stamp, number - 1);
+	kvs_stamp_check(many->stamp, many->store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), inserted);
 	kvs_progress_advance();
 }
 
@@ -118,8 +119,7 @@ make_arrays(const KvsEntry *entries, int count, Datum *values)
 typedef struct Overwrite
 {
 	const KvsEntry *entry;
-	int64		number;
-	bool		outdated;
+	KvsStamp   *stamp;
 } Overwrite;
 
 static bool
@@ -127,39 +127,37 @@ change_overwrite(TupleTableSlot *old, Datum *values, bool *nulls, void *arg)
 {
 	Overwrite  *overwrite = (Overwrite *) arg;
 
-	if (DatumGetInt64(old->tts_values[KVS_COLUMN_VERSIONSTAMP]) >= overwrite->number)
-		overwrite->outdated = true;
+	kvs_stamp_meet(overwrite->stamp, DatumGetInt64(old->tts_values[KVS_COLUMN_VERSIONSTAMP]));
 	kvs_statement_set_content(&overwrite->entry->content, overwrite->entry->expires_at, values, nulls);
-	values[KVS_COLUMN_VERSIONSTAMP] = Int64GetDatum(overwrite->number);
+	values[KVS_COLUMN_VERSIONSTAMP] = Int64GetDatum(overwrite->stamp->number);
 	return true;
 }
 
 /* Write the first entries, as many as have rows, in key order; returns how many. */
 static int
-overwrite_first(KvsStore *store, const KvsEntry *entries, int count, KvsStamp stamp, bool *outdated)
+overwrite_first(KvsStore *store, const KvsEntry *entries, int count, KvsStamp *stamp)
 {
 	int			done;
 
 	for (done = 0; done < count; done++)
 	{
-		Overwrite	overwrite = {&entries[done], stamp.number, false};
+		Overwrite	overwrite = {&entries[done], stamp};
 		KvsKey		key;
 
 		kvs_key_from_datum(&key, entries[done].key);
 		if (kvs_direct_change(store, &key, change_overwrite, &overwrite) != KVS_DIRECT_DONE)
 			break;
-		*outdated |= overwrite.outdated;
 		kvs_progress_advance();
 	}
 	return done;
 }
 
 void
-kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count, KvsStamp stamp, bool *outdated)
+kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count, KvsStamp *stamp)
 {
 	Datum		values[KVS_PLAN_ARGS];
-	StampedMany many = {store, stamp, false};
-	int			done = overwrite_first(store, entries, count, stamp, outdated);
+	StampedMany many = {store, stamp};
+	int			done = overwrite_first(store, entries, count, stamp);
 
 	if (done > 0 && done == count)
 		return;
@@ -169,15 +167,14 @@ kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count, KvsSta
 		kvs_check_wait(store, entries[i].key);
 	/* also when there are none: the executor checks the caller's rights */
 	make_arrays(entries, count, values);
-	values[4] = Int64GetDatum(stamp.number);
+	values[4] = Int64GetDatum(stamp->number);
 	kvs_statement_run(store, KVS_PLAN_PUT_MANY, values, NULL, check_stamp, &many);
-	*outdated |= many.outdated;
 }
 
 int64
-kvs_store_restamp(KvsStore *store, const Datum *keys, int count)
+kvs_store_restamp(KvsStore *store, const Datum *keys, int count, const KvsStamp *stamp)
 {
-	int64		number = kvs_stamp_next();
+	int64		number = kvs_stamp_above(stamp->met);
 	Datum		values[2] = {
 		make_array(unconstify(Datum *, keys), NULL, count, kvs_catalog_get()->kvkey_type), Int64GetDatum(number)
 	};
@@ -190,17 +187,16 @@ int64
 kvs_store_put_many(KvsStore *store, const KvsEntry *entries, int count)
 {
 	KvsStamp	stamp = kvs_stamp_take();
-	bool		outdated = false;
 	int64		number = stamp.number;
 	Datum	   *keys;
 
-	kvs_store_put_sorted(store, entries, count, stamp, &outdated);
-	if (unlikely(outdated))
+	kvs_store_put_sorted(store, entries, count, &stamp);
+	if (unlikely(stamp.outdated))
 	{
 		keys = palloc(sizeof(Datum) * count);
 		for (int i = 0; i < count; i++)
 			keys[i] = entries[i].key;
-		number = kvs_store_restamp(store, keys, count);
+		number = kvs_store_restamp(store, keys, count, &stamp);
 	}
 	for (int i = 0; i < count; i++)
 		kvs_change_note_datum(store->relid, KVS_FEED_SET, number, entries[i].key);
@@ -208,20 +204,17 @@ kvs_store_put_many(KvsStore *store, const KvsEntry *entries, int count)
 }
 
 bool
-kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp stamp, bool *outdated)
+kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp *stamp)
 {
-	StampedMany many = {store, stamp, false};
+	StampedMany many = {store, stamp};
 	Datum		values[KVS_PLAN_ARGS];
 	bool		nulls[KVS_PLAN_ARGS] = {false};
-	uint64		inserted;
 
 	kvs_check_wait(store, entry->key);
 	values[0] = entry->key;
-	values[4] = Int64GetDatum(stamp.number);
+	values[4] = Int64GetDatum(stamp->number);
 	kvs_statement_set_content(&entry->content, entry->expires_at, values, nulls);
-	inserted = kvs_statement_run(store, KVS_PLAN_CLAIM, values, nulls, check_stamp, &many);
-	*outdated |= many.outdated;
-	return inserted > 0;
+	return kvs_statement_run(store, KVS_PLAN_CLAIM, values, nulls, check_stamp, &many) > 0;
 }
 
 /* ---- Deleting ---- */
@@ -232,16 +225,15 @@ typedef struct Deletion
 	int64		number;			/* of the deletion; 0: none yet */
 } Deletion;
 
-/* A row is deleted: first its number, then the word to those who may write the key anew. */
 static void
 note_deleted(TupleTableSlot *slot, void *arg)
 {
 	Deletion   *deletion = (Deletion *) arg;
 	struct varlena *key = PG_DETOAST_DATUM_PACKED(slot->tts_values[0]);
-	int64		number = kvs_change_deletion_stamp(DatumGetInt64(slot->tts_values[1]), &deletion->number);
+	int64		number = kvs_stamp_delete(deletion->store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key),
+										  DatumGetInt64(slot->tts_values[1]), &deletion->number);
 
 	kvs_change_note(deletion->store->relid, KVS_FEED_DELETE, number, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
-	kvs_stamp_note_deletion(deletion->store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	kvs_progress_advance();
 }
 
@@ -256,9 +248,9 @@ note_range(Oid relid, const KvsKey *low, bool texts_only, int64 number)
 }
 
 static void
-count_deleted(TupleTableSlot *slot, void *arg)
+note_deleted_of_range(TupleTableSlot *slot, void *arg)
 {
-	kvs_progress_advance();
+	kvs_direct_note_deleted((KvsRangeDeletion *) arg, slot->tts_values[0], DatumGetInt64(slot->tts_values[1]));
 }
 
 int64
@@ -276,21 +268,23 @@ int64
 kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only, TimestampTz now)
 {
 	Datum		values[3] = {KvsKeyDatum(low), KvsKeyDatum(high), TimestampTzGetDatum(now)};
-	int64		deleted;
-	int64		number = 0;
+	KvsRangeDeletion deletion = {.relid = store->relid};
+	int64		number;
 
-	if (kvs_direct_delete_range(store, low, high, texts_only, now, &deleted) != KVS_DIRECT_DONE)
+	kvs_stamp_begin_survey(&deletion.numbers);
+	if (kvs_direct_delete_range(store, low, high, texts_only, now, &deletion) != KVS_DIRECT_DONE)
 	{
-		kvs_progress_resume(deleted);
-		deleted += (int64) kvs_statement_run_in_key_order(store, texts_only ? KVS_PLAN_DELETE_TEXTS : KVS_PLAN_DELETE_RANGE,
-														  values, count_deleted, NULL);
+		kvs_progress_resume(deletion.count);
+		deletion.count += (int64) kvs_statement_run_in_key_order(store, texts_only ? KVS_PLAN_DELETE_TEXTS : KVS_PLAN_DELETE_RANGE,
+																 values, note_deleted_of_range, &deletion);
 	}
-
-	if (deleted == 0)
+	if (deletion.count == 0)
 		return 0;
+	kvs_stamp_end_survey(&deletion.numbers);
+	number = kvs_stamp_next();
 	if (kvs_change_active)
-		note_range(store->relid, low, texts_only, kvs_change_deletion_stamp(0, &number));
+		note_range(store->relid, low, texts_only, number);
 	/* cheaper than to note each key */
 	kvs_stamp_note_deletion_of_all();
-	return deleted;
+	return deletion.count;
 }

@@ -114,8 +114,19 @@ kvs_sweep_begin(KvsSweep *sweep, Relation rel, TimestampTz now, int64 limit)
 	sweep->by_statement = has_other_triggers(rel);
 	kvs_identity_become(rel->rd_rel->relowner, &sweep->caller);
 	sweep->slot = table_slot_create(rel, NULL);
+	if (sweep->of_store)
+		kvs_stamp_begin_survey(&sweep->numbers);
 	if (sweep->by_statement)
 		SPI_connect();
+}
+
+/* The worker, which comes again, says it as rarely as it tells of an ERROR. */
+static void
+take_survey(KvsSweep *sweep)
+{
+	kvs_stamp_end_survey(&sweep->numbers);
+	if (sweep->numbers.beyond && (MyBackendType != B_BG_WORKER || kvs_expiry_may_log(sweep->now)))
+		kvs_stamp_warn(sweep->rel, true);
 }
 
 void
@@ -130,8 +141,8 @@ kvs_sweep_end(KvsSweep *sweep)
 	if (sweep->queue == NULL)
 		kvs_stats_add(kvs_stats_local(RelationGetRelid(sweep->rel)), KVS_COUNT_SWEPT, 1);
 	kvs_identity_restore(&sweep->caller);
-	if (sweep->highest > 0)
-		kvs_stamp_raise(sweep->highest);
+	if (sweep->of_store)
+		take_survey(sweep);
 	relation_close(sweep->rel, NoLock);
 }
 
@@ -181,9 +192,9 @@ note_deletion(KvsSweep *sweep)
 	if (isnull)
 		return;					/* nobody can have asked for it */
 	key = PG_DETOAST_DATUM_PACKED(datum);
-	number = kvs_change_deletion_stamp(DatumGetInt64(sweep->slot->tts_values[KVS_COLUMN_VERSIONSTAMP]), &sweep->number);
+	number = kvs_stamp_delete(RelationGetRelid(sweep->rel), VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key),
+							  DatumGetInt64(sweep->slot->tts_values[KVS_COLUMN_VERSIONSTAMP]), &sweep->number);
 	kvs_change_note(RelationGetRelid(sweep->rel), KVS_FEED_EXPIRE, number, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
-	kvs_stamp_note_deletion(RelationGetRelid(sweep->rel), VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	if (PointerGetDatum(key) != datum)
 		pfree(key);
 }
@@ -279,7 +290,7 @@ sweep_group(KvsSweep *sweep, BlockNumber block)
 		CHECK_FOR_INTERRUPTS();
 		when = DatumGetTimestampTz(slot_getattr(sweep->slot, sweep->column, &isnull));
 		if (sweep->of_store)
-			sweep->highest = Max(sweep->highest, DatumGetInt64(sweep->slot->tts_values[KVS_COLUMN_VERSIONSTAMP]));
+			kvs_stamp_survey(&sweep->numbers, DatumGetInt64(sweep->slot->tts_values[KVS_COLUMN_VERSIONSTAMP]));
 		if (isnull)
 			continue;
 		if (when <= sweep->now && sweep->limit > 0)

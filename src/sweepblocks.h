@@ -13,6 +13,7 @@
 
 #include "expiry.h"
 #include "identity.h"
+#include "stamp.h"
 #include "sweep.h"
 
 typedef struct KvsSweep
@@ -21,7 +22,7 @@ typedef struct KvsSweep
 	TimestampTz now;
 	int64		limit;			/* rows that may still be removed */
 	int64		removed;
-	int64		highest;		/* versionstamp of all rows read */
+	KvsStampSurvey numbers;		/* versionstamps of all rows read */
 	int64		number;			/* versionstamp of the deletions, 0: none yet */
 	bool		of_store;		/* rows have a key and a versionstamp */
 	struct KvsQueue *queue;		/* rows may be leased; NULL: it is none */
@@ -43,8 +44,8 @@ extern Relation kvs_sweep_open(Oid relid, KvsSweepOutcome *outcome);
 extern void kvs_sweep_begin(KvsSweep *sweep, Relation rel, TimestampTz now, int64 limit);
 
 /*
- * Be oneself again, count, close the store; the lock stays until the transaction ends.  All numbers given from now on are above those that were
- * read, whoever stored them.
+ * Be oneself again, count, close the store; the lock stays until the transaction ends.  All numbers
+ * given from now on are above those that were read and count (stamp.h).
  */
 extern void kvs_sweep_end(KvsSweep *sweep);
 

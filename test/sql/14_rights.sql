@@ -155,9 +155,9 @@ SELECT kv_set('high', '2', store => 'ri') > :high AS higher_at_once;
 COMMIT;
 SELECT kv_set('other', '2', store => 'ri') > :high AS higher_after;
 SELECT kv_delete('high', store => 'ri'), kv_set('high', '3', store => 'ri') > :high AS higher_again;
--- Nobody can use the numbers up: one that is too high is refused.
-SELECT versionstamp, outcome_of(format('INSERT INTO kvstore.s_ri (key, value, versionstamp) VALUES (kv_key(''max''), ''1'', %s)', versionstamp))
-    FROM unnest(ARRAY[9223372036854775807, 9223372036837998591, 4611686018427387905, 0, -1]) versionstamp;
+-- Nobody can use the numbers up: one that is too high is replaced (20_stamps).
+SELECT versionstamp, outcome_of(format('INSERT INTO kvstore.s_ri (key, value, versionstamp) VALUES (kv_key(''max'', %s), ''1'', %s)', i, versionstamp))
+    FROM unnest(ARRAY[9223372036854775807, 9223372036837998591, 4611686018427387905, 0, -1]) WITH ORDINALITY v (versionstamp, i);
 SELECT kv_set('o', '4', store => 'ri') > 0 AS still_works;
 -- A row must hold what its kind promises.
 SELECT row, split_part(outcome_of('INSERT INTO kvstore.s_ri (key, kind, value, bytes) VALUES (kv_key(''bad''), ' || row || ')'), 'Failing row', 1) AS outcome FROM unnest(ARRAY[$$'j', NULL, NULL$$, $$'j', '1', ''$$, $$'j', NULL, ''$$, $$'b', '1', NULL$$, $$'b', NULL, NULL$$, $$'b', '1', ''$$,

@@ -1,0 +1,65 @@
+/*
+ * replication.c
+ *		Logical replication, as a subscriber sees it.
+ *
+ * A table that a subscription brings is a copy.  What arrives is kept as it is, and nobody else
+ * removes anything: the publisher removes what has expired, and that arrives too.  A subscriber that
+ * removed an entry by itself would lose it, should the publisher have renewed it in time: the renewal
+ * would find no row.
+ *
+ * Whether a table is a copy is what pg_subscription_rel says, so that a subscription that is disabled
+ * for a while counts.  It ends with DROP SUBSCRIPTION.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_subscription.h"
+#include "catalog/pg_subscription_rel.h"
+#include "miscadmin.h"
+#include "replication/logicalworker.h"
+#include "replication/worker_internal.h"
+#include "utils/catcache.h"
+#include "utils/syscache.h"
+
+#include "replication.h"
+
+bool
+kvs_replication_is_apply(void)
+{
+	return IsLogicalWorker();
+}
+
+bool
+kvs_replication_is_trusted(void)
+{
+	return IsLogicalWorker() && superuser_arg(MySubscription->owner);
+}
+
+static bool
+is_enabled(Oid subscription)
+{
+	HeapTuple	tuple = SearchSysCache1(SUBSCRIPTIONOID, ObjectIdGetDatum(subscription));
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_subscription) GETSTRUCT(tuple))->subenabled;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+bool
+kvs_replication_brings(Oid relid, bool enabled)
+{
+	CatCList   *list = SearchSysCacheList1(SUBSCRIPTIONRELMAP, ObjectIdGetDatum(relid));
+	bool		result = false;
+
+	for (int i = 0; i < list->n_members && !result; i++)
+	{
+		Form_pg_subscription_rel form = (Form_pg_subscription_rel) GETSTRUCT(&list->members[i]->tuple);
+
+		result = !enabled || is_enabled(form->srsubid);
+	}
+	ReleaseSysCacheList(list);
+	return result;
+}

@@ -108,12 +108,12 @@ COMMENT ON FUNCTION kv_dead_letters(text, bigint, bigint, bigint) IS
 CREATE FUNCTION kv_dead_requeue(queue text, id bigint) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_dead_requeue';
 COMMENT ON FUNCTION kv_dead_requeue(text, bigint) IS
-    'send a dead letter again, with no failed attempts; returns the new id, NULL if there is no such dead letter';
+    'send a dead letter again as it was sent, with no failed attempts and its ttl anew; returns the new id, NULL if there is no such dead letter; 23505 if its dedupe_key is in use';
 
 CREATE FUNCTION kv_dead_requeue_all(queue text) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_dead_requeue_all';
 COMMENT ON FUNCTION kv_dead_requeue_all(text) IS
-    'send all dead letters of a queue again, with no failed attempts; returns how many';
+    'send the dead letters of a queue again, likewise; returns how many; those that kv_dead_requeue() would refuse stay';
 
 CREATE FUNCTION kv_dead_delete(queue text, id bigint) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_dead_delete';

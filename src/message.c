@@ -331,6 +331,7 @@ kvs_message_begin(KvsMessageWriter *writer, KvsQueue *queue, Relation rel)
 void
 kvs_message_insert(KvsMessageWriter *writer, const KvsMessage *message, const Datum *payloads, int count, int64 *ids)
 {
+	writer->present = false;
 	for (int i = 0; i < count; i++)
 		ids[i] = nextval_internal(writer->queue->sequence, false);
 	/* a statement also when there is nothing to send: it is refused to who may not */
@@ -413,6 +414,14 @@ remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
 	return removal == KVS_REMOVAL_BUSY ? HOLDER_LIVES : HOLDER_REMOVED;
 }
 
+/* One that is given up keeps its key until it is a dead letter. */
+static bool
+has_expired(TupleTableSlot *slot, TimestampTz now)
+{
+	return slot->tts_isnull[KVS_QUEUE_COLUMN_FAILED_AT] && !slot->tts_isnull[KVS_QUEUE_COLUMN_EXPIRES_AT] &&
+		DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_EXPIRES_AT]) <= now;
+}
+
 /* Look for the message that has the dedupe_key; "id" is that of one that lives. */
 static Holder
 find_holder(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz now, int64 *id)
@@ -423,15 +432,21 @@ find_holder(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz now
 	if (kvs_message_find(writer->rel, writer->queue->dedupe_index, F_TEXTEQ, message->values[KVS_QUEUE_COLUMN_DEDUPE_KEY],
 						 slot))
 	{
-		/* one that is given up keeps its key until it is a dead letter */
-		bool		expired = slot->tts_isnull[KVS_QUEUE_COLUMN_FAILED_AT] && !slot->tts_isnull[KVS_QUEUE_COLUMN_EXPIRES_AT] &&
-			DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_EXPIRES_AT]) <= now;
-
 		*id = DatumGetInt64(slot->tts_values[KVS_QUEUE_COLUMN_ID]);
-		holder = expired ? remove_expired(writer, slot) : HOLDER_LIVES;
+		holder = has_expired(slot, now) ? remove_expired(writer, slot) : HOLDER_LIVES;
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	return holder;
+}
+
+bool
+kvs_message_is_key_in_use(KvsQueue *queue, Relation rel, Datum key, TimestampTz now)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	bool		result = kvs_message_find(rel, queue->dedupe_index, F_TEXTEQ, key, slot) && !has_expired(slot, now);
+
+	ExecDropSingleTupleTableSlot(slot);
+	return result;
 }
 
 /* Who removes it has no lock yet on which one could wait. */
@@ -452,6 +467,7 @@ kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *me
 	int64		id;
 	int			nobody = 0;
 
+	writer->present = false;
 	/*
 	 * The statement waits for who is inserting or deleting the one that has the key; it may be gone again when we look for it.  Who has claimed one
 	 * that has expired is about to delete it.  When it never is there, it is a unique index of the owner's that keeps the row out, or an id that he
@@ -469,7 +485,10 @@ kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *me
 			break;
 		holder = find_holder(writer, message, now, &holder_id);
 		if (holder == HOLDER_LIVES)
+		{
+			writer->present = true;
 			return holder_id;
+		}
 		if (holder == HOLDER_GOING)
 			wait_for_removal(attempt);
 		if (holder == HOLDER_NONE)

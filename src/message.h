@@ -41,6 +41,7 @@ typedef struct KvsMessageWriter
 	Relation	rel;
 	bool		direct;			/* by the table access method */
 	bool		changed;		/* triggers of the owner's may change a row, or keep it out */
+	bool		present;		/* a message had the dedupe_key of the one to be written last */
 	Relation	order_index;	/* NULL until used */
 	Relation	id_index;
 	struct IndexInfo *order_info;
@@ -65,6 +66,9 @@ extern void kvs_message_insert(KvsMessageWriter *writer, const KvsMessage *messa
 /* The same for one with a dedupe_key, unless the queue has a message with that, whose id is returned then. */
 extern int64 kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *message, Datum payload,
 											   TimestampTz now);
+
+/* Has a message this dedupe_key, as far as one can see?  One that has expired does not keep it. */
+extern bool kvs_message_is_key_in_use(KvsQueue *queue, Relation rel, Datum key, TimestampTz now);
 
 /* ---- messageremove.c ---- */
 

@@ -586,14 +586,15 @@ kvs_queue_try_lock_dead(const KvsQueue *queue, bool plain)
 	Relation	rel;
 	bool		result = true;
 
-	/* whoever opens it says what is wrong */
-	if (!OidIsValid(relid))
+	/* whoever opens it says what is wrong, without a lock that a stranger may hold */
+	if (kvs_shape_owner(relid) != queue->owner)
 		return !plain;
 	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
 		return false;
 	rel = plain ? try_relation_open(relid, NoLock) : NULL;
 	if (plain)
-		result = rel != NULL && rel->rd_rel->relowner == queue->owner && kvs_shape_find_wrong_table(rel) == NULL &&
+		result = rel != NULL && rel->rd_rel->relowner == queue->owner &&
+			kvs_shape_find_wrong_table(rel) == NULL &&
 			kvs_shape_find_wrong_column(rel, dead_columns, KVS_DEAD_COLUMNS, InvalidOid) == NULL &&
 			kvs_shape_is_plain(rel, dead_columns, KVS_DEAD_COLUMNS, 1);
 	if (rel != NULL)

@@ -47,6 +47,51 @@ SELECT original_id = :id AS original, payload, headers, error, attempts FROM kv_
 SELECT kv_dead_requeue('dl', (SELECT id FROM kv_dead_letters('dl'))) > :id AS new_id;
 SELECT payload, priority, headers, attempts, max_attempts, last_error FROM kv_peek('dl');
 
+-- Sent again it has what it had; its time to live counts from now on.
+SELECT kv_purge_queue('dl') > 0;
+SELECT kv_create_store('dl');
+CREATE ROLE regress_kvs_dead_sender;
+CREATE FUNCTION dl_bury() RETURNS bigint LANGUAGE sql AS $$ SELECT count(kv_nack(receipt, dead => true)) FROM kv_dequeue('dl', 100) $$;
+SELECT kv_enqueue('dl', '"all"', priority => 7, headers => '{"h": 1}', max_attempts => 9, backoff => '{3s}', ttl => '1 hour', dedupe_key => 'k', keys_if_undelivered => '["u"]', undelivered_store => 'dl') > 0;
+UPDATE kvstore.q_dl SET enqueued_at = enqueued_at - interval '59 min', expires_at = expires_at - interval '59 min', sender = 'regress_kvs_dead_sender';
+GRANT SELECT, INSERT, UPDATE ON kvstore.s_dl TO regress_kvs_dead_sender;
+SELECT dl_bury();
+SELECT kv_maintain() >= 0 AS moved;
+SELECT payload, error, ttl, dedupe_key, keys_if_undelivered, undelivered_store, sender FROM kvstore.d_dl;
+SELECT kv_take('u', 'dl');
+SELECT kv_dead_requeue('dl', (SELECT id FROM kvstore.d_dl)) > 0;
+SELECT payload, priority, headers, attempts, max_attempts, backoff, dedupe_key, keys_if_undelivered, undelivered_store, sender, last_error, expires_at - enqueued_at AS ttl, ready_at = enqueued_at AS at_once, now() - enqueued_at < '1 min' AS now FROM kvstore.q_dl;
+SELECT count(*) FROM kv_dead_letters('dl');
+-- Written again when it is given up again.
+SELECT dl_bury(), (SELECT kv_get('u', 'dl')) IS NULL AS not_yet;
+SELECT kv_maintain() >= 0 AS moved;
+SELECT kv_get('u', 'dl');
+-- Whoever sends it again lends its sender no rights.
+REVOKE UPDATE ON kvstore.s_dl FROM regress_kvs_dead_sender;
+SELECT outcome(format($$kv_dead_requeue('dl', %s)$$, id)) FROM kvstore.d_dl;
+SELECT kv_dead_requeue_all('dl'), (SELECT count(*) FROM kvstore.d_dl) AS letters;
+GRANT UPDATE ON kvstore.s_dl TO regress_kvs_dead_sender;
+ALTER TABLE kvstore.s_dl ENABLE ROW LEVEL SECURITY;
+SELECT split_part(outcome(format($$kv_dead_requeue('dl', %s)$$, id)), ' | ', 1) AS outcome FROM kvstore.d_dl;
+SELECT kv_dead_requeue_all('dl');
+ALTER TABLE kvstore.s_dl DISABLE ROW LEVEL SECURITY;
+-- A dedupe_key is in use: the letter stays, and those that can be sent are.
+SELECT kv_enqueue('dl', '"has it"', dedupe_key => 'k') AS holder \gset
+SELECT replace(outcome(format($$kv_dead_requeue('dl', %s)$$, id)), :'holder', 'N') FROM kvstore.d_dl;
+INSERT INTO kvstore.d_dl (original_id, payload, attempts, enqueued_at, failed_at, dedupe_key) SELECT i, to_jsonb(i), 3, now(), now(), 'k' || i / 2 FROM generate_series(2, 5) i;
+INSERT INTO kvstore.d_dl (original_id, payload, attempts, enqueued_at, failed_at) SELECT i, to_jsonb(i), 3, now(), now() FROM generate_series(6, 7) i;
+SELECT kv_dead_requeue_all('dl');
+SELECT payload, dedupe_key FROM kv_dead_letters('dl') JOIN (SELECT id, dedupe_key FROM kvstore.d_dl) d USING (id);
+SELECT payload, dedupe_key FROM kv_peek('dl') ORDER BY payload::text;
+-- One that has expired keeps nothing.
+SELECT kv_purge_queue('dl') > 0;
+SELECT kv_enqueue('dl', '"expired"', dedupe_key => 'k', ttl => '0') > 0;
+SELECT kv_dead_requeue_all('dl');
+SELECT payload, dedupe_key FROM kv_peek('dl') ORDER BY payload::text;
+SELECT kv_purge_queue('dl') > 0, kv_drop_store('dl');
+DROP FUNCTION dl_bury;
+DROP ROLE regress_kvs_dead_sender;
+
 SELECT call, outcome(call) AS outcome FROM unnest(ARRAY[$$(SELECT count(*) FROM kv_dead_letters('none'))$$, $$(SELECT count(*) FROM kv_dead_letters(NULL))$$, $$(SELECT count(*) FROM kv_dead_letters('dl', -1))$$, $$kv_dead_requeue('none', 1)$$, $$kv_dead_requeue('dl', NULL)$$,
     $$kv_dead_requeue_all('none')$$, $$kv_dead_requeue_all(NULL)$$, $$kv_dead_delete('none', 1)$$, $$kv_dead_delete('dl', NULL)$$, $$kv_dead_purge('none')$$]) call;
 -- Renamed by its owner: the session's kept statements are those of the new name.

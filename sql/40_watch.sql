@@ -4,13 +4,23 @@ CREATE FUNCTION kv_watch(keys text[], versionstamps bigint[] DEFAULT NULL, wait 
     RETURNS TABLE(key text, value jsonb, bytes bytea, kind text, versionstamp bigint, expires_at timestamptz)
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_watch';
 COMMENT ON FUNCTION kv_watch(text[], bigint[], interval, text) IS
-    'the entries whose versionstamps differ from those given, at once or as soon as one does; none: the time is over; its statement''s snapshot is held while it waits';
+    'the entries whose versionstamps differ from those given, at once or as soon as one does; none: the time is over; waits inside the statement, which holds a snapshot: CALL kv_wait_watch() holds none';
 
 CREATE FUNCTION kv_watch_paths(keys jsonb, versionstamps bigint[] DEFAULT NULL, wait interval DEFAULT '30 s', store text DEFAULT 'default')
     RETURNS TABLE(key jsonb, value jsonb, bytes bytea, kind text, versionstamp bigint, expires_at timestamptz)
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_watch_paths';
 COMMENT ON FUNCTION kv_watch_paths(jsonb, bigint[], interval, text) IS
     'kv_watch for keys given as a JSON array whose elements are a string or an array of parts';
+
+CREATE PROCEDURE kv_wait_watch(keys text[], versionstamps bigint[] DEFAULT NULL, wait interval DEFAULT '30 s', store text DEFAULT 'default')
+    LANGUAGE c AS 'MODULE_PATHNAME', 'kvstore_wait_watch';
+COMMENT ON PROCEDURE kv_wait_watch(text[], bigint[], interval, text) IS
+    'wait until kv_watch() would give an entry, or until the time is over; holds no snapshot, so not in a transaction block';
+
+CREATE PROCEDURE kv_wait_watch_paths(keys jsonb, versionstamps bigint[] DEFAULT NULL, wait interval DEFAULT '30 s', store text DEFAULT 'default')
+    LANGUAGE c AS 'MODULE_PATHNAME', 'kvstore_wait_watch_paths';
+COMMENT ON PROCEDURE kv_wait_watch_paths(jsonb, bigint[], interval, text) IS
+    'kv_wait_watch for keys given as a JSON array whose elements are a string or an array of parts';
 
 CREATE FUNCTION kv_feed_position() RETURNS text
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_feed_position';

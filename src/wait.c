@@ -8,6 +8,9 @@
  *
  * While it sleeps, a session holds the snapshot of the statement that it is in, if there is one; a procedure can end it before.  Catalog snapshots are
  * given up here.
+ *
+ * A look may run code of a user, such as a policy, that waits in its turn.  All that belongs to a wait is
+ * in its KvsWait, so waits may lie inside one another, up to DEPTH of them.
  */
 #include "postgres.h"
 
@@ -27,6 +30,9 @@
 #include "guc.h"
 #include "subxact.h"
 #include "wait.h"
+
+/* Waits inside one another: each takes one of kvstore.max_waiters. */
+#define DEPTH	10
 
 TimestampTz
 kvs_wait_deadline(FunctionCallInfo fcinfo, int arg, int seconds)
@@ -76,7 +82,7 @@ check_client(void)
 
 /* Sleep until the latch is set, at most until then or until the next poll is due. */
 static void
-sleep_until(TimestampTz until)
+sleep_until(const KvsWait *wait, TimestampTz until)
 {
 	static uint32 wait_event = 0;
 	static TimestampTz last_check = 0;
@@ -91,7 +97,7 @@ sleep_until(TimestampTz until)
 	if (until - now < timeout * INT64CONST(1000))
 		timeout = (until - now + 999) / 1000;
 	/* a look that waited for a lock, or for a page, has used the latch itself, and may have missed what it was set for */
-	if (kvs_waiter_is_woken())
+	if (kvs_waiter_is_woken(&wait->waiter))
 		timeout = 0;
 	if (wait_event == 0)
 		wait_event = kvs_compat_wait_event("KvstoreWait");
@@ -138,7 +144,7 @@ register_for(KvsWait *wait)
 	KvsWaitTarget targets[KVS_WAIT_TARGETS];
 
 	memset(targets, 0, sizeof(targets));
-	kvs_waiter_begin(targets, wait->aim(wait, targets));
+	kvs_waiter_begin(&wait->waiter, targets, wait->aim(wait, targets));
 }
 
 /* Once registered, look again before the first sleep. */
@@ -157,33 +163,43 @@ look_until_found(KvsWait *wait)
 			return false;
 		if (registered == wait->relid)
 		{
-			sleep_until(Min(wait->deadline, wait->until));
+			sleep_until(wait, Min(wait->deadline, wait->until));
 			wait->slept = true;
-			wait->wakeups += kvs_waiter_is_woken() ? 1 : 0;
+			wait->wakeups += kvs_waiter_is_woken(&wait->waiter) ? 1 : 0;
 		}
 		else
 			register_for(wait);
 		registered = wait->relid;
-		kvs_waiter_rearm();
+		kvs_waiter_rearm(&wait->waiter);
 	}
 }
 
 bool
 kvs_wait_for(KvsWait *wait)
 {
+	static int	depth = 0;
+
 	volatile bool found = false;
 
+	if (depth >= DEPTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("too many waits inside one another"),
+				 errdetail("What one looks at runs code that waits, such as a policy, %d times over.", DEPTH)));
+	depth++;
 	PG_TRY();
 	{
 		found = look_until_found(wait);
 	}
 	PG_CATCH();
 	{
-		kvs_waiter_fail();
+		depth--;
+		kvs_waiter_fail(&wait->waiter);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	kvs_waiter_end();
+	depth--;
+	kvs_waiter_end(&wait->waiter);
 	return found;
 }
 

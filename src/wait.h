@@ -16,6 +16,7 @@ typedef struct KvsWait KvsWait;
 
 struct KvsWait
 {
+	KvsWaiter	waiter;
 	TimestampTz deadline;		/* in the past: look once */
 
 	/*

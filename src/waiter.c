@@ -2,7 +2,7 @@
  * waiter.c
  *		Sessions that wait for something, and how they are woken.
  *
- * A slot in shared memory for each session that waits, kvstore.max_waiters of them.  It has up to KVS_WAIT_TARGETS targets, each in the list of one of
+ * A slot in shared memory for each wait of a session, kvstore.max_waiters of them.  It has up to KVS_WAIT_TARGETS targets, each in the list of one of
  * BUCKETS buckets: a key by store and hash, a prefix and a queue by their table.  A bucket has a count that is read without a lock, so that who changes
  * something for which nobody waits takes none.
  *
@@ -80,7 +80,6 @@ typedef struct Waiters
 } Waiters;
 
 static Waiters *waiters = NULL;
-static int	my_slot = -1;
 static bool exit_callback_registered = false;
 
 /* Slots whose latches are to be set. */
@@ -145,12 +144,6 @@ leave_list(int number)
 	LWLockRelease(bucket->lock);
 }
 
-static void
-waiter_before_exit(int code, Datum arg)
-{
-	kvs_waiter_fail();
-}
-
 /* Take a free slot; -1 if there is none. */
 static int
 take_slot(void)
@@ -165,25 +158,34 @@ take_slot(void)
 	return slot;
 }
 
+static void waiter_before_exit(int code, Datum arg);
+
+/* Its slot, NULL if it is not registered. */
+static Slot *
+slot_of(const KvsWaiter *waiter)
+{
+	return waiter->slot > 0 ? &waiters->slots[waiter->slot - 1] : NULL;
+}
+
 void
-kvs_waiter_begin(const KvsWaitTarget *targets, int count)
+kvs_waiter_begin(KvsWaiter *waiter, const KvsWaitTarget *targets, int count)
 {
 	Slot	   *slot;
 
 	Assert(count <= KVS_WAIT_TARGETS);
-	kvs_waiter_end();
+	kvs_waiter_end(waiter);
 	kvs_waiter_prepare();
 	if (!exit_callback_registered)
 		before_shmem_exit(waiter_before_exit, (Datum) 0);
 	exit_callback_registered = true;
-	my_slot = take_slot();
-	if (my_slot < 0)
+	waiter->slot = take_slot() + 1;
+	slot = slot_of(waiter);
+	if (slot == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many sessions are waiting"),
 				 errdetail("The limit is %d.", kvs_guc_max_waiters),
 				 errhint("Raise kvstore.max_waiters and restart the server.")));
-	slot = &waiters->slots[my_slot];
 	slot->latch = MyLatch;
 	slot->pid = MyProcPid;
 	slot->since = GetCurrentTimestamp();
@@ -194,7 +196,7 @@ kvs_waiter_begin(const KvsWaitTarget *targets, int count)
 	{
 		slot->targets[i].what = targets[i];
 		slot->targets[i].database = MyDatabaseId;
-		enter_list(my_slot * KVS_WAIT_TARGETS + i);
+		enter_list((waiter->slot - 1) * KVS_WAIT_TARGETS + i);
 		slot->ntargets++;
 	}
 	/* what we look at from now on is read after that */
@@ -202,27 +204,31 @@ kvs_waiter_begin(const KvsWaitTarget *targets, int count)
 }
 
 void
-kvs_waiter_rearm(void)
+kvs_waiter_rearm(KvsWaiter *waiter)
 {
-	pg_atomic_exchange_u32(&waiters->slots[my_slot].woken, 0);
+	Slot	   *slot = slot_of(waiter);
+
+	if (slot != NULL)
+		pg_atomic_exchange_u32(&slot->woken, 0);
 }
 
 bool
-kvs_waiter_is_woken(void)
+kvs_waiter_is_woken(const KvsWaiter *waiter)
 {
-	return my_slot >= 0 && pg_atomic_read_u32(&waiters->slots[my_slot].woken) != 0;
+	Slot	   *slot = slot_of(waiter);
+
+	return slot != NULL && pg_atomic_read_u32(&slot->woken) != 0;
 }
 
 bool
-kvs_waiter_holds_timer(bool wanted)
+kvs_waiter_holds_timer(KvsWaiter *waiter, bool wanted)
 {
-	Slot	   *slot;
+	Slot	   *slot = slot_of(waiter);
 	Bucket	   *bucket;
 	bool		first = true;
 
-	if (my_slot < 0)
+	if (slot == NULL)
 		return false;
-	slot = &waiters->slots[my_slot];
 	bucket = bucket_of(KVS_WAIT_QUEUE, slot->targets[0].what.relid, 0);
 	LWLockAcquire(bucket->lock, LW_SHARED);
 	for (int n = slot->targets[0].previous; n != NO_TARGET && first; n = target_of(n)->previous)
@@ -242,38 +248,54 @@ pass_on(KvsWaitTarget target, bool needed)
 }
 
 static void
-leave(bool needed)
+give_back(Slot *slot, bool needed)
 {
-	Slot	   *slot;
-	KvsWaitTarget target;
+	KvsWaitTarget target = slot->targets[0].what;
+	int			number = slot - waiters->slots;
 
-	if (my_slot < 0)
-		return;
-	slot = &waiters->slots[my_slot];
-	target = slot->targets[0].what;
-	needed |= slot->holds_timer;
+	needed = slot->ntargets > 0 && (needed || slot->holds_timer);
 	while (slot->ntargets > 0)
-		leave_list(my_slot * KVS_WAIT_TARGETS + --slot->ntargets);
-	needed |= pg_atomic_read_u32(&slot->woken) != 0;
+	{
+		leave_list(number * KVS_WAIT_TARGETS + --slot->ntargets);
+		needed |= pg_atomic_read_u32(&slot->woken) != 0;
+	}
 	LWLockAcquire(waiters->lock, LW_EXCLUSIVE);
 	slot->pid = 0;
 	slot->next_free = waiters->free;
-	waiters->free = my_slot;
+	waiters->free = number;
 	LWLockRelease(waiters->lock);
-	my_slot = -1;
 	pass_on(target, needed);
 }
 
-void
-kvs_waiter_end(void)
+static void
+leave(KvsWaiter *waiter, bool needed)
 {
-	leave(false);
+	Slot	   *slot = slot_of(waiter);
+
+	waiter->slot = 0;
+	if (slot != NULL)
+		give_back(slot, needed);
 }
 
 void
-kvs_waiter_fail(void)
+kvs_waiter_end(KvsWaiter *waiter)
 {
-	leave(true);
+	leave(waiter, false);
+}
+
+void
+kvs_waiter_fail(KvsWaiter *waiter)
+{
+	leave(waiter, true);
+}
+
+/* A session that exits unwinds nothing: look for what it has. */
+static void
+waiter_before_exit(int code, Datum arg)
+{
+	for (int i = 0; i < kvs_guc_max_waiters; i++)
+		if (waiters->slots[i].pid == MyProcPid)
+			give_back(&waiters->slots[i], true);
 }
 
 /* ---- Wakers ---- */

@@ -36,29 +36,39 @@ typedef struct KvsWaitTarget
 
 /* ---- Waiters ---- */
 
-/* Register this session; 53400 if kvstore.max_waiters are waiting.  It is registered until kvs_waiter_end(), or its exit. */
-extern void kvs_waiter_begin(const KvsWaitTarget *targets, int count);
+/*
+ * A wait of this session, {0} before it is registered.  A look may run code of a user that waits, too, so
+ * there may be several, one inside the other; each has its own.
+ */
+typedef struct KvsWaiter
+{
+	int			slot;			/* its number plus 1; 0: it is not registered */
+} KvsWaiter;
 
-/* From now on the session can be chosen (again); before each look. */
-extern void kvs_waiter_rearm(void);
+/*
+ * Register, after what was registered before has ended; 53400 if kvstore.max_waiters are waiting.  It lasts
+ * until kvs_waiter_end(), or the session's exit.  All that follows does nothing, and says false, if the
+ * waiter is not registered.
+ */
+extern void kvs_waiter_begin(KvsWaiter *waiter, const KvsWaitTarget *targets, int count);
+
+/* From now on the waiter can be chosen (again); before each look. */
+extern void kvs_waiter_rearm(KvsWaiter *waiter);
 
 /* Has it been chosen since?  Then there is something to look at: a message was meant for it, or one of its keys has changed. */
-extern bool kvs_waiter_is_woken(void);
+extern bool kvs_waiter_is_woken(const KvsWaiter *waiter);
 
 /*
- * A session that waits for a queue asks before it sleeps: is it the first in line?  Then, if "wanted", it holds the timer: when it ends, the next is woken, to hold it.
- * False if it is not registered.
+ * A waiter for a queue asks before it sleeps: is it the first in line?  Then, if "wanted", it holds the
+ * timer: when it ends, the next is woken, to hold it.
  */
-extern bool kvs_waiter_holds_timer(bool wanted);
+extern bool kvs_waiter_holds_timer(KvsWaiter *waiter, bool wanted);
 
-/*
- * No longer; nothing happens if it is not registered.  A waiter for a queue that was chosen and has not looked since, or that held the timer, chooses the
- * next.
- */
-extern void kvs_waiter_end(void);
+/* No longer.  A waiter for a queue that was chosen and has not looked since, or that held the timer, chooses the next. */
+extern void kvs_waiter_end(KvsWaiter *waiter);
 
 /* The same after an ERROR: the last look may not have come to its end, so what it was woken for may still be there. */
-extern void kvs_waiter_fail(void);
+extern void kvs_waiter_fail(KvsWaiter *waiter);
 
 /* ---- Wakers: what is below runs in transaction callbacks, so it allocates nothing and raises nothing ---- */
 

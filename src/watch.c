@@ -1,10 +1,13 @@
 /*
  * watch.c
- *		SQL function kv_watch: the entries that differ from what the client knows, as soon as one does.
+ *		SQL functions that tell when entries differ from what the client knows: kv_watch, kv_wait_watch.
  *
  * It looks at the entries themselves, with a new snapshot each time, so it needs no position, honours row-level security, and works on a standby too,
  * where nobody wakes it: there it looks every kvstore.fallback_poll.  An expiry is told when its time comes: the clock is part of what it
  * waits for.
+ *
+ * kv_watch gives those entries, but a statement holds a snapshot as long as it runs.  The procedure
+ * kv_wait_watch waits without one, and gives nothing: the client reads afterwards.
  */
 #include "postgres.h"
 
@@ -31,6 +34,7 @@ typedef struct Watch
 {
 	KvsWait		wait;			/* must be first */
 	text	   *store_name;
+	bool		gives;			/* else to know that there is one is enough */
 	KvsRows		rows;
 	Datum	   *keys;
 	int			count;
@@ -75,13 +79,15 @@ look(KvsWait *wait)
 			wait->until = Min(wait->until, row.expires_at);
 		if (watch->known != NULL && (present ? row.versionstamp : 0) == DatumGetInt64(watch->known[i]))
 			continue;
-		give(watch, &key, present ? &row : NULL);
 		found = true;
+		if (!watch->gives)
+			break;
+		give(watch, &key, present ? &row : NULL);
 	}
 	kvs_stats_add(scan.store->stat, KVS_COUNT_GETS, watch->count);
 	kvs_scan_end(&scan);
 	PopActiveSnapshot();
-	return found || watch->count == 0;
+	return found;
 }
 
 /* Each key; too many of them: any key of the store. */
@@ -136,27 +142,46 @@ read_known(FunctionCallInfo fcinfo, int arg, Watch *watch)
 }
 
 /* (keys, versionstamps, wait, store) */
-static Datum
-watch(FunctionCallInfo fcinfo, KvsForm form)
+static Watch *
+begin_watch(FunctionCallInfo fcinfo, KvsForm form)
 {
 	Watch	   *watch = palloc0(sizeof(Watch));
 
-	kvs_shmem_require("kv_watch()");
 	watch->count = form == KVS_FORM_TEXT ? kvs_entry_text_keys_arg(fcinfo, 0, &watch->keys) :
 		kvs_entry_path_keys_arg(fcinfo, 0, &watch->keys);
 	read_known(fcinfo, 1, watch);
 	watch->wait.deadline = kvs_wait_deadline(fcinfo, 2, 30);
+	watch->store_name = kvs_entry_text_arg(fcinfo, 3);
+	watch->wait.look = look;
+	watch->wait.aim = aim;
+	return watch;
+}
+
+static Datum
+watch(FunctionCallInfo fcinfo, KvsForm form)
+{
+	Watch	   *watch;
+
+	kvs_shmem_require("kv_watch()");
+	watch = begin_watch(fcinfo, form);
 	if (IsolationUsesXactSnapshot() && watch->wait.deadline > GetCurrentTimestamp())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("kv_watch() can only wait at READ COMMITTED"),
 				 errhint("This transaction cannot see what is committed after its snapshot was taken.")));
-	watch->store_name = kvs_entry_text_arg(fcinfo, 3);
-	watch->wait.look = look;
-	watch->wait.aim = aim;
+	watch->gives = true;
 	kvs_entry_begin_rows(fcinfo, form, &watch->rows);
 	kvs_wait_for(&watch->wait);
 	return (Datum) 0;
+}
+
+static Datum
+wait_watch(FunctionCallInfo fcinfo, KvsForm form)
+{
+	kvs_shmem_require("kv_wait_watch()");
+	kvs_wait_check_context(fcinfo, "kv_wait_watch()", "kv_watch()");
+	kvs_wait_in_procedure(&begin_watch(fcinfo, form)->wait);
+	PG_RETURN_NULL();
 }
 
 /* ---- SQL ---- */
@@ -173,4 +198,18 @@ Datum
 kvstore_watch_paths(PG_FUNCTION_ARGS)
 {
 	return watch(fcinfo, KVS_FORM_PATH);
+}
+
+PG_FUNCTION_INFO_V1(kvstore_wait_watch);
+Datum
+kvstore_wait_watch(PG_FUNCTION_ARGS)
+{
+	return wait_watch(fcinfo, KVS_FORM_TEXT);
+}
+
+PG_FUNCTION_INFO_V1(kvstore_wait_watch_paths);
+Datum
+kvstore_wait_watch_paths(PG_FUNCTION_ARGS)
+{
+	return wait_watch(fcinfo, KVS_FORM_PATH);
 }

@@ -58,6 +58,8 @@ INSERT INTO promised VALUES
     ('kv_snapshot_stats', $$context text = NULL, store text = 'default'$$, 'TABLE(item_count bigint, total_size bigint, average_item_size numeric, given_size bigint)', 'read'),
     ('kv_watch', $$keys text[], versionstamps bigint[] = NULL, wait interval = '00:00:30', store text = 'default'$$, 'TABLE(key text, value jsonb, bytes bytea, kind text, versionstamp bigint, expires_at timestamptz)', 'write'),
     ('kv_watch_paths', $$keys jsonb, versionstamps bigint[] = NULL, wait interval = '00:00:30', store text = 'default'$$, 'TABLE(key jsonb, value jsonb, bytes bytea, kind text, versionstamp bigint, expires_at timestamptz)', 'write'),
+    ('kv_wait_watch', $$keys text[], versionstamps bigint[] = NULL, wait interval = '00:00:30', store text = 'default'$$, NULL, 'write'),
+    ('kv_wait_watch_paths', $$keys jsonb, versionstamps bigint[] = NULL, wait interval = '00:00:30', store text = 'default'$$, NULL, 'write'),
     ('kv_feed_position', '', 'text', 'write'),
     ('kv_changes', $$after text, prefix KEY, wait interval = '00:00:00', max_count bigint = 1000, store text = 'default'$$, 'CHANGE', 'write'),
     ('kv_wait_changes', $$after text, prefix KEY, wait interval = '00:00:30', store text = 'default'$$, NULL, 'write'),

@@ -158,6 +158,11 @@ CALL wa_set(:'p');
 CALL kv_wait_changes(:'p', '', wait => '0', store => 'wa');
 CREATE PROCEDURE wa_fine(p text) LANGUAGE plpgsql AS $$ BEGIN CALL kv_wait_changes(p, kv_key('x'), wait => '10 ms', store => 'wa'); END $$;
 CALL wa_fine(:'p');
+BEGIN;
+CALL kv_wait_watch('{two}', store => 'wa');
+ROLLBACK;
+CREATE FUNCTION wa_watch() RETURNS void LANGUAGE plpgsql AS $$ BEGIN CALL kv_wait_watch_paths('["two"]', store => 'wa'); END $$;
+SELECT wa_watch();
 
 --
 -- kv_watch: what differs
@@ -169,7 +174,27 @@ SELECT key, versionstamp > 0 FROM kv_watch('{w1,w2,none}', ARRAY[:w1, :w2, 5], s
 SELECT key, value FROM kv_watch('{w1,w2,none}', ARRAY[:w1, NULL, 0], store => 'wa');
 SELECT key FROM kv_watch('{w1,w2,none}', ARRAY[:w1, :w2, 0], wait => '10 ms', store => 'wa');
 SELECT key, value, expires_at > now() FROM kv_watch_paths('["w1", ["w", 3], ["none", 1]]', ARRAY[:w1, 0, NULL], wait => '10 ms', store => 'wa');
-SELECT * FROM kv_watch('{}', store => 'wa');
+-- No keys: nothing can come, so it waits for the end of the time.
+SELECT clock_timestamp() AS start \gset
+SELECT * FROM kv_watch('{}', wait => '50 ms', store => 'wa');
+SELECT * FROM kv_watch_paths('[]', wait => '50 ms', store => 'wa');
+CALL kv_wait_watch('{}', wait => '50 ms', store => 'wa');
+SELECT clock_timestamp() - :'start' BETWEEN '150 ms' AND '20 s' AS waited;
+SELECT * FROM kv_watch('{}', wait => '0', store => 'wa');
+SELECT * FROM kv_watch('{}', wait => '0', store => 'none');
+-- The procedure: at once if there is a difference, else when the time is over.
+SELECT clock_timestamp() AS start \gset
+CALL kv_wait_watch('{w1,w2,none}', store => 'wa');
+CALL kv_wait_watch('{w1,w2,none}', ARRAY[:w1, 5, 0], store => 'wa');
+CALL kv_wait_watch_paths('["w1", ["w", 3]]', ARRAY[:w1, NULL], store => 'wa');
+SELECT clock_timestamp() - :'start' < '20 s' AS at_once;
+CALL kv_wait_watch('{w1,w2,none}', ARRAY[:w1, :w2, 0], '50 ms', 'wa');
+CALL kv_wait_watch_paths('["w1", ["w", 3]]', ARRAY[:w1, :w3], '50 ms', 'wa');
+SELECT clock_timestamp() - :'start' >= '100 ms' AS waited;
+CALL kv_wait_watch('{w1}', '{1,2}', store => 'wa');
+CALL kv_wait_watch('{w1}', wait => '-1 s', store => 'wa');
+CALL kv_wait_watch('{w1}', store => 'none');
+CALL kv_wait_watch(NULL, store => 'wa');
 -- More keys than can be waited for one by one.
 SELECT count(*) FROM kv_watch((SELECT array_agg('none' || i) FROM generate_series(1, 100) i), (SELECT array_agg(0) FROM generate_series(1, 100) i), wait => '10 ms', store => 'wa');
 -- Its own transaction's changes, and a large value that lies out of line.
@@ -191,6 +216,7 @@ SELECT outcome_of(call) FROM unnest(ARRAY[format($$SELECT * FROM kv_changes(%L, 
     $$SELECT * FROM kv_watch('{secret}', store => 'wa')$$, $$SELECT * FROM kv_watch_paths('["secret"]', store => 'wa')$$, 'SELECT kv_feed_position()']) call;
 CALL kv_wait_changes(:'p', '', store => 'wa');
 CALL kv_wait_changes(:'p', kv_key(), store => 'wa');
+CALL kv_wait_watch('{secret}', store => 'wa');
 RESET ROLE;
 GRANT SELECT ON kvstore.s_wa TO regress_kvs_watcher;
 SET ROLE regress_kvs_watcher;
@@ -205,10 +231,11 @@ SELECT operation, key FROM kv_changes(:'p', 'se', store => 'wa');
 SET ROLE regress_kvs_watcher;
 SELECT outcome_of(format($$SELECT * FROM kv_changes(%L, '', store => 'wa')$$, :'p'));
 SELECT key, bytes, versionstamp > 0 FROM kv_watch('{secret,w2}', '{5,5}', store => 'wa');
+CALL kv_wait_watch('{secret,w2}', '{0,5}', store => 'wa');
 RESET ROLE;
 SELECT kv_drop_store('wa'), kv_drop_store('wb');
 DROP ROLE regress_kvs_watcher;
-DROP FUNCTION wa_since, wa_inside;
+DROP FUNCTION wa_since, wa_inside, wa_watch;
 DROP PROCEDURE wa_set, wa_fine;
 
 -- A row that does not hold what its kind promises is an error, not an entry without a value.

@@ -137,6 +137,18 @@ is(sql($holds), 'f', 'kv_wait_changes() holds no snapshot');
 is(sql("SELECT count(*) FROM pg_locks l JOIN kvstore.waiters() w USING (pid) WHERE l.locktype = 'relation'"), '0', 'and no lock of a table');
 sql(q{SELECT kv_set('k', '2')});
 end_of($session);
+
+# Nor does kv_wait_watch(), and kv_watch() holds that of its statement.
+sql(q{SELECT kv_delete('new'), kv_set('k', '1')});
+woken_by('kv_wait_watch', "CALL kv_wait_watch('{k,new}', ARRAY[(SELECT versionstamp FROM kv_entry('k')), 0], '1 minute')", [ q{SELECT kv_set('other', '1')} ], q{SELECT kv_set('new', '1')}, '');
+woken_by('kv_wait_watch_paths', q{CALL kv_wait_watch_paths('[["p", 2]]', '{0}', '1 minute')}, [], q{SELECT kv_set(kv_key('p', 2), '1')}, '');
+$session = start_of("CALL kv_wait_watch('{none}', '{0}', '1 minute')");
+waiting(1) && asleep();
+is(sql($holds), 'f', 'kv_wait_watch() holds no snapshot');
+is(sql("SELECT count(*) FROM pg_locks l JOIN kvstore.waiters() w USING (pid) WHERE l.locktype = 'relation'"), '0', 'and no lock of a table');
+sql(q{SELECT kv_set('none', '2')});
+end_of($session);
+sql(q{SELECT kv_delete('none')});
 $session = start_of("SELECT operation FROM kv_changes('" . sql('SELECT kv_feed_position()') . "', '', '1 minute')");
 waiting(1) && asleep();
 is(sql($holds), 't', 'kv_changes() holds the snapshot of its statement');

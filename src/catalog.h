@@ -12,6 +12,8 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "plan.h"
+
 /* Longest name of a store or queue, in bytes: with prefix and suffix it must fit a PostgreSQL name. */
 #define KVS_NAME_MAX		48
 
@@ -47,20 +49,31 @@ extern bool kvs_catalog_keep_extension(void);
 /* Does somebody drop it, or wait to do so?  Also outside transactions. */
 extern bool kvs_catalog_extension_is_wanted(void);
 
-/* A store as this session knows it; lives until the session ends, "valid" until something about the table changes. */
+/*
+ * A store as this session knows it.  It is of one table, and lives until the transaction ends at least;
+ * "valid" until something about the table changes.
+ */
 typedef struct KvsStore
 {
-	char		name[NAMEDATALEN];	/* hash key; must be first */
-	bool		valid;
+	char		name[NAMEDATALEN];
 	Oid			relid;
+	bool		valid;
 	Oid			indexid;		/* the unique btree index over key */
 	bool		plain;			/* nothing about the table but its six columns and this index, see direct.c */
 	bool		has_default_ttl;
 	Interval	default_ttl;
 	int64		max_value_size; /* bytes; 0: the setting kvstore.max_value_size alone */
-	SPIPlanPtr	plans[KVS_STORE_PLANS];
 	struct KvsStat *stat;		/* pending counts, see stats.h */
+
+	/* storecatalog.c's */
+	KvsPlanOwner planned;
+	SPIPlanPtr	plans[KVS_STORE_PLANS];
+	struct KvsStore *next_orphan;
+	TimestampTz orphaned_at;
 } KvsStore;
+
+/* Where a kept plan is, to be made if it is NULL.  It is good until the next call of this: run it at once (plan.h). */
+extern SPIPlanPtr *kvs_catalog_plan(KvsStore *store, int which);
 
 /*
  * Open a store's table with the given lock, kept until the transaction ends; close it with table_close(rel, NoLock).
@@ -91,5 +104,6 @@ extern List *kvs_catalog_list_tables(const char *prefix);
 extern const char *kvs_catalog_function_schema(void);
 
 extern void kvs_catalog_init(void);
+extern void kvs_storecatalog_init(void);
 
 #endif							/* KVS_CATALOG_H */

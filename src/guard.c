@@ -41,7 +41,7 @@
 #include "shmem.h"
 #include "stamp.h"
 
-static Oid	pass_relid = InvalidOid;	/* the table whose guard the next statement leaves out */
+static KvsGuardPass pass = {InvalidOid, NULL};
 static ExecutorStart_hook_type previous_executor_start = NULL;
 
 /* Columns of a store, as numbered in its table. */
@@ -439,32 +439,31 @@ guard_executor_start(QueryDesc *query, int eflags)
 		previous_executor_start(query, eflags);
 	else
 		standard_ExecutorStart(query, eflags);
-	if (likely(!OidIsValid(pass_relid)))
+	/* not those that a user's code starts, before this statement begins or inside it */
+	if (likely(!OidIsValid(pass.relid)) || query->dest != pass.receiver)
 		return;
 	foreach(lc, query->estate->es_opened_result_relations)
 	{
 		ResultRelInfo *info = (ResultRelInfo *) lfirst(lc);
 
-		if (RelationGetRelid(info->ri_RelationDesc) != pass_relid)
-			continue;
-		if (info->ri_TrigDesc != NULL)
+		if (RelationGetRelid(info->ri_RelationDesc) == pass.relid && info->ri_TrigDesc != NULL)
 			remove_guard(info->ri_TrigDesc);
-		/* this one statement, not those that a user's trigger starts inside it */
-		pass_relid = InvalidOid;
-		return;
 	}
 }
 
-void
-kvs_guard_let_pass(Oid relid)
+KvsGuardPass
+kvs_guard_let_pass(Oid relid, const DestReceiver *receiver)
 {
-	pass_relid = relid;
+	KvsGuardPass before = pass;
+
+	pass = (KvsGuardPass) {relid, receiver};
+	return before;
 }
 
 void
-kvs_guard_end(void)
+kvs_guard_end(KvsGuardPass before)
 {
-	pass_relid = InvalidOid;
+	pass = before;
 }
 
 void

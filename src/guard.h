@@ -4,6 +4,8 @@
 
 #include "postgres.h"
 
+#include "tcop/dest.h"
+
 /* The triggers on every store: before and after each row, and before TRUNCATE.  Queues do without the second. */
 #define KVS_GUARD_TRIGGER	"kvstore_guard"
 #define KVS_GUARD_AFTER		"kvstore_guard_after"
@@ -17,12 +19,19 @@ kvs_guard_is_own(const char *name)
 	return strcmp(name, KVS_GUARD_TRIGGER) == 0 || strcmp(name, KVS_GUARD_AFTER) == 0 || strcmp(name, KVS_GUARD_TRUNCATE) == 0;
 }
 
+/* Which statement of ours writes which table without the guard: that whose rows go to this receiver. */
+typedef struct KvsGuardPass
+{
+	Oid			relid;			/* InvalidOid: none */
+	const DestReceiver *receiver;
+} KvsGuardPass;
+
 /*
- * Let the next statement that this backend starts write the table without the guard.  One statement only: what a user's trigger does inside it is
- * guarded again.  Call kvs_guard_end() afterwards, also on ERROR.
+ * Let a statement that is about to be started pass.  Returns what was so before, for kvs_guard_end()
+ * afterwards, also on ERROR: code of a user that runs meanwhile may call our functions, too.
  */
-extern void kvs_guard_let_pass(Oid relid);
-extern void kvs_guard_end(void);
+extern KvsGuardPass kvs_guard_let_pass(Oid relid, const DestReceiver *receiver);
+extern void kvs_guard_end(KvsGuardPass before);
 
 extern void kvs_guard_init(void);
 

@@ -30,6 +30,7 @@ _PG_init(void)
 	kvs_guc_init();
 	kvs_shmem_init();
 	kvs_catalog_init();
+	kvs_storecatalog_init();
 	kvs_queuecatalog_init();
 	kvs_guard_init();
 	kvs_check_init();

@@ -1,6 +1,10 @@
 /*
  * plan.c
- *		Kept plans: how one is let go of while it may be running.
+ *		Kept plans: who keeps them, and how one is let go of while it may be running.
+ *
+ * The plans of one store take some 100 kB, those of a queue some 140 kB, and a pooled session may come by
+ * thousands of them.  So only those that were used last keep theirs; another one prepares its
+ * statements again, which takes less than a millisecond.
  *
  * A statement of ours can run a user's trigger, which calls our functions again.  What these let go
  * of may be the plan of that very statement, and SPI still reads it when the trigger has returned.
@@ -13,6 +17,9 @@
 #include "utils/memutils.h"
 
 #include "plan.h"
+
+/* So many stores keep their plans, and so many queues. */
+#define MOST_OWNERS		64
 
 static int	running = 0;		/* kept plans that are running, one inside the other */
 static List *unwanted = NIL;	/* plans to be freed when none is */
@@ -37,19 +44,51 @@ kvs_plan_end(void)
 	running--;
 }
 
-void
-kvs_plan_free(SPIPlanPtr *plan)
+/* Free a plan, or have it freed later. */
+static void
+free_plan(SPIPlanPtr plan)
 {
-	if (*plan == NULL)
-		return;
+	MemoryContext old;
+
 	if (running == 0)
-		SPI_freeplan(*plan);
+	{
+		SPI_freeplan(plan);
+		return;
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	unwanted = lappend(unwanted, plan);
+	MemoryContextSwitchTo(old);
+}
+
+void
+kvs_plan_free_all(KvsPlanList *list, KvsPlanOwner *owner)
+{
+	if (!owner->listed)
+		return;
+	dlist_delete(&owner->node);
+	list->count--;
+	owner->listed = false;
+	for (int i = 0; i < owner->nplans; i++)
+	{
+		SPIPlanPtr	plan = owner->plans[i];
+
+		owner->plans[i] = NULL;
+		if (plan != NULL)
+			free_plan(plan);
+	}
+}
+
+void
+kvs_plan_touch(KvsPlanList *list, KvsPlanOwner *owner)
+{
+	if (owner->listed)
+		dlist_move_head(&list->owners, &owner->node);
 	else
 	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		unwanted = lappend(unwanted, *plan);
-		MemoryContextSwitchTo(old);
+		dlist_push_head(&list->owners, &owner->node);
+		owner->listed = true;
+		list->count++;
 	}
-	*plan = NULL;
+	if (unlikely(list->count > MOST_OWNERS))
+		kvs_plan_free_all(list, dlist_tail_element(KvsPlanOwner, node, &list->owners));
 }

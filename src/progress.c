@@ -46,12 +46,16 @@ static const char *const command_names[] = {
 	[KVS_COMMAND_REQUEUE_ALL] = "requeue all",
 };
 
-/* What this backend reports, or would if nobody else did. */
+/*
+ * What this backend reports, or would if nobody else did.  A trigger of the tables that it writes may
+ * begin another operation inside it; that one is not reported.
+ */
 static KvsCommand current_command;
 static Oid	current_relid;
 static int64 current_total;
 static int64 started_at;
 static int64 done = 0;
+static int	inner = 0;		/* operations inside the one that is reported */
 
 /* Is the command that this backend reports ours?  Another one, such as COPY, that called us goes on reporting. */
 static bool
@@ -75,6 +79,10 @@ report(void)
 void
 kvs_progress_begin(KvsCommand command, Oid relid, int64 total)
 {
+	/* an ERROR ends the report and all that is inside */
+	inner = is_reporting(KVS_PROGRESS_COMMAND) ? inner + 1 : 0;
+	if (inner > 0)
+		return;
 	current_command = command;
 	current_relid = relid;
 	current_total = total;
@@ -86,6 +94,8 @@ kvs_progress_begin(KvsCommand command, Oid relid, int64 total)
 void
 kvs_progress_resume(int64 items_done)
 {
+	if (inner > 0)
+		return;
 	done = items_done;
 	report();
 }
@@ -93,14 +103,16 @@ kvs_progress_resume(int64 items_done)
 void
 kvs_progress_advance(void)
 {
-	if (++done % ADVANCE_STEP == 0 && is_reporting(KVS_PROGRESS_COMMAND))
+	if (inner == 0 && ++done % ADVANCE_STEP == 0 && is_reporting(KVS_PROGRESS_COMMAND))
 		pgstat_progress_update_param(PARAM_DONE, done);
 }
 
 void
 kvs_progress_end(void)
 {
-	if (is_reporting(KVS_PROGRESS_COMMAND))
+	if (inner > 0)
+		inner--;
+	else if (is_reporting(KVS_PROGRESS_COMMAND))
 		pgstat_progress_end_command();
 }
 

@@ -360,6 +360,8 @@ get_entry(Oid relid)
 	{
 		memset((char *) queue + sizeof(Oid), 0, sizeof(KvsQueue) - sizeof(Oid));
 		queue->slot = -1;
+		queue->planned.plans = queue->plans;
+		queue->planned.nplans = KVS_QUEUE_PLANS;
 	}
 	return queue;
 }

@@ -10,13 +10,13 @@
 #include "access/transam.h"
 
 #include "executor/spi.h"
-#include "lib/ilist.h"
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "backoff.h"
+#include "plan.h"
 
 /* Columns of a queue, as they are numbered in its slots. */
 typedef enum KvsQueueColumn
@@ -118,9 +118,8 @@ typedef struct KvsQueue
 	Interval	backoff[KVS_BACKOFF_MAX];
 	bool		keep_dead;
 	bool		paused;
-	SPIPlanPtr	plans[KVS_QUEUE_PLANS];	/* this and the next two belong to queueplan.c */
-	bool		has_plans;
-	dlist_node	planned;		/* if it has */
+	SPIPlanPtr	plans[KVS_QUEUE_PLANS];
+	KvsPlanOwner planned;		/* queueplan.c's */
 	int			slot;			/* where the queue was in shared memory when last looked for; -1: nowhere */
 	FullTransactionId removed_by;	/* see kvs_queue_note_removal() */
 	struct KvsStat *stat;		/* pending counts, see stats.h */

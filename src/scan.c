@@ -99,12 +99,13 @@ static SPIPlanPtr
 get_plan(KvsScan *scan, int which)
 {
 	KvsStore   *store = scan->store;
+	SPIPlanPtr *plan = kvs_catalog_plan(store, which);
 	const char *schema;
 	Oid			types[2];
 	char	   *sql;
 
-	if (store->plans[which] != NULL)
-		return store->plans[which];
+	if (*plan != NULL)
+		return *plan;
 	schema = kvs_catalog_function_schema();
 	types[0] = types[1] = kvs_catalog_get()->kvkey_type;
 	if (which == PLAN_FIND)
@@ -112,10 +113,10 @@ get_plan(KvsScan *scan, int which)
 	else
 		sql = psprintf(ROW_COLUMNS " AND key OPERATOR(%s.<) $2 ORDER BY key USING OPERATOR(%s.%s)",
 					   store->name, schema, ">=", schema, schema, which == PLAN_FORWARD ? "<" : ">");
-	store->plans[which] = SPI_prepare(sql, which == PLAN_FIND ? 1 : 2, types);
-	if (store->plans[which] == NULL || SPI_keepplan(store->plans[which]) != 0)
+	*plan = SPI_prepare(sql, which == PLAN_FIND ? 1 : 2, types);
+	if (*plan == NULL || SPI_keepplan(*plan) != 0)
 		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-	return store->plans[which];
+	return *plan;
 }
 
 static void
@@ -133,7 +134,18 @@ restart_portal(KvsScan *scan, int plan, Datum *keys)
 {
 	if (scan->portal != NULL)
 		SPI_cursor_close(scan->portal);
-	scan->portal = SPI_cursor_open(NULL, get_plan(scan, plan), keys, NULL, true);
+	scan->portal = NULL;
+	/* to plan it may run code of a user; once it is open, the cursor keeps what it needs itself */
+	kvs_plan_begin();
+	PG_TRY();
+	{
+		scan->portal = SPI_cursor_open(NULL, get_plan(scan, plan), keys, NULL, true);
+	}
+	PG_FINALLY();
+	{
+		kvs_plan_end();
+	}
+	PG_END_TRY();
 	fetch_batch(scan);
 }
 

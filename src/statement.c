@@ -176,15 +176,16 @@ static SPIPlanPtr
 get_plan(KvsStore *store, int which)
 {
 	const Statement *statement = &statements[which];
+	SPIPlanPtr *plan = kvs_catalog_plan(store, which);
 	Oid			types[KVS_PLAN_ARGS];
 	char	   *sql;
 
-	if (likely(store->plans[which] != NULL))
-		return store->plans[which];
+	if (likely(*plan != NULL))
+		return *plan;
 	for (int i = 0; i < statement->nargs; i++)
 		types[i] = resolve_type(statement->types[i]);
 	sql = psprintf(statement->sql, store->name, kvs_catalog_function_schema());
-	return store->plans[which] = kvs_statement_prepare(sql, statement->nargs, types);
+	return *plan = kvs_statement_prepare(sql, statement->nargs, types);
 }
 
 /* ---- Running one ---- */
@@ -226,6 +227,7 @@ static uint64
 execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, bool read_only, KvsOnRow on_row, void *arg)
 {
 	SPIExecuteOptions options;
+	KvsGuardPass before;
 	Sink		sink;
 	volatile int result = 0;
 
@@ -242,14 +244,14 @@ execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, bool read_only, KvsOnR
 	options.read_only = read_only;
 	options.dest = &sink.receiver;
 	kvs_plan_begin();
-	kvs_guard_let_pass(relid);
+	before = kvs_guard_let_pass(relid, &sink.receiver);
 	PG_TRY();
 	{
 		result = SPI_execute_plan_extended(plan, &options);
 	}
 	PG_FINALLY();
 	{
-		kvs_guard_end();
+		kvs_guard_end(before);
 		kvs_plan_end();
 	}
 	PG_END_TRY();

@@ -46,6 +46,7 @@
 #include "shmem.h"
 #include "snapshot.h"
 #include "stamp.h"
+#include "statement.h"
 #include "stats.h"
 #include "sweepblocks.h"
 #include "testing.h"
@@ -153,8 +154,8 @@ static bool
 delete_by_statement(KvsSweep *sweep, ItemPointer tid)
 {
 	Oid			type = TIDOID;
-	Datum		value = PointerGetDatum(tid);
-	volatile int result = 0;
+	ParamListInfo params = makeParamList(1);
+	uint64		deleted;
 
 	if (sweep->plan == NULL)
 	{
@@ -166,19 +167,10 @@ delete_by_statement(KvsSweep *sweep, ItemPointer tid)
 		if (sweep->plan == NULL)
 			elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 	}
-	kvs_guard_let_pass(RelationGetRelid(sweep->rel));
-	PG_TRY();
-	{
-		result = SPI_execute_plan(sweep->plan, &value, NULL, false, 0);
-	}
-	PG_FINALLY();
-	{
-		kvs_guard_end();
-	}
-	PG_END_TRY();
-	if (result < 0)
-		elog(ERROR, "could not sweep \"%s\": %s", RelationGetRelationName(sweep->rel), SPI_result_code_string(result));
-	return SPI_processed > 0;
+	kvs_statement_set_param(params, 0, TIDOID, PointerGetDatum(tid), false);
+	deleted = kvs_statement_execute(sweep->plan, params, RelationGetRelid(sweep->rel), NULL, NULL);
+	pfree(params);
+	return deleted > 0;
 }
 
 static void

@@ -105,6 +105,11 @@ CREATE FUNCTION kvstore.stuck_reason() RETURNS text
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_stuck_reason';
 COMMENT ON FUNCTION kvstore.stuck_reason() IS 'what kv_health() says of messages that the worker could not settle; NULL: there are none';
 
+CREATE FUNCTION kvstore.memory_in_use(OUT what text, OUT used bigint, OUT room bigint) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 4 AS 'MODULE_PATHNAME', 'kvstore_memory_in_use';
+COMMENT ON FUNCTION kvstore.memory_in_use() IS
+    'how much of what is fixed in shared memory is in use, of all databases: leases, queues with leases, sessions that wait, keys and queues that they wait for; all 0 when no queue has a message and nobody waits';
+
 CREATE FUNCTION kvstore.expiry_map(OUT relid oid, OUT first_block bigint, OUT due timestamptz) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1000 AS 'MODULE_PATHNAME', 'kvstore_expiry_map';
 COMMENT ON FUNCTION kvstore.expiry_map() IS
@@ -171,6 +176,10 @@ AS $$
             ('oldest_expired_age_seconds', 'How long ago the entry expired that waits longest for its removal, 0: none does; tables that are set aside do not count.', NULL, NULL, COALESCE(h.oldest_expired_age_s, 0)),
             ('tables_set_aside', 'Stores, snapshot stores and queues that the worker sets aside for a while, for it could not work on them.', NULL, NULL, (SELECT count(*) FROM kvstore.troubles()))
          ) g(name, help, label_name, label_value, value)
+    UNION ALL
+    SELECT v.* FROM kvstore.memory_in_use() m, LATERAL (VALUES
+            ('kvstore_memory_used', 'gauge', 'Entries in use of what is fixed in shared memory, all databases.', 'what', m.what, m.used::numeric),
+            ('kvstore_memory_room', 'gauge', 'Entries for which there is room in shared memory.', 'what', m.what, m.room::numeric)) v
     UNION ALL
     SELECT v.* FROM @extschema@.kv_stores s, LATERAL (VALUES
             ('kvstore_store_keys', 'gauge', 'Entries of the store, estimated.', 'store', s.store, GREATEST(s.keys_estimate, pg_stat_get_live_tuples(to_regclass(s.table_name)))::numeric),

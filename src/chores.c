@@ -79,7 +79,7 @@ settle_next(Chores *chores, KvsReader *reader)
 	if (kvs_message_is_doomed(&chores->message))
 		result = kvs_settle_bury(reader, &chores->message, chores->now, error_of(end));
 	else
-		result = kvs_settle_write(reader, &chores->message, ready_at);
+		result = kvs_settle_write(reader, &chores->message, ready_at, error_of(end));
 	if (result != KVS_SETTLED_LOCKED)
 		return true;
 	kvs_queuexact_cancel_ending();

@@ -359,8 +359,9 @@ scan_late(Dequeue *dequeue, KvsLateRange *range)
 }
 
 static void
-advance_nothing(Dequeue *dequeue, void *arg, KvsPosition reached, bool at_end)
+advance_own(Dequeue *dequeue, void *arg, KvsPosition reached, bool at_end)
 {
+	kvs_queuexact_pass_own(dequeue->queue, *(int *) arg, reached);
 }
 
 static void
@@ -371,7 +372,7 @@ take_own(Dequeue *dequeue, int priority)
 	int			cursor = 0;
 
 	while (!is_satisfied(dequeue) && kvs_queuexact_next_own(dequeue->queue, priority, &cursor, &low, &high))
-		scan(dequeue, priority, low, high, advance_nothing, NULL);
+		scan(dequeue, priority, low, high, advance_own, &priority);
 }
 
 /*

@@ -307,15 +307,14 @@ note_arrival(KvsQueue *queue, TupleDesc desc, HeapTuple tuple)
 	kvs_queuexact_note_arrival(queue, DatumGetInt16(priority), position, position, 1);
 }
 
-/* A row that somebody may have leased is gone, or, after an UPDATE, has become another one. */
-static void
-note_removed(KvsQueue *queue, TupleDesc desc, HeapTuple tuple)
+/* What the order and the leases go by; false: a column is NULL, which the executor refuses. */
+static bool
+read_message(TupleDesc desc, HeapTuple tuple, KvsMessageRef *row)
 {
 	static const KvsQueueColumn columns[] = {
 		KVS_QUEUE_COLUMN_ID, KVS_QUEUE_COLUMN_ENQUEUED_AT, KVS_QUEUE_COLUMN_READY_AT, KVS_QUEUE_COLUMN_PRIORITY
 	};
 	Datum		values[lengthof(columns)];
-	KvsMessageRef row = {0};
 
 	for (int i = 0; i < (int) lengthof(columns); i++)
 	{
@@ -323,26 +322,37 @@ note_removed(KvsQueue *queue, TupleDesc desc, HeapTuple tuple)
 
 		values[i] = heap_getattr(tuple, columns[i] + 1, desc, &isnull);
 		if (isnull)
-			return;
+			return false;
 	}
-	row.id = DatumGetInt64(values[0]);
-	row.enqueued_at = DatumGetTimestampTz(values[1]);
-	row.ready_at = DatumGetTimestampTz(values[2]);
-	row.priority = DatumGetInt16(values[3]);
-	kvs_queuexact_note_removed(queue, &row);
+	memset(row, 0, sizeof(KvsMessageRef));
+	row->id = DatumGetInt64(values[0]);
+	row->enqueued_at = DatumGetTimestampTz(values[1]);
+	row->ready_at = DatumGetTimestampTz(values[2]);
+	row->priority = DatumGetInt16(values[3]);
+	return true;
 }
 
-/* The number of messages; of a table that was altered meanwhile nobody knows it. */
+/*
+ * A row that somebody may have leased is gone, or is another one, until the transaction ends.  The number of messages; of a table that was altered meanwhile
+ * nobody knows it.
+ */
 static void
 guard_after_message(TriggerData *data)
 {
 	KvsQueue   *queue = kvs_shared == NULL ? NULL : kvs_queue_find(data->tg_relation);
+	KvsMessageRef row;
 
-	if (queue == NULL || TRIGGER_FIRED_BY_UPDATE(data->tg_event))
+	if (queue == NULL)
 		return;
-	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
-		note_removed(queue, RelationGetDescr(data->tg_relation), data->tg_trigtuple);
-	kvs_queuexact_note_count(queue, TRIGGER_FIRED_BY_DELETE(data->tg_event) ? -1 : 1);
+	if (!TRIGGER_FIRED_BY_INSERT(data->tg_event) && read_message(RelationGetDescr(data->tg_relation), data->tg_trigtuple, &row))
+	{
+		if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+			kvs_queuexact_note_removed(queue, &row);
+		else
+			kvs_queuexact_note_moved(queue, &row);
+	}
+	if (!TRIGGER_FIRED_BY_UPDATE(data->tg_event))
+		kvs_queuexact_note_count(queue, TRIGGER_FIRED_BY_DELETE(data->tg_event) ? -1 : 1);
 }
 
 /* Nobody else has the table, so all leases that there are go with the commit. */

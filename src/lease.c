@@ -992,6 +992,12 @@ kvs_lease_find_stuck(int64 *count)
 	return first;
 }
 
+int64
+kvs_lease_count(void)
+{
+	return hash_get_num_entries(leases);
+}
+
 /* ---- Ends of transactions ---- */
 
 void

@@ -188,6 +188,9 @@ extern int	kvs_lease_list(int slot, KvsLeaseInfo **list, KvsStuckError *errors);
 /* A queue of this database, by its table, with messages that the worker could not settle; InvalidOid: none has.  *count: of all queues. */
 extern Oid	kvs_lease_find_stuck(int64 *count);
 
+/* How many entries the table has, of all databases. */
+extern int64 kvs_lease_count(void);
+
 /* ---- With the lock of the slot held ---- */
 
 /* End the leases whose time is over: each is a failure.  Returns how many. */

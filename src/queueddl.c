@@ -164,7 +164,7 @@ create_messages(const char *name, bool unlogged)
 	kvs_ddl_run_utility(psprintf("CREATE INDEX ON kvstore.q_%s (priority DESC, ready_at, id)", name));
 	kvs_ddl_run_utility(psprintf("CREATE UNIQUE INDEX ON kvstore.q_%s (dedupe_key) WHERE dedupe_key IS NOT NULL", name));
 	kvs_ddl_create_guard("q_", name);
-	kvs_ddl_run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_AFTER " AFTER INSERT OR DELETE ON kvstore.q_%s "
+	kvs_ddl_run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_AFTER " AFTER INSERT OR UPDATE OR DELETE ON kvstore.q_%s "
 								 "FOR EACH ROW EXECUTE FUNCTION kvstore.guard()", name));
 	kvs_ddl_run_utility(psprintf("ALTER TABLE kvstore.q_%s ENABLE ALWAYS TRIGGER " KVS_GUARD_AFTER, name));
 }

@@ -590,6 +590,17 @@ kvs_queueslot_verified(KvsQueue *queue, int64 pause)
 	LWLockRelease(slot->lock);
 }
 
+int
+kvs_queueslot_count_used(void)
+{
+	int			used = 0;
+
+	/* without locks: it is a number to be shown */
+	for (int i = 0; i < kvs_guc_max_queues; i++)
+		used += OidIsValid(slots[i].database) && slots[i].nleases > 0;
+	return used;
+}
+
 /* ---- Initialisation ---- */
 
 static Size

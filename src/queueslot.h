@@ -221,6 +221,9 @@ extern void kvs_queueslot_verifying(KvsQueue *queue);
 /* The worker has looked below the heads, and is to look again after so many milliseconds if they move. */
 extern void kvs_queueslot_verified(KvsQueue *queue, int64 pause);
 
+/* How many slots of all databases cannot be given away just now, for something is kept in them. */
+extern int	kvs_queueslot_count_used(void);
+
 extern void kvs_queueslot_request_shmem(void);
 extern void kvs_queueslot_startup_shmem(void);
 

@@ -80,8 +80,10 @@ typedef struct Record
 	Note	   *notes;
 	uint16		arrived;		/* priorities of which a range is set, as bits */
 	uint16		removed;
+	uint16		passed;
 	Range		arrivals[KVS_PRIORITIES];
 	Range		removals[KVS_PRIORITIES];
+	KvsPosition passes[KVS_PRIORITIES]; /* of the arrivals, those below are gone or leased */
 } Record;
 
 /* Those of a subtransaction follow those of its parent. */
@@ -301,6 +303,19 @@ kvs_queuexact_leave_to_worker(void)
 	record->notes[record->nnotes - 1].kind = ENDING_DOOMED;
 }
 
+void
+kvs_queuexact_end_own(void)
+{
+	Record	   *record = last_ending();
+	Note		note = record->notes[--record->nnotes];
+	KvsQueueSlot *slot = kvs_queueslot_lock_ref(&record->queue);
+
+	if (slot == NULL)
+		return;
+	kvs_lease_finish(slot, note.id, note.token, false, 0);
+	LWLockRelease(slot->lock);
+}
+
 bool
 kvs_queuexact_is_ending(KvsQueue *queue, const KvsMessageRef *row, bool *own)
 {
@@ -322,6 +337,9 @@ kvs_queuexact_note_arrival(KvsQueue *queue, int priority, KvsPosition low, KvsPo
 		return;
 	record = get_record(queue->relid, queue->slot);
 	widen(record->arrivals, &record->arrived, priority, &(Range) {low, high, count});
+	for (int i = 0; i < nrecords; i++)
+		if (records[i].queue.relid == queue->relid && kvs_position_compare(low, records[i].passes[priority]) < 0)
+			records[i].passed &= ~(1 << priority);
 }
 
 void
@@ -401,9 +419,23 @@ kvs_queuexact_next_own(const KvsQueue *queue, int priority, int *cursor, KvsPosi
 		*low = record->arrivals[priority].low;
 		*high = record->arrivals[priority].high;
 		(*cursor)++;
+		for (int i = 0; i < nrecords; i++)
+			if (records[i].queue.relid == queue->relid && (records[i].passed & (1 << priority)) &&
+				kvs_position_compare(*low, records[i].passes[priority]) < 0)
+				*low = records[i].passes[priority];
 		return true;
 	}
 	return false;
+}
+
+void
+kvs_queuexact_pass_own(KvsQueue *queue, int priority, KvsPosition position)
+{
+	Record	   *record = get_record(queue->relid, queue->slot);
+
+	if ((record->passed & (1 << priority)) == 0 || kvs_position_compare(position, record->passes[priority]) > 0)
+		record->passes[priority] = position;
+	record->passed |= 1 << priority;
 }
 
 bool
@@ -698,12 +730,15 @@ merge(Record *into, const Record *child)
 {
 	memcpy(into->notes + into->nnotes, child->notes, sizeof(Note) * child->nnotes);
 	into->nnotes += child->nnotes;
+	into->passed |= child->passed;
 	for (int priority = 0; priority < KVS_PRIORITIES; priority++)
 	{
 		if (child->arrived & (1 << priority))
 			widen(into->arrivals, &into->arrived, priority, &child->arrivals[priority]);
 		if (child->removed & (1 << priority))
 			widen(into->removals, &into->removed, priority, &child->removals[priority]);
+		if (child->passed & (1 << priority))
+			into->passes[priority] = child->passes[priority];
 	}
 	if (child->empties)
 	{

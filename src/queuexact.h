@@ -35,6 +35,9 @@ extern void kvs_queuexact_leave_to_worker(void);
 /* The same: it is not ended after all. */
 extern void kvs_queuexact_cancel_ending(void);
 
+/* The same: this transaction had sent the message, and has deleted it, so that there is nothing that anybody else could ever see. */
+extern void kvs_queuexact_end_own(void);
+
 /* Is a transaction about to end it?  *own: it is this one. */
 extern bool kvs_queuexact_is_ending(KvsQueue *queue, const KvsMessageRef *row, bool *own);
 
@@ -63,6 +66,9 @@ extern void kvs_queuexact_note_truncated(Oid relid);
 
 /* Where messages are that nobody but this transaction can see.  "cursor" is 0 at first; false: no more. */
 extern bool kvs_queuexact_next_own(const KvsQueue *queue, int priority, int *cursor, KvsPosition *low, KvsPosition *high);
+
+/* Below this position none of them is left that could be received; until this subtransaction aborts, or sends one. */
+extern void kvs_queuexact_pass_own(KvsQueue *queue, int priority, KvsPosition position);
 
 /* Has this transaction sent messages to the queue? */
 extern bool kvs_queuexact_has_sent(const KvsQueue *queue);

@@ -156,6 +156,8 @@ kvs_settle_delete(KvsReader *reader, KvsMessageRef *message)
 		{
 			kvs_queuexact_note_count(reader->queue, -1);
 			kvs_stats_add(reader->queue->stat, KVS_COUNT_QUEUE_ACKED, 1);
+			if (kvs_queuexact_has_sent(reader->queue) && kvs_reader_is_own(reader))
+				kvs_queuexact_end_own();
 			return KVS_SETTLED_DELETED;
 		}
 		check_serializable();
@@ -254,14 +256,14 @@ kvs_settle_postpone(KvsReader *reader, KvsMessageRef *message, int failed, Times
 }
 
 KvsSettled
-kvs_settle_write(KvsReader *reader, KvsMessageRef *message, TimestampTz ready_at)
+kvs_settle_write(KvsReader *reader, KvsMessageRef *message, TimestampTz ready_at, const char *error)
 {
 	KvsSettled	result = lock_row(reader, message, false);
 	bool		written;
 
 	if (result != KVS_SETTLED_RETRY)
 		return result;
-	result = change_row(reader, message, kvs_message_failed(message), Max(ready_at, message->ready_at), NULL, &written);
+	result = change_row(reader, message, kvs_message_failed(message), Max(ready_at, message->ready_at), error, &written);
 	if (!written)
 		raise_kept(reader, "changed");
 	return result;

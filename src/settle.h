@@ -51,8 +51,8 @@ extern bool kvs_settle_delete_as_owner(KvsQueue *queue, const KvsMessageRef *mes
 
 /* ---- For the worker: these pass over what is locked ---- */
 
-/* Write down what was counted in memory, and until when the message waits; DT_NOBEGIN: it does not. */
-extern KvsSettled kvs_settle_write(KvsReader *reader, KvsMessageRef *message, TimestampTz ready_at);
+/* Write down what was counted in memory, with the last error, and until when the message waits; DT_NOBEGIN: it does not. */
+extern KvsSettled kvs_settle_write(KvsReader *reader, KvsMessageRef *message, TimestampTz ready_at, const char *error);
 
 /* Move what is given up to the dead letters; "error" NULL: as the row says. */
 extern KvsSettled kvs_settle_bury(KvsReader *reader, KvsMessageRef *message, TimestampTz now, const char *error);

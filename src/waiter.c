@@ -473,6 +473,15 @@ waiter_xact_callback(XactEvent event, void *arg)
 	at_commit = NIL;
 }
 
+void
+kvs_waiter_count(int64 *sessions, int64 *targets)
+{
+	*sessions = pg_atomic_read_u32(&waiters->count);
+	*targets = 0;
+	for (int i = 0; i < BUCKETS; i++)
+		*targets += pg_atomic_read_u32(&waiters->buckets[i].count);
+}
+
 /* ---- Initialisation ---- */
 
 void

@@ -88,7 +88,7 @@ cmp_ok(scalar @receipts, '<', 100, 'and no more');
 like(kvs_outcome($node, "SELECT count(*) FROM kv_dequeue('$_')"), qr/^ERROR KV004: too many leases/, "then it is KV004: $_") for qw(full full2);
 my ($status, $out, $err) = $node->psql('postgres', "SELECT count(*) FROM kv_dequeue('full')");
 like($err, qr/HINT:  Acknowledge messages, or increase "kvstore.max_leases", which is 20, and restart the server\./, 'with a hint');
-like(kvs_outcome($node, "SELECT kv_cancel('full2', 1)"), qr/^ERROR KV004/, 'kv_cancel() needs one, too');
+is(sql("BEGIN; SELECT kv_cancel('full2', 1); ROLLBACK"), 't', 'kv_cancel() needs none');
 is(sql("SELECT count(*) FROM (SELECT kv_enqueue('full', '1')) s"), '1', 'sending goes on');
 is(sql("SELECT kv_ack('$receipts[0]'), kv_nack('$receipts[1]') IS NOT NULL, kv_extend('$receipts[2]') IS NOT NULL"), 't|t|t', 'and so does all with the leases that there are');
 is(sql("SELECT kv_ack_many(array_agg(receipt)) FROM kv_dequeue('full2')"), '1', 'what becomes free others can use');
@@ -103,8 +103,9 @@ for (1 .. 200)
 is($received + @receipts - 1, 101, 'nothing is lost');
 # A rollback of a dequeue that was refused, and of one that filled it.
 sql("SELECT count(*) FROM kv_enqueue_many('full', array_fill('1'::jsonb, ARRAY[40]))");
-sql("BEGIN; SELECT count(*) FROM kv_dequeue('full', 100); ROLLBACK");
-is(sql("SELECT count(*) FROM kv_leases WHERE state = 'returned'"), scalar @receipts, 'returned ones take room, and kv_leases shows them all');
+# (in one call: two seconds later the worker writes down that they have failed)
+is(sql("BEGIN; SELECT count(*) FROM kv_dequeue('full', 100); ROLLBACK; SELECT count(*) FROM kv_leases WHERE state = 'returned'"),
+	@receipts . "\n" . @receipts, 'returned ones take room, and kv_leases shows them all');
 is(sql("SELECT count(*) > 0 FROM kv_dequeue('full', 100)"), 't', 'and are given');
 sql("SELECT kv_purge_queue('full')");
 $node->append_conf('postgresql.conf', 'kvstore.max_leases_per_queue = 3');

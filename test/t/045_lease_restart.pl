@@ -17,7 +17,7 @@ my $node = kvs_node('leases', conf => "max_worker_processes = 0\nkvstore.max_lea
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 my $leases = q{SELECT string_agg(id || ' ' || state || ' ' || attempts, ', ' ORDER BY id) FROM kv_leases};
 
-sql(q{CREATE EXTENSION kvstore; SELECT kv_create_queue('q', backoff => '{}'); SELECT kv_enqueue('q', to_jsonb(i), priority => 9 - i) FROM generate_series(1, 4) i});
+sql(q{CREATE EXTENSION kvstore; SELECT kv_create_queue('q', backoff => '{1h}'); SELECT kv_enqueue('q', to_jsonb(i), priority => 9 - i) FROM generate_series(1, 4) i});
 my $held = sql(q{SELECT receipt FROM kv_dequeue('q', lease => '1 hour')});
 my $lapsing = sql(q{SELECT receipt FROM kv_dequeue('q', lease => '1 ms')});
 sql(q{BEGIN; SELECT id FROM kv_dequeue('q'); ROLLBACK});
@@ -27,9 +27,10 @@ is(sql($leases), '1 leased 1, 2 returned 1, 3 returned 1', 'before the restart o
 $node->restart;
 is(sql($leases), '1 leased 1, 2 returned 1, 3 returned 1', 'a clean restart keeps that');
 is(sql(q{SELECT leased_until FROM kv_leases WHERE id = 1}), $until, '... and the deadline');
-is(sql(q{SELECT string_agg(id || ' ' || attempts, ', ' ORDER BY id) FROM kv_dequeue('q', 10, '1 hour')}), '2 2, 3 2, 4 1',
-	'what is held is not delivered; what has expired or was rolled back is, and is known to have been');
+is(sql(q{SELECT string_agg(id || ' ' || attempts, ', ' ORDER BY id) FROM kv_dequeue('q', 10, '12 hours')}), '3 2, 4 1',
+	'what is held is not delivered, nor what waits for its backoff; what was rolled back is, and is known to have been');
 is(sql("SELECT kv_ack('$held'), kv_ack('$held')"), 't|f', 'the receipt from before the restart is good, once');
+is(sql(q{SET kvstore.test_clock = 7200; SELECT id, attempts FROM kv_dequeue('q', 10, '12 hours')}), '2|2', 'what has expired is delivered after its backoff');
 is(sql("SELECT kv_ack('$lapsing')"), 'f', 'the receipt of the one that has expired is stale');
 is(sql($leases), '2 leased 2, 3 leased 2, 4 leased 1', 'three are held');
 

@@ -9,7 +9,7 @@
  *		A key that is only set, before the last such key, is claimed: its row is inserted, or locked if there is one.
  *		Keys after it wait for nobody that could wait for us: they are simply written.
  *
- * Then the checks are known.  If one has failed, what was claimed is deleted again, and the transaction goes on as if nothing had
+ * Then the checks are known.  If one has failed, what was claimed is undone, and the transaction goes on as if nothing had
  * been written.  Otherwise everything else is written by one statement, and deleted by another.  What an entry becomes depends on that entry alone, so
  * the operations of a key are folded, in their order, once its state is known.
  *
@@ -32,12 +32,15 @@
 #include "check.h"
 #include "entry.h"
 #include "errors.h"
+#include "fate.h"
 #include "number.h"
 #include "operationqueue.h"
 #include "operations.h"
+#include "policy.h"
 #include "shmem.h"
 #include "stats.h"
 #include "store.h"
+#include "subxact.h"
 
 /* All operations on one key. */
 typedef struct AtomicKey
@@ -249,24 +252,34 @@ static void
 lock_written_key(Atomic *atomic, AtomicKey *key)
 {
 	bool		creates = expects_absence(atomic, key) && becomes_present(atomic, key);
+	bool		in_vain = false;
+	KvsPassedOver row = {0};
 
 	/* "Set if absent": most likely it is, and then to insert it is all. */
-	if (key->checked && creates && !has_arithmetic(atomic, key) && claim(atomic, key))
-		return;
+	if (key->checked && creates && !has_arithmetic(atomic, key))
+	{
+		if (claim(atomic, key))
+			return;
+		in_vain = true;
+	}
 	while (!(key->exists = kvs_store_lock(atomic->store, &key->key, true, atomic->now, &key->state)))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (creates)
 		{
+			/* the claim has met a row and locked it: only a policy keeps it from being found */
+			if (in_vain)
+				kvs_policy_report(atomic->store);
 			if (claim(atomic, key))
 				return;
+			in_vain = true;
 		}
 		else if (key->checked && expects_absence(atomic, key))
 		{
 			kvs_check_hold(atomic->store, &key->key, atomic->now, &key->state);
 			return;
 		}
-		else
+		else if (!kvs_policy_passed_over(atomic->store, &key->key, key->checked, atomic->now, &row))
 			return;				/* nothing to delete, or a check that fails */
 	}
 }
@@ -291,7 +304,16 @@ take_key(Atomic *atomic, AtomicKey *key, bool later_locks)
 	}
 }
 
-/* ---- Writing ---- */
+/* Returns whether all checks have passed. */
+static bool
+take_keys(void *arg)
+{
+	Atomic	   *atomic = arg;
+
+	for (int i = 0; i < atomic->key_count; i++)
+		take_key(atomic, &atomic->keys[i], i < atomic->last_locked);
+	return atomic->failed_count == 0;
+}
 
 static void
 undo_claims(Atomic *atomic)
@@ -300,6 +322,26 @@ undo_claims(Atomic *atomic)
 		if (atomic->keys[i].claimed)
 			kvs_store_remove(atomic->store, &atomic->keys[i].key);
 }
+
+/*
+ * Take all keys; if a check fails, leave nothing of it.  To delete what was claimed is enough in a
+ * plain table.  In another one triggers of the owner's have seen it come, and need not let it go, so
+ * there it is a subtransaction that is rolled back.  One key alone is claimed only if its checks pass.
+ */
+static void
+take_keys_or_none(Atomic *atomic)
+{
+	bool		checked = false;
+
+	for (int i = 0; i < atomic->key_count; i++)
+		checked |= atomic->keys[i].checked;
+	if (checked && atomic->key_count > 1 && !atomic->store->plain)
+		kvs_subxact_run(take_keys, atomic);
+	else if (!take_keys(atomic))
+		undo_claims(atomic);
+}
+
+/* ---- Writing ---- */
 
 /* Write and delete what was only locked so far; returns the number of all. */
 static int64
@@ -328,10 +370,10 @@ write_keys(Atomic *atomic)
 		else if (key->state.present)
 			deleted[deleted_count++] = key->datum;
 	}
-	if (entry_count > 0)
-		kvs_store_put_sorted(atomic->store, entries, entry_count, stamp);
+	if (entry_count > 0 && kvs_store_put_sorted(atomic->store, entries, entry_count, stamp) < entry_count)
+		kvs_fate_report_skipped(atomic->store->relid);
 	if (deleted_count > 0)
-		kvs_store_delete_sorted(atomic->store, deleted, deleted_count, atomic->now, stamp->number);
+		kvs_store_delete_locked(atomic->store, deleted, deleted_count, atomic->now, stamp->number);
 	kvs_stats_add(atomic->store->stat, KVS_COUNT_SETS, written_count);
 	kvs_stats_add(atomic->store->stat, KVS_COUNT_DELETES, deleted_count);
 	if (unlikely(stamp->outdated))
@@ -388,18 +430,14 @@ kvstore_atomic(PG_FUNCTION_ARGS)
 		kvs_shmem_require("kv_atomic() with \"enqueue\"");
 	collect_keys(&atomic, with_key);
 
-	for (int i = 0; i < atomic.key_count; i++)
-		take_key(&atomic, &atomic.keys[i], i < atomic.last_locked);
+	take_keys_or_none(&atomic);
 	if (atomic.failed_count == 0)
 	{
 		versionstamp = write_keys(&atomic);
 		kvs_operationqueue_send(atomic.operations + with_key, count - with_key, atomic.now);
 	}
 	else
-	{
-		undo_claims(&atomic);
 		kvs_stats_add(atomic.store->stat, KVS_COUNT_CONFLICTS, 1);
-	}
 	give_result(fcinfo, &atomic, versionstamp);
 	return (Datum) 0;
 }

@@ -95,7 +95,7 @@ set_many(FunctionCallInfo fcinfo, KvsForm form)
 	}
 	count = kvs_store_sort_entries(entries, count);
 	kvs_progress_begin(KVS_COMMAND_SET_MANY, store->relid, count);
-	versionstamp = kvs_store_put_many(store, entries, count);
+	versionstamp = kvs_store_put_many(store, entries, count, NULL);
 	kvs_progress_end();
 	kvs_stats_add(store->stat, KVS_COUNT_SETS, count);
 	PG_RETURN_INT64(versionstamp);
@@ -113,7 +113,7 @@ delete_many(FunctionCallInfo fcinfo, KvsForm form)
 	int64		deleted;
 
 	kvs_progress_begin(KVS_COMMAND_DELETE_MANY, store->relid, count);
-	deleted = kvs_store_delete_sorted(store, keys, count, GetCurrentTimestamp(), 0);
+	deleted = kvs_store_delete_sorted(store, keys, count, GetCurrentTimestamp());
 	kvs_progress_end();
 	kvs_stats_add(store->stat, KVS_COUNT_DELETES, deleted);
 	PG_RETURN_INT64(deleted);

@@ -60,6 +60,7 @@ typedef struct KvsStore
 	bool		valid;
 	Oid			indexid;		/* the unique btree index over key */
 	bool		plain;			/* nothing about the table but its six columns and this index, see direct.c */
+	bool		selective;		/* a DELETE may pass rows over: there are policies, or triggers of the owner's */
 	bool		has_default_ttl;
 	Interval	default_ttl;
 	int64		max_value_size; /* bytes; 0: the setting kvstore.max_value_size alone */

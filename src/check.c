@@ -35,20 +35,21 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_trigger.h"
 #include "common/hashfn.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
-#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "check.h"
-#include "compat.h"
 #include "direct.h"
-#include "guard.h"
+#include "find.h"
+#include "policy.h"
+#include "shape.h"
 #include "shmem.h"
 
 /* Our place among advisory locks, where PostgreSQL uses 1 and 2; seen as objsubid in pg_locks. */
@@ -82,17 +83,11 @@ static bool
 find_row(Relation rel, Relation index, Datum key, Snapshot snapshot, bool *live)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	IndexScanDesc scan = kvs_compat_index_beginscan(rel, index, snapshot, 1);
-	ScanKeyData scan_key;
-	bool		found;
+	bool		found = kvs_find_row(rel, index, key, snapshot, slot);
 
-	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, F_BYTEAEQ, key);
-	index_rescan(scan, &scan_key, 1, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, slot);
 	if (found)
 		slot_getsomeattrs(slot, KVS_COLUMNS);
 	*live = found && kvs_direct_is_live(slot, GetCurrentTimestamp());
-	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	return found;
 }
@@ -205,7 +200,7 @@ hold_absence_by_row(KvsStore *store, const KvsKey *key)
 {
 	Relation	rel = table_open(store->relid, NoLock);
 	TupleConstr *constraints = RelationGetDescr(rel)->constr;
-	bool		plain = rel->trigdesc == NULL || rel->trigdesc->numtriggers <= KVS_GUARD_TRIGGERS;
+	bool		plain = !kvs_shape_has_trigger(rel, TRIGGER_TYPE_INSERT | TRIGGER_TYPE_DELETE);
 
 	if (constraints != NULL && constraints->num_check > 0)
 		plain = false;
@@ -251,11 +246,15 @@ hold_absence(KvsStore *store, const KvsKey *key)
 void
 kvs_check_hold(KvsStore *store, const KvsKey *key, TimestampTz now, KvsState *state)
 {
+	KvsPassedOver row = {0};
+
 	while (!kvs_store_lock(store, key, false, now, state))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (hold_absence(store, key))
 			return;
+		if (kvs_policy_passed_over(store, key, true, now, &row))
+			continue;
 
 		/* A row that our snapshot does not see: a new statement has a new snapshot, unless the transaction has but one. */
 		if (IsolationUsesXactSnapshot())

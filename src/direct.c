@@ -121,14 +121,33 @@ try_lock(KvsFinder *finder, bool exclusive, KvsLockedRow locked, void *arg, bool
 	return result;
 }
 
+static KvsDirect
+try_delete(KvsFinder *finder, bool *again)
+{
+	TM_FailureData failure;
+
+	return judge(table_tuple_delete(finder->rel, &finder->slot->tts_tid, GetCurrentCommandId(true), finder->snapshot,
+									InvalidSnapshot, true, &failure, false), again);
+}
+
 /* What is to be done with the row, once it is found. */
 typedef struct Request
 {
-	KvsChangeRow change;		/* NULL: lock it */
+	KvsChangeRow change;
 	bool		exclusive;
-	KvsLockedRow locked;
+	KvsLockedRow locked;		/* neither: delete it */
 	void	   *arg;
 } Request;
+
+static KvsDirect
+try_request(KvsFinder *finder, const Request *request, bool *again)
+{
+	if (request->change)
+		return try_change(finder, request->change, request->arg, again);
+	if (request->locked)
+		return try_lock(finder, request->exclusive, request->locked, request->arg, again);
+	return try_delete(finder, again);
+}
 
 static KvsDirect
 attempt(KvsStore *store, Relation rel, const KvsKey *key, const Request *request, bool *again)
@@ -147,8 +166,7 @@ attempt(KvsStore *store, Relation rel, const KvsKey *key, const Request *request
 	switch (kvs_find(&finder, key))
 	{
 		case KVS_FOUND:
-			result = request->change ? try_change(&finder, request->change, request->arg, again) :
-				try_lock(&finder, request->exclusive, request->locked, request->arg, again);
+			result = try_request(&finder, request, again);
 			break;
 		case KVS_ABSENT:
 			result = KVS_DIRECT_NO_ROW;
@@ -199,4 +217,12 @@ kvs_direct_lock(KvsStore *store, const KvsKey *key, bool exclusive, KvsLockedRow
 	if (!kvs_direct_is_possible(store, ACL_SELECT | ACL_UPDATE))
 		return KVS_DIRECT_IMPOSSIBLE;
 	return attempt_until_settled(store, key, &request);
+}
+
+KvsDirect
+kvs_direct_undo(KvsStore *store, const KvsKey *key)
+{
+	Request		request = {0};
+
+	return store->plain ? attempt_until_settled(store, key, &request) : KVS_DIRECT_IMPOSSIBLE;
 }

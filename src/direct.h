@@ -45,6 +45,9 @@ typedef void (*KvsLockedRow) (TupleTableSlot *row, void *arg);
 /* Lock the row of a key until the transaction ends: FOR NO KEY UPDATE if "exclusive", else FOR SHARE. */
 extern KvsDirect kvs_direct_lock(KvsStore *store, const KvsKey *key, bool exclusive, KvsLockedRow locked, void *arg);
 
+/* Delete the row of a key that this transaction has inserted, as if it never had: no right is asked for. */
+extern KvsDirect kvs_direct_undo(KvsStore *store, const KvsKey *key);
+
 /* ---- directrange.c ---- */
 
 /* What was deleted of a range. */

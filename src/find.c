@@ -99,6 +99,20 @@ find_by_index(KvsFinder *finder, uint64 hash, const KvsKey *key)
 	return false;
 }
 
+bool
+kvs_find_row(Relation rel, Relation index, Datum key, Snapshot snapshot, TupleTableSlot *slot)
+{
+	IndexScanDesc scan = kvs_compat_index_beginscan(rel, index, snapshot, 1);
+	ScanKeyData scan_key;
+	bool		found;
+
+	ScanKeyInit(&scan_key, 1, BTEqualStrategyNumber, F_BYTEAEQ, key);
+	index_rescan(scan, &scan_key, 1, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	index_endscan(scan);
+	return found;
+}
+
 KvsFound
 kvs_find(KvsFinder *finder, const KvsKey *key)
 {

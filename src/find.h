@@ -43,6 +43,9 @@ extern void kvs_find_begin(KvsFinder *finder, Relation rel, Oid indexid, LOCKMOD
 /* The row of a key, expired or not. */
 extern KvsFound kvs_find(KvsFinder *finder, const KvsKey *key);
 
+/* The row of a key, by the index alone, with whatever snapshot, a dirty one, too. */
+extern bool kvs_find_row(Relation rel, Relation index, Datum key, Snapshot snapshot, TupleTableSlot *slot);
+
 /* Open the index if it is not; false if it is too young. */
 extern bool kvs_find_open_index(KvsFinder *finder);
 

@@ -32,6 +32,7 @@
 #include "compat.h"
 #include "content.h"
 #include "expiry.h"
+#include "fate.h"
 #include "guard.h"
 #include "guc.h"
 #include "key.h"
@@ -41,7 +42,7 @@
 #include "shmem.h"
 #include "stamp.h"
 
-static KvsGuardPass pass = {InvalidOid, NULL};
+static KvsGuardPass pass = {InvalidOid, NULL, NULL};
 static ExecutorStart_hook_type previous_executor_start = NULL;
 
 /* Columns of a store, as numbered in its table. */
@@ -456,17 +457,20 @@ guard_executor_start(QueryDesc *query, int eflags)
 	{
 		ResultRelInfo *info = (ResultRelInfo *) lfirst(lc);
 
-		if (RelationGetRelid(info->ri_RelationDesc) == pass.relid && info->ri_TrigDesc != NULL)
-			remove_guard(info->ri_TrigDesc);
+		if (RelationGetRelid(info->ri_RelationDesc) != pass.relid || info->ri_TrigDesc == NULL)
+			continue;
+		remove_guard(info->ri_TrigDesc);
+		if (pass.watch != NULL)
+			kvs_fate_observe(query->estate, info, pass.watch);
 	}
 }
 
 KvsGuardPass
-kvs_guard_let_pass(Oid relid, const DestReceiver *receiver)
+kvs_guard_let_pass(Oid relid, const DestReceiver *receiver, KvsFateWatch *watch)
 {
 	KvsGuardPass before = pass;
 
-	pass = (KvsGuardPass) {relid, receiver};
+	pass = (KvsGuardPass) {relid, receiver, watch};
 	return before;
 }
 

@@ -6,6 +6,8 @@
 
 #include "tcop/dest.h"
 
+#include "fate.h"
+
 /* The triggers on every store: before and after each row, and before TRUNCATE.  Queues do without the second. */
 #define KVS_GUARD_TRIGGER	"kvstore_guard"
 #define KVS_GUARD_AFTER		"kvstore_guard_after"
@@ -24,13 +26,14 @@ typedef struct KvsGuardPass
 {
 	Oid			relid;			/* InvalidOid: none */
 	const DestReceiver *receiver;
+	KvsFateWatch *watch;		/* what triggers of the owner's do to its rows; NULL: nobody asks */
 } KvsGuardPass;
 
 /*
  * Let a statement that is about to be started pass.  Returns what was so before, for kvs_guard_end()
  * afterwards, also on ERROR: code of a user that runs meanwhile may call our functions, too.
  */
-extern KvsGuardPass kvs_guard_let_pass(Oid relid, const DestReceiver *receiver);
+extern KvsGuardPass kvs_guard_let_pass(Oid relid, const DestReceiver *receiver, KvsFateWatch *watch);
 extern void kvs_guard_end(KvsGuardPass before);
 
 extern void kvs_guard_init(void);

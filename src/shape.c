@@ -148,6 +148,17 @@ kvs_shape_find_index(Relation rel, KvsIsIndex is_it, const void *arg)
 }
 
 bool
+kvs_shape_has_trigger(Relation rel, int16 events)
+{
+	TriggerDesc *desc = rel->trigdesc;
+
+	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
+		if ((desc->triggers[i].tgtype & events) != 0 && !kvs_guard_is_own(desc->triggers[i].tgname))
+			return true;
+	return false;
+}
+
+bool
 kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolumns, int nindexes)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
@@ -163,8 +174,5 @@ kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolumns, int nin
 	}
 	if (desc->constr != NULL && (desc->constr->num_check > 0 || desc->constr->has_generated_stored))
 		plain = false;
-	for (int i = 0; plain && rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
-		plain = kvs_guard_is_own(rel->trigdesc->triggers[i].tgname) ||
-			TRIGGER_FOR_TRUNCATE(rel->trigdesc->triggers[i].tgtype);
-	return plain;
+	return plain && !kvs_shape_has_trigger(rel, TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE);
 }

@@ -34,6 +34,9 @@ extern Oid	kvs_shape_find_index(Relation rel, KvsIsIndex is_it, const void *arg)
 extern bool kvs_shape_is_usable_index(Relation index);
 extern bool kvs_shape_is_unique_index(Relation index);
 
+/* Has the owner put a trigger on it that fires for one of these events (TRIGGER_TYPE_...)?  The guard does not count. */
+extern bool kvs_shape_has_trigger(Relation rel, int16 events);
+
 /* Is there nothing to see to when a row is written, but these columns and so many indexes?  The guard does not count. */
 extern bool kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolumns, int nindexes);
 

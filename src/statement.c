@@ -222,9 +222,16 @@ ignore_row(TupleTableSlot *slot, void *arg)
 {
 }
 
-/* "relid": the table whose guard is left out, or InvalidOid. */
+/* How a plan is run. */
+typedef struct ExecuteMode
+{
+	bool		read_only;
+	Oid			relid;			/* the table whose guard is left out, or InvalidOid */
+	KvsFateWatch *watch;		/* of the rows of that table, or NULL */
+} ExecuteMode;
+
 static uint64
-execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, bool read_only, KvsOnRow on_row, void *arg)
+execute(SPIPlanPtr plan, ParamListInfo params, const ExecuteMode *mode, KvsOnRow on_row, void *arg)
 {
 	SPIExecuteOptions options;
 	KvsGuardPass before;
@@ -241,10 +248,10 @@ execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, bool read_only, KvsOnR
 	sink.arg = arg;
 	memset(&options, 0, sizeof(options));
 	options.params = params;
-	options.read_only = read_only;
+	options.read_only = mode->read_only;
 	options.dest = &sink.receiver;
 	kvs_plan_begin();
-	before = kvs_guard_let_pass(relid, &sink.receiver);
+	before = kvs_guard_let_pass(mode->relid, &sink.receiver, mode->watch);
 	PG_TRY();
 	{
 		result = SPI_execute_plan_extended(plan, &options);
@@ -263,13 +270,17 @@ execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, bool read_only, KvsOnR
 uint64
 kvs_statement_execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, KvsOnRow on_row, void *arg)
 {
-	return execute(plan, params, relid, false, on_row, arg);
+	ExecuteMode mode = {.relid = relid};
+
+	return execute(plan, params, &mode, on_row, arg);
 }
 
 uint64
 kvs_statement_query(SPIPlanPtr plan, ParamListInfo params, KvsOnRow on_row, void *arg)
 {
-	return execute(plan, params, InvalidOid, true, on_row, arg);
+	ExecuteMode mode = {.read_only = true};
+
+	return execute(plan, params, &mode, on_row, arg);
 }
 
 SPIPlanPtr
@@ -313,24 +324,26 @@ note_row(TupleTableSlot *slot, void *arg)
 		noted->on_row(slot, noted->arg);
 }
 
-uint64
+KvsFate
 kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *values, const bool *nulls,
 				  KvsOnRow on_row, void *arg)
 {
 	const Statement *statement = &statements[which];
 	NotedRows	noted = {store->relid, on_row, arg};
+	KvsFateWatch watch;
+	ExecuteMode mode = {.relid = store->relid, .watch = &watch};
 	ParamListInfo params;
 	uint64		written;
 
+	kvs_fate_begin(&watch);
 	SPI_connect();
 	params = makeParamList(statement->nargs);
 	for (int i = 0; i < statement->nargs; i++)
 		kvs_statement_set_param(params, i, resolve_type(statement->types[i]), values[i], nulls != NULL && nulls[i]);
-	written = kvs_statement_execute(get_plan(store, which), params, store->relid,
-									statement->gives_place ? note_row : on_row,
-									statement->gives_place ? (void *) &noted : arg);
+	written = execute(get_plan(store, which), params, &mode, statement->gives_place ? note_row : on_row,
+					  statement->gives_place ? (void *) &noted : arg);
 	SPI_finish();
-	return written;
+	return kvs_fate_end(&watch, written);
 }
 
 static void
@@ -339,11 +352,11 @@ set_until_nest_level_ends(const char *setting, const char *value)
 	(void) set_config_option(setting, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
-uint64
+KvsFate
 kvs_statement_run_in_key_order(KvsStore *store, KvsPlan which, const Datum *values, KvsOnRow on_row, void *arg)
 {
 	int			level = NewGUCNestLevel();
-	uint64		result;
+	KvsFate		result;
 
 	set_until_nest_level_ends("enable_indexscan", "on");
 	set_until_nest_level_ends("enable_seqscan", "off");

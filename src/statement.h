@@ -12,6 +12,7 @@
 #include "nodes/params.h"
 
 #include "catalog.h"
+#include "fate.h"
 #include "store.h"
 
 /* The statements; statement.c has their text and arguments.  What reads has the places before them, see scan.c. */
@@ -61,17 +62,18 @@ extern SPIPlanPtr kvs_statement_prepare(const char *sql, int nargs, const Oid *t
 extern void kvs_statement_set_param(ParamListInfo params, int i, Oid type, Datum value, bool isnull);
 
 /*
- * Run a statement of a store as the caller, without the guard trigger.  "nulls" and on_row may be NULL.  Returns how many rows it wrote or locked.
+ * Run a statement of a store as the caller, without the guard trigger.  "nulls" and on_row may be
+ * NULL.  Returns what became of its rows.  27000 if a trigger changed what is not its to change.
  */
-extern uint64 kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *values, const bool *nulls,
-								KvsOnRow on_row, void *arg);
+extern KvsFate kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *values, const bool *nulls,
+								 KvsOnRow on_row, void *arg);
 
 /*
  * The same for a statement over many rows, by an index scan: it visits, and so locks, them in key order.  A sequential or bitmap scan would lock them
  * in table order, and two such statements would deadlock.
  */
-extern uint64 kvs_statement_run_in_key_order(KvsStore *store, KvsPlan which, const Datum *values,
-											 KvsOnRow on_row, void *arg);
+extern KvsFate kvs_statement_run_in_key_order(KvsStore *store, KvsPlan which, const Datum *values,
+											  KvsOnRow on_row, void *arg);
 
 /*
  * Set what an entry is to hold, and its expiry, in the columns of its row, or in arguments $2 to $4

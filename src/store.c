@@ -20,6 +20,7 @@
 #include "errors.h"
 #include "guc.h"
 #include "number.h"
+#include "policy.h"
 #include "stamp.h"
 #include "statement.h"
 #include "store.h"
@@ -142,8 +143,12 @@ put_by_statement(KvsStore *store, const KvsKey *key, const KvsContent *content, 
 	values[0] = KvsKeyDatum(key);
 	values[4] = Int64GetDatum(stamp.number);
 	kvs_statement_set_content(content, write->expires_at, values, nulls);
-	if (kvs_statement_run(store, statement, values, nulls, take_stamp, &stamped) == 0)
+	if (kvs_statement_run(store, statement, values, nulls, take_stamp, &stamped).written == 0)
+	{
+		if (!write->if_version_given)
+			kvs_fate_report_skipped(store->relid);
 		return 0;
+	}
 	versionstamp = settle_stamp(&stamped, &stamp);
 	kvs_change_note(store->relid, KVS_FEED_SET, versionstamp, KvsKeyBytes(key), key->size);
 	return versionstamp;
@@ -201,8 +206,9 @@ increment_by_statement(KvsStore *store, const KvsKey *key, Numeric by, const Kvs
 	kvs_check_wait(store, KvsKeyDatum(key));
 	stamp = kvs_stamp_take();
 	values[2] = Int64GetDatum(stamp.number);
-	if (kvs_statement_run(store, KVS_PLAN_INCREMENT, values, nulls, take_number, &stamped) > 0)
-		kvs_change_note(store->relid, KVS_FEED_SET, settle_stamp(&stamped, &stamp), KvsKeyBytes(key), key->size);
+	if (kvs_statement_run(store, KVS_PLAN_INCREMENT, values, nulls, take_number, &stamped).written == 0)
+		kvs_fate_report_skipped(store->relid);
+	kvs_change_note(store->relid, KVS_FEED_SET, settle_stamp(&stamped, &stamp), KvsKeyBytes(key), key->size);
 	return stamped.number;
 }
 
@@ -295,7 +301,7 @@ kvs_store_lock(KvsStore *store, const KvsKey *key, bool exclusive, TimestampTz n
 			return false;
 		default:
 			return kvs_statement_run(store, exclusive ? KVS_PLAN_LOCK : KVS_PLAN_LOCK_SHARED, &value, NULL,
-									 take_state, &locked) > 0;
+									 take_state, &locked).written > 0;
 	}
 }
 
@@ -304,7 +310,7 @@ kvs_store_place(KvsStore *store, const KvsKey *key)
 {
 	Datum		value = KvsKeyDatum(key);
 
-	return kvs_statement_run(store, KVS_PLAN_PLACE, &value, NULL, NULL, NULL) > 0;
+	return kvs_statement_run(store, KVS_PLAN_PLACE, &value, NULL, NULL, NULL).written > 0;
 }
 
 void
@@ -312,7 +318,10 @@ kvs_store_remove(KvsStore *store, const KvsKey *key)
 {
 	Datum		value = KvsKeyDatum(key);
 
-	kvs_statement_run(store, KVS_PLAN_REMOVE, &value, NULL, NULL, NULL);
+	if (kvs_direct_undo(store, key) == KVS_DIRECT_DONE)
+		return;
+	if (kvs_statement_run(store, KVS_PLAN_REMOVE, &value, NULL, NULL, NULL).written == 0)
+		kvs_fate_report_skipped(store->relid);
 }
 
 /* ---- Deleting and renewing ---- */
@@ -348,9 +357,19 @@ kvs_store_delete(KvsStore *store, const KvsKey *key, const KvsWrite *write, KvsC
 	};
 	int			statement = write->if_version_given ? KVS_PLAN_DELETE_VERSION : KVS_PLAN_DELETE;
 	int64		number = 0;
+	KvsPassedOver row = {0};
+	KvsFate		fate;
 
-	if (kvs_statement_run(store, statement, values, NULL, take_content, &sink) == 0)
-		return false;
+	while ((fate = kvs_statement_run(store, statement, values, NULL, take_content, &sink)).written == 0)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (taken == NULL)
+			return false;
+		if (fate.skipped > 0)
+			kvs_fate_report_skipped(store->relid);
+		if (!kvs_policy_passed_over(store, key, false, write->now, &row))
+			return false;
+	}
 	number = kvs_stamp_delete(store->relid, KvsKeyBytes(key), key->size, sink.versionstamp, &number);
 	kvs_change_note(store->relid, KVS_FEED_DELETE, number, KvsKeyBytes(key), key->size);
 	return true;
@@ -372,10 +391,14 @@ kvs_store_expire(KvsStore *store, const KvsKey *key, const KvsWrite *write)
 	bool		nulls[4] = {false, false, write->expires_at == DT_NOEND, false};
 	int			statement = write->if_version_given ? KVS_PLAN_EXPIRE_VERSION : KVS_PLAN_EXPIRE;
 	int64		versionstamp = 0;
+	KvsFate		fate = kvs_statement_run(store, statement, values, nulls, take_versionstamp, &versionstamp);
 
-	if (kvs_statement_run(store, statement, values, nulls, take_versionstamp, &versionstamp) == 0)
+	if (fate.written == 0)
 		return false;
-	kvs_change_note(store->relid, KVS_FEED_TOUCH, versionstamp, KvsKeyBytes(key), key->size);
+	/* two contents must not have one number */
+	if (fate.altered)
+		versionstamp = kvs_store_restamp(store, values, 1, &(KvsStamp) {.met = versionstamp});
+	kvs_change_note(store->relid, fate.altered ? KVS_FEED_SET : KVS_FEED_TOUCH, versionstamp, KvsKeyBytes(key), key->size);
 	return true;
 }
 

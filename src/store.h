@@ -28,10 +28,16 @@ typedef struct KvsWrite
 	int64		if_version;		/* 0: must be absent */
 } KvsWrite;
 
-/* Write one entry.  Returns its new versionstamp, or 0 if if_version did not match. */
+/*
+ * Write one entry.  Returns its new versionstamp, or 0 if if_version did not match, or a trigger skipped
+ * the entry; without if_version that is 27000.
+ */
 extern int64 kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, const KvsWrite *write);
 
-/* Add "by" to an entry that holds a number, or write one that does.  Returns the sum; KV005 if it holds something else. */
+/*
+ * Add "by" to an entry that holds a number, or write one that does.  Returns the sum.  KV005 if it holds
+ * something else, 27000 if a trigger skips it.
+ */
 extern Numeric kvs_store_increment(KvsStore *store, const KvsKey *key, Numeric by, const KvsWrite *write);
 
 /* An entry of a bulk write. */
@@ -41,6 +47,7 @@ typedef struct KvsEntry
 	int			position;		/* in which it was given; kvs_store_sort_entries() sets it */
 	KvsContent	content;
 	TimestampTz expires_at;
+	bool		written;		/* set by what writes it: no trigger has kept it out */
 } KvsEntry;
 
 /* Sort entries by key; of several with the same key the last stays.  Returns how many are left. */
@@ -49,19 +56,22 @@ extern int	kvs_store_sort_entries(KvsEntry *entries, int count);
 /*
  * Write many entries, sorted and without duplicates, with the number of "stamp": rows are locked in key
  * order, so that two such calls never deadlock.  If it turns out too low for one of them it is outdated,
- * and all must be stamped again.
+ * and all must be stamped again.  Returns how many were written.
  */
-extern void kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count, KvsStamp *stamp);
+extern int	kvs_store_put_sorted(KvsStore *store, KvsEntry *entries, int count, KvsStamp *stamp);
 
 /* Give rows that this transaction has written with "stamp" a number above all that were in its way; it is returned. */
 extern int64 kvs_store_restamp(KvsStore *store, const Datum *keys, int count, const KvsStamp *stamp);
 
-/* The two together, with a number of its own, which is returned. */
-extern int64 kvs_store_put_many(KvsStore *store, const KvsEntry *entries, int count);
+/*
+ * The two together, with a number of its own, which is returned.  *written: how many were; NULL:
+ * all must be, 27000 if a trigger skips one.
+ */
+extern int64 kvs_store_put_many(KvsStore *store, KvsEntry *entries, int count, int *written);
 
 /*
  * Insert an entry if there is no row for its key, not even an expired one; true if so.  Otherwise the row is locked against
- * changes.  "stamp" as above.
+ * changes.  "stamp" as above.  27000 if a trigger skips it.
  */
 extern bool kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp *stamp);
 
@@ -90,14 +100,20 @@ extern bool kvs_store_lock(KvsStore *store, const KvsKey *key, bool exclusive, T
 /* Insert a row that means nothing, if there is none for its key; true if so. */
 extern bool kvs_store_place(KvsStore *store, const KvsKey *key);
 
-/* Delete a row that this transaction has inserted. */
+/* Delete a row that this transaction has inserted; 27000 if a trigger keeps it. */
 extern void kvs_store_remove(KvsStore *store, const KvsKey *key);
 
-/* Delete a live entry; false if there is none, or not with if_version.  "taken", if not NULL, gets what it held. */
+/*
+ * Delete a live entry.  False if there is none, or not with if_version, or a trigger or policy kept it.
+ * "taken", if not NULL, gets what it held: then an entry that was kept is 27000 or 42501.
+ */
 extern bool kvs_store_delete(KvsStore *store, const KvsKey *key, const KvsWrite *write, KvsContent *taken);
 
-/* Delete the live entries of these keys, sorted, in that order; returns how many.  "number": the versionstamp of the deletion, 0: a new one. */
-extern int64 kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now, int64 number);
+/* Delete the live entries of these keys, sorted, in that order; returns how many. */
+extern int64 kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now);
+
+/* The same of entries that we have locked, with this versionstamp: 27000 or 42501 if one is kept. */
+extern void kvs_store_delete_locked(KvsStore *store, const Datum *keys, int count, TimestampTz now, int64 number);
 
 /*
  * Delete the live entries of [low, high) in key order, "texts_only" plain-string keys only; returns how many.  The range must be that of a prefix, or of all
@@ -106,7 +122,10 @@ extern int64 kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int cou
 extern int64 kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only,
 									TimestampTz now);
 
-/* Set the expiry of a live entry to write->expires_at; its versionstamp stays.  False if there is none, or not with if_version. */
+/*
+ * Set the expiry of a live entry to write->expires_at; its versionstamp stays, unless a trigger
+ * changes what it holds.  False if there is none, or not with if_version, or a trigger skipped it.
+ */
 extern bool kvs_store_expire(KvsStore *store, const KvsKey *key, const KvsWrite *write);
 
 /* Raise KV002 if a value of so many bytes is too large for this store. */

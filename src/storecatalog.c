@@ -25,6 +25,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -291,6 +292,7 @@ check_table(KvsStore *store, Relation rel)
 	{
 		store->indexid = kvs_catalog_check_store_shape(rel);
 		store->plain = kvs_shape_is_plain(rel, store_columns, lengthof(store_columns), 1);
+		store->selective = rel->rd_rel->relrowsecurity || kvs_shape_has_trigger(rel, TRIGGER_TYPE_DELETE);
 		read_settings(store);
 	}
 	PG_CATCH();

@@ -17,6 +17,7 @@
 #include "change.h"
 #include "check.h"
 #include "direct.h"
+#include "policy.h"
 #include "progress.h"
 #include "stamp.h"
 #include "statement.h"
@@ -53,7 +54,20 @@ typedef struct StampedMany
 {
 	KvsStore   *store;
 	KvsStamp   *stamp;
+	KvsEntry   *next;			/* the first entry whose row has not come; NULL: they are not told apart */
+	KvsEntry   *end;
 } StampedMany;
+
+/* Rows come in the order of the entries, all but those that a trigger has skipped. */
+static void
+mark_written(StampedMany *many, struct varlena *key)
+{
+	while (many->next < many->end && kvs_key_compare(many->next->key, PointerGetDatum(key)) != 0)
+		many->next++;
+	if (many->next == many->end)
+		elog(ERROR, "a row was written that nobody asked for");
+	(many->next++)->written = true;
+}
 
 /* Called for each row before the next one is written: whoever holds the absence of this key is waited for in key order too. */
 static void
@@ -70,6 +84,8 @@ check_stamp(TupleTableSlot *slot, void *arg)
 	if (number != many->stamp->number)
 		kvs_stamp_meet(many->stamp, number - 1);
 	kvs_stamp_check(many->stamp, many->store->relid, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), inserted);
+	if (many->next != NULL)
+		mark_written(many, key);
 	kvs_progress_advance();
 }
 
@@ -135,10 +151,12 @@ change_overwrite(TupleTableSlot *old, Datum *values, bool *nulls, void *arg)
 
 /* Write the first entries, as many as have rows, in key order; returns how many. */
 static int
-overwrite_first(KvsStore *store, const KvsEntry *entries, int count, KvsStamp *stamp)
+overwrite_first(KvsStore *store, KvsEntry *entries, int count, KvsStamp *stamp)
 {
 	int			done;
 
+	for (int i = 0; i < count; i++)
+		entries[i].written = false;
 	for (done = 0; done < count; done++)
 	{
 		Overwrite	overwrite = {&entries[done], stamp};
@@ -147,28 +165,42 @@ overwrite_first(KvsStore *store, const KvsEntry *entries, int count, KvsStamp *s
 		kvs_key_from_datum(&key, entries[done].key);
 		if (kvs_direct_change(store, &key, change_overwrite, &overwrite) != KVS_DIRECT_DONE)
 			break;
+		entries[done].written = true;
 		kvs_progress_advance();
 	}
 	return done;
 }
 
-void
-kvs_store_put_sorted(KvsStore *store, const KvsEntry *entries, int count, KvsStamp *stamp)
+int
+kvs_store_put_sorted(KvsStore *store, KvsEntry *entries, int count, KvsStamp *stamp)
 {
 	Datum		values[KVS_PLAN_ARGS];
-	StampedMany many = {store, stamp};
+	StampedMany many = {.store = store, .stamp = stamp};
 	int			done = overwrite_first(store, entries, count, stamp);
 
 	if (done > 0 && done == count)
-		return;
+		return done;
 	entries += done;
 	count -= done;
+	many.next = entries;
+	many.end = entries + count;
 	for (int i = 0; i < count; i++)
 		kvs_check_wait(store, entries[i].key);
 	/* also when there are none: the executor checks the caller's rights */
 	make_arrays(entries, count, values);
 	values[4] = Int64GetDatum(stamp->number);
-	kvs_statement_run(store, KVS_PLAN_PUT_MANY, values, NULL, check_stamp, &many);
+	return done + (int) kvs_statement_run(store, KVS_PLAN_PUT_MANY, values, NULL, check_stamp, &many).written;
+}
+
+/* A statement over rows that this transaction has written or locked must not pass any over. */
+static void
+check_all(const KvsStore *store, KvsFate fate, int count)
+{
+	if (fate.written == (uint64) count)
+		return;
+	if (fate.skipped > 0)
+		kvs_fate_report_skipped(store->relid);
+	kvs_policy_report(store);
 }
 
 int64
@@ -179,42 +211,53 @@ kvs_store_restamp(KvsStore *store, const Datum *keys, int count, const KvsStamp 
 		make_array(unconstify(Datum *, keys), NULL, count, kvs_catalog_get()->kvkey_type), Int64GetDatum(number)
 	};
 
-	kvs_statement_run(store, KVS_PLAN_RESTAMP_MANY, values, NULL, NULL, NULL);
+	check_all(store, kvs_statement_run(store, KVS_PLAN_RESTAMP_MANY, values, NULL, NULL, NULL), count);
 	return number;
 }
 
 int64
-kvs_store_put_many(KvsStore *store, const KvsEntry *entries, int count)
+kvs_store_put_many(KvsStore *store, KvsEntry *entries, int count, int *written)
 {
 	KvsStamp	stamp = kvs_stamp_take();
+	int			done = kvs_store_put_sorted(store, entries, count, &stamp);
 	int64		number = stamp.number;
 	Datum	   *keys;
+	int			key_count = 0;
 
-	kvs_store_put_sorted(store, entries, count, &stamp);
+	if (written != NULL)
+		*written = done;
+	else if (done < count)
+		kvs_fate_report_skipped(store->relid);
 	if (unlikely(stamp.outdated))
 	{
-		keys = palloc(sizeof(Datum) * count);
+		keys = palloc_extended(sizeof(Datum) * count, MCXT_ALLOC_HUGE);
 		for (int i = 0; i < count; i++)
-			keys[i] = entries[i].key;
-		number = kvs_store_restamp(store, keys, count, &stamp);
+			if (entries[i].written)
+				keys[key_count++] = entries[i].key;
+		number = kvs_store_restamp(store, keys, key_count, &stamp);
 	}
 	for (int i = 0; i < count; i++)
-		kvs_change_note_datum(store->relid, KVS_FEED_SET, number, entries[i].key);
+		if (entries[i].written)
+			kvs_change_note_datum(store->relid, KVS_FEED_SET, number, entries[i].key);
 	return number;
 }
 
 bool
 kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp *stamp)
 {
-	StampedMany many = {store, stamp};
+	StampedMany many = {.store = store, .stamp = stamp};
 	Datum		values[KVS_PLAN_ARGS];
 	bool		nulls[KVS_PLAN_ARGS] = {false};
+	KvsFate		fate;
 
 	kvs_check_wait(store, entry->key);
 	values[0] = entry->key;
 	values[4] = Int64GetDatum(stamp->number);
 	kvs_statement_set_content(&entry->content, entry->expires_at, values, nulls);
-	return kvs_statement_run(store, KVS_PLAN_CLAIM, values, nulls, check_stamp, &many) > 0;
+	fate = kvs_statement_run(store, KVS_PLAN_CLAIM, values, nulls, check_stamp, &many);
+	if (fate.skipped > 0)
+		kvs_fate_report_skipped(store->relid);
+	return fate.written > 0;
 }
 
 /* ---- Deleting ---- */
@@ -253,15 +296,37 @@ note_deleted_of_range(TupleTableSlot *slot, void *arg)
 	kvs_direct_note_deleted((KvsRangeDeletion *) arg, slot->tts_values[0], DatumGetInt64(slot->tts_values[1]));
 }
 
-int64
-kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now, int64 number)
+static KvsFate
+delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now, int64 number)
 {
 	Datum		values[2] = {
 		make_array(unconstify(Datum *, keys), NULL, count, kvs_catalog_get()->kvkey_type), TimestampTzGetDatum(now)
 	};
 	Deletion	deletion = {store, number};
 
-	return (int64) kvs_statement_run_in_key_order(store, KVS_PLAN_DELETE_MANY, values, note_deleted, &deletion);
+	return kvs_statement_run_in_key_order(store, KVS_PLAN_DELETE_MANY, values, note_deleted, &deletion);
+}
+
+int64
+kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now)
+{
+	return (int64) delete_sorted(store, keys, count, now, 0).written;
+}
+
+void
+kvs_store_delete_locked(KvsStore *store, const Datum *keys, int count, TimestampTz now, int64 number)
+{
+	check_all(store, delete_sorted(store, keys, count, now, number), count);
+}
+
+/* Where rows may be passed over, each one that is deleted is told: the range is not what has gone. */
+static int64
+delete_some_of_range(KvsStore *store, bool texts_only, const Datum *values)
+{
+	Deletion	deletion = {store, 0};
+
+	return (int64) kvs_statement_run_in_key_order(store, texts_only ? KVS_PLAN_DELETE_TEXTS : KVS_PLAN_DELETE_RANGE, values,
+												  note_deleted, &deletion).written;
 }
 
 int64
@@ -271,12 +336,14 @@ kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, b
 	KvsRangeDeletion deletion = {.relid = store->relid};
 	int64		number;
 
+	if (store->selective)
+		return delete_some_of_range(store, texts_only, values);
 	kvs_stamp_begin_survey(&deletion.numbers);
 	if (kvs_direct_delete_range(store, low, high, texts_only, now, &deletion) != KVS_DIRECT_DONE)
 	{
 		kvs_progress_resume(deletion.count);
 		deletion.count += (int64) kvs_statement_run_in_key_order(store, texts_only ? KVS_PLAN_DELETE_TEXTS : KVS_PLAN_DELETE_RANGE,
-																 values, note_deleted_of_range, &deletion);
+																 values, note_deleted_of_range, &deletion).written;
 	}
 	if (deletion.count == 0)
 		return 0;

@@ -257,7 +257,7 @@ kvstore_import(PG_FUNCTION_ARGS)
 
 	count = kvs_store_sort_entries(import.entries, import.count);
 	kvs_progress_begin(KVS_COMMAND_IMPORT, import.store->relid, count);
-	kvs_store_put_many(import.store, import.entries, count);
+	kvs_store_put_many(import.store, import.entries, count, &count);
 	kvs_progress_end();
 	kvs_stats_add(import.store->stat, KVS_COUNT_SETS, count);
 	PG_RETURN_INT64(count);

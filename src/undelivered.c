@@ -146,7 +146,7 @@ write_as_owner(void *arg)
 	count = make_entries(undelivered, store, &entries);
 	kvs_identity_become(rel->rd_rel->relowner, &saved);
 	if (count > 0)
-		kvs_store_put_many(store, entries, count);
+		kvs_store_put_many(store, entries, count, NULL);
 	kvs_identity_restore(&saved);
 	kvs_stats_add(store->stat, KVS_COUNT_SETS, count);
 	table_close(rel, NoLock);

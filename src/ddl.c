@@ -2,8 +2,8 @@
  * ddl.c
  *		SQL functions that create, alter and drop stores.
  *
- * A store is a table of the user's own: it is created with the caller's rights and belongs to them, is
- * dumped with its indexes and grants, and keeps DROP EXTENSION from taking it along without CASCADE.
+ * A store is a table of the user's own: it is created with the caller's rights and belongs to them,
+ * is dumped with its indexes and grants, and DROP EXTENSION does not take it along without CASCADE.
  * Its settings are a row in the registry kvstore.stores (registry.c), where NULL means the default.
  */
 #include "postgres.h"

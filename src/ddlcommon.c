@@ -116,8 +116,8 @@ is_trusted(Oid owner)
 }
 
 /*
- * Raise 42P07 if it belongs to somebody else; "what" is what the message calls it.  A superuser is a
- * member of every role, and is told later.
+ * Raise 42P07 if it belongs to somebody else; "what" is what the message calls it.  A superuser is
+ * a member of every role, and is told later.
  */
 static void
 check_owner(Oid relid, const char *what)
@@ -235,7 +235,7 @@ create_companion(void *arg)
 	SPI_finish();
 }
 
-/* Make good what a table that exists lacks, if it is the caller's: pg_dump -t brings the table alone. */
+/* Make good what the caller's table lacks: pg_dump -t brings the table alone. */
 static void
 complete(const KvsCreation *creation)
 {

@@ -44,9 +44,9 @@ typedef struct KvsCreation
 } KvsCreation;
 
 /*
- * Create it, unless it exists and if_not_exists was given.  Then what it lacks is made good, for its
- * owner: the companion, and the settings.  Returns whether it is new.  42P07: it exists, or belongs
- * to a role that the caller has no reason to trust.
+ * Create it, unless it exists and if_not_exists was given.  Then what it lacks is made good, for
+ * its owner: the companion, and the settings.  Returns whether it is new.  42P07: it exists, or
+ * belongs to a role that the caller has no reason to trust.
  */
 extern bool kvs_ddl_create(const KvsCreation *creation);
 

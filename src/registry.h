@@ -26,10 +26,10 @@ extern const KvsRegistry kvs_registry_snapshots;
 /* Takes what a row says. */
 typedef void (*KvsRegistryTake) (HeapTuple tuple, TupleDesc desc, void *arg);
 
-/* Read the row of a name as it is now, whatever the snapshot ("take" may be NULL).  False: there is none. */
+/* Read the row of a name as it is now, whatever the snapshot ("take" may be NULL); false: none. */
 extern bool kvs_registry_read(const KvsRegistry *registry, const char *name, KvsRegistryTake take, void *arg);
 
-/* Tell the user, once in a session, that a table has no row, so that its settings are the defaults; and do not. */
+/* Tell the user, once in a session, that a table has no row; and have them spared of it. */
 extern void kvs_registry_warn(const KvsRegistry *registry, const char *name, Oid relid);
 extern void kvs_registry_spare_warning(Oid relid);
 

@@ -2,18 +2,20 @@
  * snapshot.c
  *		Snapshot stores: creating, altering and dropping them, and opening one that is safe to use.
  *
- * A snapshot store is a table of the user's own, kvstore.p_<name>, like a store.  It is found by its
- * name, so its shape is checked before it is used.  The functions that write are in
- * snapshotwrite.c, those that only read in sql/50_snapshot.sql; all go through the executor, with the
- * caller's rights.
+ * A snapshot store is a table of the user's own, kvstore.p_<name>, like a store.  It is found by
+ * its name, so its shape is checked before it is used.  The functions that write are in
+ * snapshotwrite.c, those that only read in sql/50_snapshot.sql; all go through the executor, with
+ * the caller's rights.
  *
  * Expired snapshots are swept as expired entries are (sweep.c): a trigger on the table notes in the
- * expiry map where a row is that expires.  It is an AFTER trigger, for only then is the row in its place.
+ * expiry map where a row is that expires.  It is an AFTER trigger, for only then does the row have
+ * its place.  And it sees to it that what comes later has a higher number.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "access/relation.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -28,9 +30,14 @@
 #include "entry.h"
 #include "expiry.h"
 #include "registry.h"
+#include "sequence.h"
 #include "shape.h"
 #include "snapshot.h"
 #include "stats.h"
+
+/* The highest number that a row may bring, and how far the sequence goes beyond it. */
+#define MAX_BROUGHT_SEQ	(INT64CONST(1) << 62)
+#define SEQ_JUMP		1000
 
 /* Compressed by lz4 a state is read several times as fast as by pglz, where the server has it. */
 #ifdef USE_LZ4
@@ -228,7 +235,7 @@ kvs_snapshot_open(const text *name, LOCKMODE lockmode, KvsSnapshotStore *store)
 		kvs_registry_warn(&kvs_registry_snapshots, store->name, RelationGetRelid(store->rel));
 }
 
-/* kvstore.snapshot_table(store) returns text: the qualified name of its table, which has the right shape */
+/* kvstore.snapshot_table(store) returns text: the qualified name of its table, which is checked */
 PG_FUNCTION_INFO_V1(kvstore_snapshot_table);
 Datum
 kvstore_snapshot_table(PG_FUNCTION_ARGS)
@@ -242,13 +249,30 @@ kvstore_snapshot_table(PG_FUNCTION_ARGS)
 
 /* ---- Trigger ---- */
 
+/*
+ * A number that a row brings, as in a restore or by logical replication, which leaves the sequence
+ * alone: what is appended later must come after it.  Only the owner may lift the numbers of all.
+ */
+static void
+follow_number(Relation rel, int64 seq)
+{
+	Oid			sequence;
+
+	if (seq > MAX_BROUGHT_SEQ || !kvs_compat_owns_table(RelationGetRelid(rel), GetUserId()))
+		return;
+	sequence = kvs_compat_identity_sequence(rel, KVS_SNAPSHOT_SEQ);
+	if (OidIsValid(sequence))
+		kvs_sequence_raise(sequence, seq, SEQ_JUMP);
+}
+
 PG_FUNCTION_INFO_V1(kvstore_snapshot_written);
 Datum
 kvstore_snapshot_written(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
+	Relation	rel = data->tg_relation;
 	HeapTuple	tuple;
-	Datum		expires_at;
+	Datum		datum;
 	bool		isnull;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) || !TRIGGER_FIRED_FOR_ROW(data->tg_event))
@@ -256,13 +280,15 @@ kvstore_snapshot_written(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("kvstore.snapshot_written() must be called as an AFTER ROW trigger")));
 
-	/* Anybody may put the trigger on a table of his own: that is none of ours. */
-	if (TRIGGER_FIRED_BY_DELETE(data->tg_event) || !kvs_snapshot_is_store(data->tg_relation))
+	/* Anybody may put the trigger on a table of their own: that is none of ours. */
+	if (TRIGGER_FIRED_BY_DELETE(data->tg_event) || !kvs_snapshot_is_store(rel))
 		return PointerGetDatum(NULL);
 	tuple = TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple;
-	expires_at = heap_getattr(tuple, KVS_SNAPSHOT_EXPIRES_AT, RelationGetDescr(data->tg_relation), &isnull);
+	datum = heap_getattr(tuple, KVS_SNAPSHOT_SEQ, RelationGetDescr(rel), &isnull);
 	if (!isnull)
-		kvs_expiry_note(RelationGetRelid(data->tg_relation), ItemPointerGetBlockNumber(&tuple->t_self),
-						DatumGetTimestampTz(expires_at));
+		follow_number(rel, DatumGetInt64(datum));
+	datum = heap_getattr(tuple, KVS_SNAPSHOT_EXPIRES_AT, RelationGetDescr(rel), &isnull);
+	if (!isnull)
+		kvs_expiry_note(RelationGetRelid(rel), ItemPointerGetBlockNumber(&tuple->t_self), DatumGetTimestampTz(datum));
 	return PointerGetDatum(NULL);
 }

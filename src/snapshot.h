@@ -11,7 +11,8 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
-/* The column that says when a snapshot expires. */
+/* The columns that give the order, and say when a snapshot expires. */
+#define KVS_SNAPSHOT_SEQ		3
 #define KVS_SNAPSHOT_EXPIRES_AT	7
 
 /* An open snapshot store. */

@@ -36,7 +36,7 @@
 #include "guc.h"
 #include "snapshot.h"
 
-/* Our place among advisory locks, where PostgreSQL uses 1 and 2, and check.c 3; seen as objsubid in pg_locks. */
+/* Our place among advisory locks; PostgreSQL uses 1 and 2, check.c 3.  In pg_locks it is objsubid. */
 #define KVS_LOCK_CLASS_CONTEXT	4
 
 /* Longest context, and longest hash, in bytes. */
@@ -195,9 +195,9 @@ remove_snapshots(const KvsSnapshotStore *store, const Removal *removal)
 
 /*
  * A hash that the context has: its expiry is renewed, and if others have come since, it is the
- * newest again, for recovery must go on from the state that was appended last.  $2: it cannot be
- * told whether others have come, so it gets a new number.  The row of one that has expired is in its
- * place until it is swept, and becomes a new one.  Another state under the same hash changes nothing.
+ * newest again, for recovery must go on from the state that was appended last.  $2: it cannot be told
+ * whether others have come, so it gets a new number.  The row of one that has expired is there until
+ * it is swept, and becomes a new one.  Another state under the same hash changes nothing.
  */
 #define INSERT_INTO	"INSERT INTO kvstore.p_%1$s AS p (context, hash, state, metadata, created_at, expires_at, state_size) "
 #define EXPIRED		"p.expires_at <= $1"
@@ -364,7 +364,7 @@ goes_on(const KvsSnapshotStore *store, const Snap *snap, const text *if_latest)
 	return false;
 }
 
-/* kv_snapshot_append(context, state, ttl, metadata, hash, keep, store, if_latest) returns text: the hash */
+/* kv_snapshot_append(context, state, ttl, metadata, hash, keep, store, if_latest) returns text */
 PG_FUNCTION_INFO_V1(kvstore_snapshot_append);
 Datum
 kvstore_snapshot_append(PG_FUNCTION_ARGS)
@@ -446,8 +446,8 @@ open_prunable(const KvsSnapshotStore *store, const Removal *removal)
 }
 
 /*
- * Each context is locked only while its rows are deleted: there may be more contexts than locks.  It
- * is enough, for no number is given here, and whoever wants the same rows waits for ours.
+ * Each context is locked only while its rows are deleted: there may be more contexts than locks.
+ * That is enough, for no number is given here, and whoever wants the same rows waits for ours.
  */
 static int64
 prune_context(const KvsSnapshotStore *store, Removal *removal)

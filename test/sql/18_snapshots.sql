@@ -51,6 +51,22 @@ SELECT string_agg(hash, ' ' ORDER BY n) FROM kv_snapshot_load('pages', after_seq
 SELECT count(*) FROM kv_snapshot_load('pages', max_count => 0);
 SELECT hash FROM kv_snapshot_latest('pages');
 
+-- Rows that bring their numbers, as those of a restore or a subscription, have what comes later come after them, if they are the owner's.
+INSERT INTO kvstore.p_default SELECT 'brought', 'b' || i, i, '1', NULL, now(), NULL, 1 FROM generate_series(5001, 5003) i;
+SELECT kv_snapshot_append('brought', '2', hash => 'later'), kv_snapshot_append('brought', '1', hash => 'b5001'), (SELECT max(seq) < 10000 FROM kvstore.p_default);
+SELECT string_agg(hash, ' ' ORDER BY seq) FROM kv_snapshot_load('brought');
+INSERT INTO kvstore.p_default VALUES ('brought', 'highest', 9223372036854775807, '1', NULL, now(), NULL, 1);
+CREATE ROLE regress_kvs_snap_bringer;
+GRANT INSERT ON kvstore.p_default TO regress_kvs_snap_bringer;
+SET ROLE regress_kvs_snap_bringer;
+INSERT INTO kvstore.p_default VALUES ('brought', 'high', 1000000, '1', NULL, now(), NULL, 1);
+RESET ROLE;
+REVOKE ALL ON kvstore.p_default FROM regress_kvs_snap_bringer;
+DROP ROLE regress_kvs_snap_bringer;
+SELECT kv_snapshot_delete('brought'), kv_snapshot_append('brought', '1', hash => 'b5001');
+SELECT hash, seq < 10000 AS not_lifted FROM kv_snapshot_load('brought');
+SELECT kv_snapshot_delete('brought');
+
 -- Only the last n stay.
 SELECT kv_snapshot_append('pages', '11', hash => 'n11', keep => 3);
 SELECT string_agg(hash, ' ' ORDER BY seq) FROM kv_snapshot_load('pages');

@@ -67,7 +67,7 @@ sub check_works
 {
 	my ($database, $how, %expected) = @_;
 	my ($status, $out, $err) = $node->psql($database, q{
-		SELECT kv_set('s1', '"new"', store => 'sessions') > 0;
+		SELECT kv_set('s1', '"new"', store => 'sessions') > (SELECT max(versionstamp) FROM kvstore.s_sessions WHERE key = kv_key('s1'));
 		SELECT expires_at > now() + '29 min' FROM kv_entry('s1', 'sessions');
 		SELECT kv_enqueue('mail', '"new"') > 4, (SELECT leased_until > now() + '4 min' FROM kv_dequeue('mail'));
 		SELECT kv_snapshot_append('c', '"new"', store => 'history') IS NOT NULL;

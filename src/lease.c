@@ -643,15 +643,16 @@ kvs_lease_make_room(void)
 
 		if (slot == NULL)
 			continue;
-		dlist_foreach_modify(iter, &slot->leases)
-		{
-			Lease	   *lease = dlist_container(Lease, link, iter.cur);
+		if (slot->nheld + slot->ndoomed < slot->nleases)
+			dlist_foreach_modify(iter, &slot->leases)
+			{
+				Lease	   *lease = dlist_container(Lease, link, iter.cur);
 
-			if (!is_overdue(lease, now))
-				continue;
-			let_go(slot, lease);
-			forgotten++;
-		}
+				if (!is_overdue(lease, now))
+					continue;
+				let_go(slot, lease);
+				forgotten++;
+			}
 		LWLockRelease(slot->lock);
 	}
 	return forgotten;

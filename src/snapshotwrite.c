@@ -36,7 +36,7 @@
 #include "guc.h"
 #include "snapshot.h"
 
-/* Our place among advisory locks; PostgreSQL uses 1 and 2, check.c 3.  In pg_locks it is objsubid. */
+/* Our class of advisory locks, objsubid in pg_locks; PostgreSQL has 1 and 2, check.c 3. */
 #define KVS_LOCK_CLASS_CONTEXT	4
 
 /* Longest context, and longest hash, in bytes. */
@@ -195,9 +195,9 @@ remove_snapshots(const KvsSnapshotStore *store, const Removal *removal)
 
 /*
  * A hash that the context has: its expiry is renewed, and if others have come since, it is the
- * newest again, for recovery must go on from the state that was appended last.  $2: it cannot be told
- * whether others have come, so it gets a new number.  The row of one that has expired is there until
- * it is swept, and becomes a new one.  Another state under the same hash changes nothing.
+ * newest again, for recovery must go on from the state that was appended last.  $2: it cannot be
+ * told whether others have come, so it gets a new number.  The row of one that has expired is there
+ * until it is swept, and becomes a new one.  Another state under the same hash changes nothing.
  */
 #define INSERT_INTO	"INSERT INTO kvstore.p_%1$s AS p (context, hash, state, metadata, created_at, expires_at, state_size) "
 #define EXPIRED		"p.expires_at <= $1"

@@ -90,7 +90,7 @@ CREATE FUNCTION kv_queue_stats(queue text DEFAULT NULL) RETURNS TABLE(queue text
     dying bigint, stuck bigint)
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_queue_stats';
 COMMENT ON FUNCTION kv_queue_stats(text) IS
-    'how many messages there are and what happened, of one queue or (NULL) all you may SELECT; counts no rows, exact false: estimated; dying: given up, to become dead letters; stuck: the worker could not settle them, see kv_leases';
+    'how many messages there are, of one queue or (NULL) all you may SELECT; exact false: estimated; dying: given up, to become dead letters; stuck: that could not be done, see kv_leases';
 
 CREATE FUNCTION kvstore.queue_counts(OUT relid oid, OUT messages bigint, OUT leased bigint, OUT dying bigint, OUT stuck bigint) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_queue_counts';

@@ -108,7 +108,7 @@ COMMENT ON FUNCTION kvstore.stuck_reason() IS 'what kv_health() says of messages
 CREATE FUNCTION kvstore.memory_in_use(OUT what text, OUT used bigint, OUT room bigint) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 4 AS 'MODULE_PATHNAME', 'kvstore_memory_in_use';
 COMMENT ON FUNCTION kvstore.memory_in_use() IS
-    'how much of what is fixed in shared memory is in use, of all databases: leases, queues with leases, sessions that wait, keys and queues that they wait for; all 0 when no queue has a message and nobody waits';
+    'how much of the fixed shared memory is in use, all databases: leases, queues with leases, sessions that wait, and what they wait for; 0 when all queues are empty and nobody waits';
 
 CREATE FUNCTION kvstore.expiry_map(OUT relid oid, OUT first_block bigint, OUT due timestamptz) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1000 AS 'MODULE_PATHNAME', 'kvstore_expiry_map';

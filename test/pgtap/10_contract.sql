@@ -89,7 +89,7 @@ INSERT INTO promised VALUES
     ('kv_release_id', 'queue text, id bigint', 'boolean', 'write'),
     ('kv_cancel', 'queue text, id bigint', 'boolean', 'write'),
     ('kv_queue_stats', 'queue text = NULL', 'TABLE(queue text, ready bigint, delayed bigint, leased bigint, dead bigint, oldest_age_s numeric, enqueued bigint, delivered bigint, acked bigint, retried bigint, '
-        'expired bigint, paused boolean, exact boolean, dead_exact boolean)', 'write'),
+        'expired bigint, paused boolean, exact boolean, dead_exact boolean, dying bigint, stuck bigint)', 'write'),
     ('kv_peek', 'queue text, max_count bigint = 10, after bigint = NULL, id bigint = NULL', 'TABLE(id bigint, payload jsonb, status text, ready_at timestamptz, priority bigint, attempts bigint, '
         'max_attempts bigint, headers jsonb, dedupe_key text, last_error text, enqueued_at timestamptz, leased_until timestamptz)', 'read'),
     ('kv_dead_letters', 'queue text, max_count bigint = 10, after bigint = NULL, id bigint = NULL',

@@ -118,6 +118,9 @@ extern void kvs_expiry_done_well(KvsExpiryTable *table);
  */
 extern void kvs_expiry_set_foreign(KvsExpiryTable *table, bool foreign);
 
+/* Nothing is to be removed from a table for now: forget what is due, and let all of it be due at "when". */
+extern void kvs_expiry_postpone(KvsExpiryTable *table, TimestampTz when);
+
 /* The tables of this database that are in the map, up to "max". */
 extern int	kvs_expiry_list_tables(Oid *relids, int max);
 

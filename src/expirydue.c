@@ -161,6 +161,19 @@ kvs_expiry_put_aside(Oid relid, TimestampTz when, bool failed)
 }
 
 void
+kvs_expiry_postpone(KvsExpiryTable *table, TimestampTz when)
+{
+	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
+	for (int i = 0; i < kvs_expiry_map->nextents; i++)
+		for (int n = 0; n < KVS_EXTENT_GROUPS && kvs_expiry_map->extents[i].table == table; n++)
+			pg_atomic_exchange_u64(&kvs_expiry_map->extents[i].slots[n], (uint64) DT_NOEND);
+	pg_atomic_write_u32(&table->pass_block, InvalidBlockNumber);
+	pg_atomic_exchange_u64(&table->whole, (uint64) DT_NOEND);
+	LWLockRelease(kvs_expiry_map->lock);
+	kvs_expiry_lower(&table->whole, when);
+}
+
+void
 kvs_expiry_done_well(KvsExpiryTable *table)
 {
 	pg_atomic_write_u32(&table->troubled, 0);

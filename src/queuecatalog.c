@@ -33,6 +33,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "queuecatalog.h"
+#include "replication.h"
 #include "queueplan.h"
 #include "registry.h"
 #include "shape.h"
@@ -61,6 +62,13 @@ queue_relcache_callback(Datum arg, Oid relid)
 			ninvalid += queue->valid ? 1 : 0;
 			queue->valid = false;
 		}
+}
+
+/* Who subscribes to what, or is enabled, has changed. */
+static void
+queue_subscription_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	queue_relcache_callback(arg, InvalidOid);
 }
 
 /* ---- Shape ---- */
@@ -397,6 +405,7 @@ load_queue(Relation rel, const char **detail)
 			queue->sequence = shape.sequence;
 			queue->owner = rel->rd_rel->relowner;
 			queue->plain = kvs_shape_is_plain(rel, queue_columns, KVS_QUEUE_COLUMNS, 3);
+			queue->replicated = kvs_replication_brings(queue->relid, true);
 			read_settings(queue);
 		}
 	}
@@ -525,6 +534,11 @@ kvs_queue_open(const text *name, LOCKMODE lockmode, Relation *rel)
 		*rel = open_by_name(kvs_catalog_check_name(name, "queue"), lockmode, &queue);
 	last_queue = queue;
 	check_usable(queue, *rel);
+	if (unlikely(queue->replicated) && lockmode == RowExclusiveLock)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" is a copy that a subscription brings", queue->name),
+				 errhint("Send and receive on the publisher. To switch over, end the subscription: DROP SUBSCRIPTION.")));
 	if (unlikely(queue->stat == NULL))
 		queue->stat = kvs_stats_local(queue->relid);
 	return queue;
@@ -608,4 +622,6 @@ void
 kvs_queuecatalog_init(void)
 {
 	CacheRegisterRelcacheCallback(queue_relcache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(SUBSCRIPTIONRELMAP, queue_subscription_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(SUBSCRIPTIONOID, queue_subscription_callback, (Datum) 0);
 }

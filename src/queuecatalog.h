@@ -118,6 +118,7 @@ typedef struct KvsQueue
 	Interval	backoff[KVS_BACKOFF_MAX];
 	bool		keep_dead;
 	bool		paused;
+	bool		replicated;		/* a subscription that is enabled brings its rows */
 	SPIPlanPtr	plans[KVS_QUEUE_PLANS];
 	KvsPlanOwner planned;		/* queueplan.c's */
 	int			slot;			/* where the queue was in shared memory when last looked for; -1: nowhere */
@@ -128,7 +129,8 @@ typedef struct KvsQueue
 /*
  * Open a queue's table with the given lock, kept until the transaction ends; close it with table_close(rel, NoLock).
  * 42P01: no such queue; 42809: the table has not the shape of a queue; 22023: no possible name; 22004: name is NULL;
- * 0A000: row-level security, or an unlogged queue during recovery.
+ * 0A000: row-level security, or an unlogged queue during recovery;
+ * 55000: to write, with RowExclusiveLock, what a subscription brings.
  */
 extern KvsQueue *kvs_queue_open(const text *name, LOCKMODE lockmode, Relation *rel);
 

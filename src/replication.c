@@ -8,11 +8,15 @@
  * would find no row.
  *
  * Whether a table is a copy is what pg_subscription_rel says, so that a subscription that is disabled
- * for a while counts.  It ends with DROP SUBSCRIPTION.
+ * for a while counts.  It ends with DROP SUBSCRIPTION.  A queue can be used as soon as its subscription
+ * is disabled.
+ *
+ * Sequences are not replicated, so those of identity columns follow the rows that arrive.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_subscription.h"
 #include "catalog/pg_subscription_rel.h"
 #include "miscadmin.h"
@@ -21,7 +25,12 @@
 #include "utils/catcache.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "replication.h"
+#include "sequence.h"
+
+/* How far an identity sequence is moved when it is, so that not each row moves it. */
+#define NUMBERS_AHEAD	1000
 
 bool
 kvs_replication_is_apply(void)
@@ -46,6 +55,29 @@ is_enabled(Oid subscription)
 	result = ((Form_pg_subscription) GETSTRUCT(tuple))->subenabled;
 	ReleaseSysCache(tuple);
 	return result;
+}
+
+void
+kvs_replication_follow(Relation rel, int column, HeapTuple tuple)
+{
+	Oid			sequence;
+	bool		isnull;
+	Datum		number;
+
+	if (likely(!IsLogicalWorker()))
+		return;
+	number = heap_getattr(tuple, column, RelationGetDescr(rel), &isnull);
+	sequence = kvs_compat_identity_sequence(rel, column);
+	if (!isnull && OidIsValid(sequence))
+		kvs_sequence_raise(sequence, DatumGetInt64(number), NUMBERS_AHEAD);
+}
+
+TimestampTz
+kvs_replication_look_at(TimestampTz when)
+{
+	if (likely(!IsLogicalWorker()))
+		return when;
+	return Max(when, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), KVS_REPLICATION_RETRY));
 }
 
 bool

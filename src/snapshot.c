@@ -30,6 +30,7 @@
 #include "entry.h"
 #include "expiry.h"
 #include "registry.h"
+#include "replication.h"
 #include "sequence.h"
 #include "shape.h"
 #include "snapshot.h"
@@ -289,6 +290,7 @@ kvstore_snapshot_written(PG_FUNCTION_ARGS)
 		follow_number(rel, DatumGetInt64(datum));
 	datum = heap_getattr(tuple, KVS_SNAPSHOT_EXPIRES_AT, RelationGetDescr(rel), &isnull);
 	if (!isnull)
-		kvs_expiry_note(RelationGetRelid(rel), ItemPointerGetBlockNumber(&tuple->t_self), DatumGetTimestampTz(datum));
+		kvs_expiry_note(RelationGetRelid(rel), ItemPointerGetBlockNumber(&tuple->t_self),
+						kvs_replication_look_at(DatumGetTimestampTz(datum)));
 	return PointerGetDatum(NULL);
 }

@@ -18,6 +18,7 @@
 
 #include "catalog.h"
 #include "queuecatalog.h"
+#include "replication.h"
 #include "sweep.h"
 #include "sweepblocks.h"
 #include "workerstep.h"
@@ -128,6 +129,8 @@ kvs_sweep_step(const KvsExpiryWork *work, int64 limit, KvsSweepResult *result)
 	{
 		if (result->outcome == KVS_SWEEP_GONE)
 			kvs_sweep_forget_table(work->relid);
+		else if (result->outcome == KVS_SWEEP_REPLICATED)
+			kvs_expiry_postpone(work->table, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), KVS_REPLICATION_RETRY));
 		return;
 	}
 	begin_step(&sweep, rel, limit);

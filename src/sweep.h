@@ -16,6 +16,7 @@ typedef enum KvsSweepOutcome
 {
 	KVS_SWEEP_DONE,
 	KVS_SWEEP_LOCKED,			/* somebody has locked the table */
+	KVS_SWEEP_REPLICATED,		/* a subscription brings its rows: it is left alone */
 	KVS_SWEEP_GONE				/* there is no such store any more, and the map has forgotten it */
 } KvsSweepOutcome;
 

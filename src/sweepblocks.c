@@ -43,6 +43,7 @@
 #include "identity.h"
 #include "queuexact.h"
 #include "reader.h"
+#include "replication.h"
 #include "shmem.h"
 #include "snapshot.h"
 #include "stamp.h"
@@ -90,7 +91,11 @@ kvs_sweep_open(Oid relid, KvsSweepOutcome *outcome)
 	if (!kvs_catalog_keep_extension() || !ConditionalLockRelationOid(relid, RowExclusiveLock))
 		return NULL;
 	rel = try_relation_open(relid, NoLock);
-	if (rel != NULL && kvs_sweep_is_swept(rel))
+	if (rel == NULL || !kvs_sweep_is_swept(rel))
+		*outcome = KVS_SWEEP_GONE;
+	else if (kvs_replication_brings(relid, false))
+		*outcome = KVS_SWEEP_REPLICATED;
+	else
 	{
 		*outcome = KVS_SWEEP_DONE;
 		return rel;
@@ -98,7 +103,6 @@ kvs_sweep_open(Oid relid, KvsSweepOutcome *outcome)
 	if (rel != NULL)
 		relation_close(rel, NoLock);
 	UnlockRelationOid(relid, RowExclusiveLock);
-	*outcome = KVS_SWEEP_GONE;
 	return NULL;
 }
 

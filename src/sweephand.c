@@ -152,7 +152,7 @@ do_chores(void *arg)
 	queue = kvs_queue_open_relid(relid, RowExclusiveLock, &rel);
 	if (queue == NULL)
 		return;
-	while (kvs_chores_run(queue, rel, kvs_testing_now(), CHORES, true) > 0)
+	while (!queue->replicated && kvs_chores_run(queue, rel, kvs_testing_now(), CHORES, true) > 0)
 		CHECK_FOR_INTERRUPTS();
 	table_close(rel, NoLock);
 }

@@ -107,6 +107,12 @@ do_due(const Due *due, KvsQueue *queue, Relation rel, TimestampTz now)
 		(void) kvs_queuecount_run(queue, rel);
 	if (due->verify <= now)
 		verify(queue, rel);
+	if (queue->replicated)
+	{
+		/* what was leased before the subscription began is not ours to end */
+		kvs_queueslot_put_aside(due->relid, TimestampTzPlusMilliseconds(now, ASIDE));
+		return;
+	}
 	kvs_workerstep_arm();
 	kvs_chores_run(queue, rel, now, kvs_workerstep_rows(due->relid, BATCH), false);
 }

@@ -18,6 +18,7 @@
 
 #include "expiry.h"
 #include "guc.h"
+#include "replication.h"
 #include "stats.h"
 #include "sweep.h"
 #include "trouble.h"
@@ -146,6 +147,8 @@ sweep_unmapped(Oid relid)
 		kvs_workerstep_commit(result.outcome == KVS_SWEEP_DONE);
 		if (result.outcome == KVS_SWEEP_LOCKED)
 			kvs_expiry_lower(kvs_expiry_unmapped(), TimestampTzPlusMilliseconds(now, KVS_EXPIRY_RETRY));
+		else if (result.outcome == KVS_SWEEP_REPLICATED)
+			kvs_expiry_lower(kvs_expiry_unmapped(), TimestampTzPlusMilliseconds(now, KVS_REPLICATION_RETRY));
 	}
 	PG_CATCH();
 	{

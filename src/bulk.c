@@ -34,8 +34,11 @@ read_array_values(FunctionCallInfo fcinfo, int arg, Datum **values)
 		kvs_entry_null_argument("new_values");
 	count = kvs_array_read(PG_GETARG_ARRAYTYPE_P(arg), "new_values", values, &nulls);
 	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
 			kvs_entry_null_argument("value");
+	}
 	return count;
 }
 
@@ -58,7 +61,10 @@ read_json_values(FunctionCallInfo fcinfo, int arg, Datum **values)
 	iterator = JsonbIteratorInit(&array->root);
 	JsonbIteratorNext(&iterator, &value, true); /* WJB_BEGIN_ARRAY */
 	while (JsonbIteratorNext(&iterator, &value, true) == WJB_ELEM)
+	{
+		CHECK_FOR_INTERRUPTS();
 		(*values)[count++] = JsonbPGetDatum(JsonbValueToJsonb(&value));
+	}
 	return count;
 }
 
@@ -87,6 +93,7 @@ set_many(FunctionCallInfo fcinfo, KvsForm form)
 	entries = palloc(sizeof(KvsEntry) * Max(count, 1));
 	for (int i = 0; i < count; i++)
 	{
+		CHECK_FOR_INTERRUPTS();
 		kvs_store_check_size(store, values[i]);
 		entries[i].key = keys[i];
 		entries[i].content.kind = KVS_KIND_JSON;
@@ -112,6 +119,7 @@ delete_many(FunctionCallInfo fcinfo, KvsForm form)
 	int			count = form == KVS_FORM_TEXT ? kvs_entry_text_keys_arg(fcinfo, 0, &keys) : kvs_entry_path_keys_arg(fcinfo, 0, &keys);
 	int64		deleted;
 
+	kvs_store_sort_keys(keys, count);
 	kvs_progress_begin(KVS_COMMAND_DELETE_MANY, store->relid, count);
 	deleted = kvs_store_delete_sorted(store, keys, count, GetCurrentTimestamp());
 	kvs_progress_end();

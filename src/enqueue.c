@@ -267,6 +267,7 @@ read_payloads(FunctionCallInfo fcinfo, Datum **payloads)
 	count = kvs_array_read(PG_GETARG_ARRAYTYPE_P(ARG_PAYLOAD), "payloads", payloads, &nulls);
 	for (int i = 0; i < count; i++)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
 			kvs_entry_null_argument("payload");
 		check_size((*payloads)[i], "payload");
@@ -308,6 +309,7 @@ kvstore_enqueue_many(PG_FUNCTION_ARGS)
 		Datum		value = Int64GetDatum(ids[i]);
 		bool		isnull = ids[i] == 0;
 
+		CHECK_FOR_INTERRUPTS();
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &isnull);
 	}
 	return (Datum) 0;

@@ -171,6 +171,7 @@ kvs_entry_next_key(KvsKeyIterator *iterator, KvsKey *key)
 {
 	JsonbValue	value;
 
+	CHECK_FOR_INTERRUPTS();
 	if (JsonbIteratorNext(&iterator->jsonb, &value, true) != WJB_ELEM)
 		return false;
 	iterator->position++;
@@ -193,6 +194,7 @@ kvs_entry_text_keys_arg(FunctionCallInfo fcinfo, int arg, Datum **keys)
 	*keys = palloc(sizeof(Datum) * Max(count, 1));
 	for (int i = 0; i < count; i++)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
 			kvs_entry_null_argument("key");
 		kvs_key_from_text(&key, DatumGetTextPP(texts[i]));

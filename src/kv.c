@@ -274,6 +274,7 @@ kvstore_get_many(PG_FUNCTION_ARGS)
 	{
 		KvsKey		key;
 
+		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
 			kvs_entry_null_argument("key");
 		kvs_key_from_text(&key, DatumGetTextPP(keys[i]));

@@ -333,7 +333,10 @@ kvs_message_insert(KvsMessageWriter *writer, const KvsMessage *message, const Da
 {
 	writer->present = false;
 	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		ids[i] = nextval_internal(writer->queue->sequence, false);
+	}
 	/* a statement also when there is nothing to send: it is refused to who may not */
 	if (!writer->direct)
 		insert_by_statement(writer->queue, false, message, payloads, count, ids);

@@ -109,6 +109,9 @@ extern void kvs_store_remove(KvsStore *store, const KvsKey *key);
  */
 extern bool kvs_store_delete(KvsStore *store, const KvsKey *key, const KvsWrite *write, KvsContent *taken);
 
+/* Sort keys as they are locked. */
+extern void kvs_store_sort_keys(Datum *keys, int count);
+
 /* Delete the live entries of these keys, sorted, in that order; returns how many. */
 extern int64 kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now);
 

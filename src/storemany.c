@@ -33,6 +33,8 @@ compare_entries(const void *a, const void *b)
 	const KvsEntry *y = (const KvsEntry *) b;
 	int			result = kvs_key_compare(x->key, y->key);
 
+	/* to sort millions takes seconds */
+	CHECK_FOR_INTERRUPTS();
 	return result != 0 ? result : x->position - y->position;
 }
 
@@ -45,8 +47,11 @@ kvs_store_sort_entries(KvsEntry *entries, int count)
 		entries[i].position = i;
 	qsort(entries, count, sizeof(KvsEntry), compare_entries);
 	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		if (i + 1 == count || kvs_key_compare(entries[i].key, entries[i + 1].key) != 0)
 			entries[left++] = entries[i];
+	}
 	return left;
 }
 
@@ -119,6 +124,7 @@ make_arrays(const KvsEntry *entries, int count, Datum *values)
 	{
 		const KvsEntry *entry = &entries[n];
 
+		CHECK_FOR_INTERRUPTS();
 		columns[0][n] = entry->key;
 		columns[1][n] = columns[2][n] = entry->content.datum;
 		nulls[1][n] = entry->content.kind == KVS_KIND_BYTES;
@@ -185,7 +191,10 @@ kvs_store_put_sorted(KvsStore *store, KvsEntry *entries, int count, KvsStamp *st
 	many.next = entries;
 	many.end = entries + count;
 	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		kvs_check_wait(store, entries[i].key);
+	}
 	/* also when there are none: the executor checks the caller's rights */
 	make_arrays(entries, count, values);
 	values[4] = Int64GetDatum(stamp->number);
@@ -237,8 +246,11 @@ kvs_store_put_many(KvsStore *store, KvsEntry *entries, int count, int *written)
 		number = kvs_store_restamp(store, keys, key_count, &stamp);
 	}
 	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		if (entries[i].written)
 			kvs_change_note_datum(store->relid, KVS_FEED_SET, number, entries[i].key);
+	}
 	return number;
 }
 
@@ -296,15 +308,47 @@ note_deleted_of_range(TupleTableSlot *slot, void *arg)
 	kvs_direct_note_deleted((KvsRangeDeletion *) arg, slot->tts_values[0], DatumGetInt64(slot->tts_values[1]));
 }
 
+static int
+compare_keys(const void *a, const void *b)
+{
+	/* to sort millions takes seconds */
+	CHECK_FOR_INTERRUPTS();
+	return kvs_key_compare(*(const Datum *) a, *(const Datum *) b);
+}
+
+void
+kvs_store_sort_keys(Datum *keys, int count)
+{
+	qsort(keys, count, sizeof(Datum), compare_keys);
+}
+
+/* The index is asked for all keys of a statement without a look whether it was cancelled, if none is there. */
+#define DELETE_BATCH	10000
+
 static KvsFate
 delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now, int64 number)
 {
-	Datum		values[2] = {
-		make_array(unconstify(Datum *, keys), NULL, count, kvs_catalog_get()->kvkey_type), TimestampTzGetDatum(now)
-	};
 	Deletion	deletion = {store, number};
+	KvsFate		all = {0};
+	int			done = 0;
 
-	return kvs_statement_run_in_key_order(store, KVS_PLAN_DELETE_MANY, values, note_deleted, &deletion);
+	/* also when there are none: the executor checks the caller's rights */
+	do
+	{
+		int			batch = Min(count - done, DELETE_BATCH);
+		Datum		values[2] = {
+			make_array(unconstify(Datum *, keys + done), NULL, batch, kvs_catalog_get()->kvkey_type), TimestampTzGetDatum(now)
+		};
+		KvsFate		fate;
+
+		CHECK_FOR_INTERRUPTS();
+		fate = kvs_statement_run_in_key_order(store, KVS_PLAN_DELETE_MANY, values, note_deleted, &deletion);
+		pfree(DatumGetPointer(values[0]));
+		all.written += fate.written;
+		all.skipped += fate.skipped;
+		done += batch;
+	} while (done < count);
+	return all;
 }
 
 int64

@@ -132,6 +132,7 @@ read_known(FunctionCallInfo fcinfo, int arg, Watch *watch)
 				 errdetail("There are %d keys and %d versionstamps.", watch->count, count)));
 	for (int i = 0; i < count; i++)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
 			watch->known[i] = Int64GetDatum(0);
 		if (DatumGetInt64(watch->known[i]) < 0)

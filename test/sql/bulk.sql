@@ -233,3 +233,29 @@ SELECT pg_temp.outcome(expression) FROM unnest(ARRAY[$$kv_set_many(ARRAY['a'], A
 RESET ROLE;
 DROP ROLE kvs_bulk_nobody;
 SELECT kv_drop_store('bulk'), kv_drop_store('bulk_ttl');
+
+-- A cancel is seen while the arrays are read, before what is wrong at their end.
+CREATE FUNCTION pg_temp.cancelled(call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    said text;
+BEGIN
+    EXECUTE 'SELECT ' || replace(call, 'WHEN', 'CASE WHEN pg_cancel_backend(pg_backend_pid()) THEN') INTO said;
+    RETURN said;
+EXCEPTION
+    WHEN query_canceled THEN
+        RETURN 'cancelled';
+    WHEN OTHERS THEN
+        RETURN SQLSTATE;
+END $$;
+SELECT kv_create_store('cancel');
+SELECT split_part(call, '(', 1) AS function, pg_temp.cancelled(call) FROM unnest(ARRAY[
+    $$kv_get_many(WHEN '{a,NULL}'::text[] END, 'cancel')$$, $$kv_get_many_paths(WHEN '["a", 1]'::jsonb END, 'cancel')$$,
+    $$kv_set_many(WHEN '{a,NULL}'::text[] END, '{1,2}', store => 'cancel')$$, $$kv_set_many('{a,b}', WHEN '{1,NULL}'::jsonb[] END, store => 'cancel')$$,
+    $$kv_set_many_paths(WHEN '["a", 1]'::jsonb END, '[1, 2]', store => 'cancel')$$,
+    $$kv_delete_many(WHEN '{a,NULL}'::text[] END, 'cancel')$$, $$kv_delete_many_paths(WHEN '["a", 1]'::jsonb END, 'cancel')$$,
+    $$kv_import(WHEN '{"a": {"value": 1}, "b": 1}'::jsonb END, 'cancel')$$]) call;
+-- More keys than one statement deletes, in any order and some of them twice.
+SELECT kv_set_many(array_agg('k' || i), array_agg('1'::jsonb), store => 'cancel') > 0 FROM generate_series(1, 25000) i;
+SELECT kv_delete_many(array_agg('k' || i % 30000 ORDER BY md5(i::text)), 'cancel') FROM generate_series(1, 35000) i;
+SELECT kv_count('', 'cancel');
+SELECT kv_drop_store('cancel');

@@ -1013,7 +1013,9 @@ kvs_lease_finish(KvsQueueSlot *slot, int64 id, uint64 token, bool doomed, Timest
 		remove_lease(slot, lease);
 		return;
 	}
+	/* the row counts all of its failures */
 	lease->message.dying = true;
+	lease->message.failures = 0;
 	give_back(slot, lease, now, DT_NOBEGIN);
 }
 

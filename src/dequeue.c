@@ -458,7 +458,11 @@ take_messages(Dequeue *dequeue)
 	if (survey.expired > 0 && kvs_expiry_database() != NULL)
 		kvs_expiry_lower_next_due(request->now);
 	if (request->rsinfo == NULL && survey.returned >= 0)
+	{
 		look_at_returned(dequeue);
+		/* whoever only looks takes none */
+		survey.returned = -1;
+	}
 	if (request->rsinfo == NULL && request->given > 0)
 		return;
 	kvs_testing_stop("dequeue-surveyed");

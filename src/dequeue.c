@@ -471,8 +471,8 @@ take_messages(Dequeue *dequeue)
 		take_priority(dequeue, &survey, priority);
 	if (request->rsinfo != NULL && request->given >= request->wanted && !request->more && kvs_waiter_any())
 		look_at_the_rest(dequeue);
-	if (request->given > 0 && kvs_expiry_database() != NULL)
-		kvs_expiry_lower_next_due(request->deadline);
+	if (kvs_expiry_database() != NULL)
+		kvs_expiry_lower_next_due(request->given > 0 ? Min(request->deadline, survey.verify_at) : survey.verify_at);
 }
 
 void

@@ -267,19 +267,24 @@ truncate_entries(Relation rel)
 
 /* ---- Queues ---- */
 
-/* Can the queue order and count it?  NULL in a NOT NULL column is for the executor to refuse. */
+/* Can the queue order and count it? */
 static void
 check_message(TupleDesc desc, HeapTuple tuple)
 {
 	bool		isnull;
 	Datum		datum = heap_getattr(tuple, KVS_QUEUE_COLUMN_PRIORITY + 1, desc, &isnull);
 
-	if (!isnull && (DatumGetInt16(datum) < 0 || DatumGetInt16(datum) > KVS_MAX_PRIORITY))
+	if (DatumGetInt16(datum) < 0 || DatumGetInt16(datum) > KVS_MAX_PRIORITY)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("priority must be between 0 and %d", KVS_MAX_PRIORITY)));
+	datum = heap_getattr(tuple, KVS_QUEUE_COLUMN_READY_AT + 1, desc, &isnull);
+	if (TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(datum)))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("ready_at must not be infinite")));
 	datum = heap_getattr(tuple, KVS_QUEUE_COLUMN_ATTEMPTS + 1, desc, &isnull);
-	if (!isnull && DatumGetInt32(datum) < 0)
+	if (DatumGetInt32(datum) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("attempts must not be negative")));
@@ -295,71 +300,65 @@ check_message(TupleDesc desc, HeapTuple tuple)
 	}
 }
 
+/* What the lease table wants to know of a row. */
+static KvsMessageRef
+read_message(TupleDesc desc, HeapTuple tuple)
+{
+	KvsMessageRef row = {0};
+	bool		isnull;
+
+	row.id = DatumGetInt64(heap_getattr(tuple, KVS_QUEUE_COLUMN_ID + 1, desc, &isnull));
+	row.enqueued_at = DatumGetTimestampTz(heap_getattr(tuple, KVS_QUEUE_COLUMN_ENQUEUED_AT + 1, desc, &isnull));
+	row.ready_at = DatumGetTimestampTz(heap_getattr(tuple, KVS_QUEUE_COLUMN_READY_AT + 1, desc, &isnull));
+	row.priority = DatumGetInt16(heap_getattr(tuple, KVS_QUEUE_COLUMN_PRIORITY + 1, desc, &isnull));
+	return row;
+}
+
+/* The row as it has become, after all triggers that change it, whatever their names. */
 static void
-note_arrival(KvsQueue *queue, TupleDesc desc, HeapTuple tuple)
+note_written_message(KvsQueue *queue, Relation rel, HeapTuple tuple)
 {
-	bool		nulls[3];
-	Datum		priority = heap_getattr(tuple, KVS_QUEUE_COLUMN_PRIORITY + 1, desc, &nulls[0]);
-	Datum		ready_at = heap_getattr(tuple, KVS_QUEUE_COLUMN_READY_AT + 1, desc, &nulls[1]);
-	Datum		id = heap_getattr(tuple, KVS_QUEUE_COLUMN_ID + 1, desc, &nulls[2]);
+	TupleDesc	desc = RelationGetDescr(rel);
+	KvsMessageRef row;
 	KvsPosition position;
+	bool		never;
+	Datum		expires_at = heap_getattr(tuple, KVS_QUEUE_COLUMN_EXPIRES_AT + 1, desc, &never);
 
-	if (nulls[0] || nulls[1] || nulls[2])
-		return;
-	if (TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(ready_at)))
-		ereport(ERROR,
-				(errcode(ERRCODE_CHECK_VIOLATION),
-				 errmsg("ready_at must not be infinite")));
-	position = (KvsPosition) {DatumGetTimestampTz(ready_at), DatumGetInt64(id)};
-	kvs_queuexact_note_arrival(queue, DatumGetInt16(priority), position, position, 1);
+	check_message(desc, tuple);
+	if (!never)
+		kvs_expiry_note(RelationGetRelid(rel), ItemPointerGetBlockNumber(&tuple->t_self), DatumGetTimestampTz(expires_at));
+	row = read_message(desc, tuple);
+	position = (KvsPosition) {row.ready_at, row.id};
+	kvs_queuexact_note_arrival(queue, row.priority, position, position, 1);
 }
 
-/* What the order and the leases go by; false: a column is NULL, which the executor refuses. */
-static bool
-read_message(TupleDesc desc, HeapTuple tuple, KvsMessageRef *row)
-{
-	static const KvsQueueColumn columns[] = {
-		KVS_QUEUE_COLUMN_ID, KVS_QUEUE_COLUMN_ENQUEUED_AT, KVS_QUEUE_COLUMN_READY_AT, KVS_QUEUE_COLUMN_PRIORITY
-	};
-	Datum		values[lengthof(columns)];
-
-	for (int i = 0; i < (int) lengthof(columns); i++)
-	{
-		bool		isnull;
-
-		values[i] = heap_getattr(tuple, columns[i] + 1, desc, &isnull);
-		if (isnull)
-			return false;
-	}
-	memset(row, 0, sizeof(KvsMessageRef));
-	row->id = DatumGetInt64(values[0]);
-	row->enqueued_at = DatumGetTimestampTz(values[1]);
-	row->ready_at = DatumGetTimestampTz(values[2]);
-	row->priority = DatumGetInt16(values[3]);
-	return true;
-}
-
-/*
- * A row that somebody may have leased is gone, or is another one, until the transaction ends.  The number of messages; of a table that was altered meanwhile
- * nobody knows it.
- */
+/* A table that was altered meanwhile is none of ours any more; nobody knows what it has. */
 static void
 guard_after_message(TriggerData *data)
 {
-	KvsQueue   *queue = kvs_shared == NULL ? NULL : kvs_queue_find(data->tg_relation);
-	KvsMessageRef row;
+	Relation	rel = data->tg_relation;
+	KvsQueue   *queue = kvs_queue_find(rel);
+	KvsMessageRef old;
 
 	if (queue == NULL)
 		return;
-	if (!TRIGGER_FIRED_BY_INSERT(data->tg_event) && read_message(RelationGetDescr(data->tg_relation), data->tg_trigtuple, &row))
+	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 	{
-		if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
-			kvs_queuexact_note_removed(queue, &row);
-		else
-			kvs_queuexact_note_moved(queue, &row);
+		note_written_message(queue, rel, data->tg_trigtuple);
+		kvs_queuexact_note_count(queue, 1);
+		return;
 	}
-	if (!TRIGGER_FIRED_BY_UPDATE(data->tg_event))
-		kvs_queuexact_note_count(queue, TRIGGER_FIRED_BY_DELETE(data->tg_event) ? -1 : 1);
+	old = read_message(RelationGetDescr(rel), data->tg_trigtuple);
+	if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
+	{
+		kvs_queuexact_note_moved(queue, &old);
+		note_written_message(queue, rel, data->tg_newtuple);
+	}
+	else
+	{
+		kvs_queuexact_note_removed(queue, &old);
+		kvs_queuexact_note_count(queue, -1);
+	}
 }
 
 /* Nobody else has the table, so all leases that there are go with the commit. */
@@ -381,12 +380,8 @@ guard_message(TriggerData *data)
 		kvs_queue_note_removal(RelationGetRelid(rel));
 	if (!TRIGGER_FIRED_BY_DELETE(data->tg_event))
 	{
-		KvsQueue   *queue = kvs_queue_of(rel);
-
-		check_message(RelationGetDescr(rel), tuple);
+		(void) kvs_queue_of(rel);	/* is it one? */
 		kvs_replication_follow(rel, KVS_QUEUE_COLUMN_ID + 1, tuple);
-		note_expiry(rel, KVS_QUEUE_COLUMN_EXPIRES_AT + 1, tuple);
-		note_arrival(queue, RelationGetDescr(rel), tuple);
 	}
 	return tuple;
 }

@@ -472,10 +472,17 @@ kvs_queueslot_survey(KvsQueue *queue, TimestampTz now, bool make, KvsSurvey *sur
 	survey->returned = -1;
 	survey->next_due = DT_NOEND;
 	survey->expired = survey->nlate = 0;
+	survey->verify_at = DT_NOEND;
 	for (int i = 0; i < KVS_PRIORITIES; i++)
 		survey->heads[i] = (KvsHeadScan) {true, i, lowest_position, 0, highest_position};
 	if (slot == NULL)
 		return;
+	/* where somebody receives, what nobody finds is looked for now and then, also if no head has moved */
+	if (make && slot->verify_at == DT_NOEND)
+		slot->verify_at = TimestampTzPlusMilliseconds(now, slot->verify_pause);
+	if (make && kvs_testing_is("verify-soon"))
+		slot->verify_at = now;
+	survey->verify_at = slot->verify_at;
 	survey->expired = kvs_lease_expire(slot, now);
 	survey->returned = kvs_lease_first_ready(slot, now);
 	survey->next_due = Min(kvs_lease_next_return(slot), kvs_lease_next_deadline(slot));
@@ -559,11 +566,31 @@ kvs_queueslot_advance_late(KvsQueue *queue, const KvsLateRange *range, KvsPositi
 }
 
 void
-kvs_queueslot_announce(KvsQueue *queue, int priority, KvsPosition position)
+kvs_queueslot_announce_from(KvsQueue *queue, int priority, KvsPosition low)
 {
-	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
+	KvsQueueSlot *slot = kvs_queueslot_lock_existing(queue);
 
-	kvs_queueslot_arrive(slot, priority, position, position);
+	if (slot == NULL)
+		return;
+	kvs_queueslot_arrive(slot, priority, low, highest_position);
+	LWLockRelease(slot->lock);
+}
+
+void
+kvs_queueslot_start_over(Oid relid)
+{
+	KvsQueueSlot *slot = kvs_queueslot_lock_relid(relid);
+
+	if (slot == NULL)
+		return;
+	for (int i = 0; i < KVS_PRIORITIES; i++)
+	{
+		slot->heads[i] = lowest_position;
+		slot->filled[i] = true;
+	}
+	slot->nlate = 0;
+	/* more than are remembered: whoever scans just now does not move a head */
+	slot->narrivals += KVS_ARRIVALS + 1;
 	LWLockRelease(slot->lock);
 }
 

@@ -196,6 +196,7 @@ typedef struct KvsSurvey
 	int			returned;		/* the highest priority of returned messages that are ready; -1: none */
 	TimestampTz next_due;		/* when another returned message is ready, or the first lease expires; DT_NOEND: never */
 	int			expired;		/* leases whose time was over: they were ended */
+	TimestampTz verify_at;		/* when the worker looks for what nobody finds; DT_NOEND: it need not */
 	KvsHeadScan heads[KVS_PRIORITIES];
 	int			nlate;
 	KvsLateRange late[KVS_LATE_RANGES];
@@ -212,8 +213,11 @@ extern void kvs_queueslot_advance(KvsQueue *queue, KvsHeadScan *scan, KvsPositio
 /* All of a late range below "reached" is dead or leased.  The range goes when it is empty. */
 extern void kvs_queueslot_advance_late(KvsQueue *queue, const KvsLateRange *range, KvsPosition reached);
 
-/* Publish an arrival. */
-extern void kvs_queueslot_announce(KvsQueue *queue, int priority, KvsPosition position);
+/* There is a message that no scan would have come by, and perhaps others from there on. */
+extern void kvs_queueslot_announce_from(KvsQueue *queue, int priority, KvsPosition low);
+
+/* Nobody knows where messages are: all scans begin at the bottom again. */
+extern void kvs_queueslot_start_over(Oid relid);
 
 /* The worker is about to look below the heads. */
 extern void kvs_queueslot_verifying(KvsQueue *queue);

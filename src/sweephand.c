@@ -7,21 +7,22 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
 
-#include "access/table.h"
 #include "chores.h"
 #include "queuecount.h"
-#include "storage/lmgr.h"
 #include "shmem.h"
 #include "stats.h"
 #include "subxact.h"
 #include "sweep.h"
 #include "sweepblocks.h"
 #include "testing.h"
+#include "waiter.h"
 
 /* What the map knows of a table; with "full", or without a map, all of it. */
 static void
@@ -146,8 +147,11 @@ do_chores(void *arg)
 	Relation	rel;
 	KvsQueue   *queue;
 
-	if (pg_class_aclcheck_ext(relid, GetUserId(), ACL_DELETE, &is_missing) != ACLCHECK_OK || is_missing ||
-		!ConditionalLockRelationOid(relid, RowExclusiveLock))
+	if (pg_class_aclcheck_ext(relid, GetUserId(), ACL_DELETE, &is_missing) != ACLCHECK_OK || is_missing)
+		return;
+	kvs_queueslot_start_over(relid);
+	kvs_waiter_wake_one_now(relid);
+	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
 		return;
 	queue = kvs_queue_open_relid(relid, RowExclusiveLock, &rel);
 	if (queue == NULL)

@@ -2,7 +2,7 @@
  * receipt.c
  *		Receipts: what a consumer shows to acknowledge a message.
  *
- * 36 bytes and their CRC, in base64: 56 characters.  The CRC tells a damaged receipt from a stale one.  It is no protection from somebody who makes receipts
+ * 36 bytes, their CRC and two zeros, in base64: 56 characters, and none of them is padding, so no two texts are one receipt.  The CRC tells a damaged receipt from a stale one.  It is no protection from somebody who makes receipts
  * up, and needs to be none: the token is a random number, and to use a receipt at all takes the rights of a consumer of the queue.
  */
 #include "postgres.h"
@@ -25,11 +25,15 @@ typedef struct Packed
 	uint64		token;
 	int32		number;
 	uint32		crc;
+	uint16		zero;
 } Packed;
 
-#define PACKED_SIZE	((Size) 40)
+#define PACKED_SIZE	((Size) 42)
 
-StaticAssertDecl(offsetof(Packed, crc) + sizeof(uint32) == PACKED_SIZE, "receipts have gaps");
+/* Deliveries are not counted further. */
+#define MOST_DELIVERIES	(PG_INT32_MAX / 2)
+
+StaticAssertDecl(offsetof(Packed, zero) + sizeof(uint16) == PACKED_SIZE, "receipts have gaps");
 
 static uint32
 checksum(const Packed *packed)
@@ -54,6 +58,7 @@ kvs_receipt_to_text(const KvsReceipt *receipt)
 	packed.token = receipt->token;
 	packed.number = receipt->number;
 	packed.crc = checksum(&packed);
+	packed.zero = 0;
 	return cstring_to_text(kvs_base64_encode((char *) &packed, PACKED_SIZE));
 }
 
@@ -68,7 +73,7 @@ unpack(const text *str, KvsReceipt *receipt)
 	if (bytes == NULL || VARSIZE_ANY_EXHDR(bytes) != PACKED_SIZE)
 		return false;
 	memcpy(&packed, VARDATA_ANY(bytes), PACKED_SIZE);
-	if (packed.crc != checksum(&packed))
+	if (packed.crc != checksum(&packed) || packed.zero != 0 || packed.number < 1 || packed.number > MOST_DELIVERIES)
 		return false;
 	receipt->database = packed.database;
 	receipt->queue = packed.queue;

@@ -22,10 +22,12 @@
 #include "fuzz.h"
 #include "receipt.h"
 
-/* As in receipt.c: how it is encoded, and its last field, the checksum of the others. */
-#define PACKED_SIZE		36
-#define CHECKSUM_AT		32
-#define TEXT_SIZE		48
+/* As in receipt.c: how it is encoded, the number of the delivery, the checksum of what is before it, and zeros. */
+#define PACKED_SIZE		42
+#define NUMBER_AT		32
+#define CHECKSUM_AT		36
+#define ZERO_AT			40
+#define TEXT_SIZE		56
 
 #define MESSAGES		4
 #define LEASED			2
@@ -122,16 +124,28 @@ check_text(const text *str)
 	return true;
 }
 
+/* Of a delivery. */
+static int32
+possible_number(int32 number)
+{
+	return Max(number & (PG_INT32_MAX / 2), 1);
+}
+
 /* The same receipt as if it had been given here; NULL if it is far from being one. */
 static text *
 put_right(const text *str)
 {
 	bytea	   *packed = kvs_base64_decode(VARDATA_ANY(str), VARSIZE_ANY_EXHDR(str));
+	int32		number;
 	pg_crc32c	crc;
 
 	if (packed == NULL || VARSIZE_ANY_EXHDR(packed) != PACKED_SIZE)
 		return NULL;
 	memcpy(VARDATA(packed), &MyDatabaseId, sizeof(Oid));
+	memcpy(&number, VARDATA(packed) + NUMBER_AT, sizeof(number));
+	number = possible_number(number);
+	memcpy(VARDATA(packed) + NUMBER_AT, &number, sizeof(number));
+	memset(VARDATA(packed) + ZERO_AT, 0, PACKED_SIZE - ZERO_AT);
 	INIT_CRC32C(crc);
 	COMP_CRC32C(crc, VARDATA(packed), CHECKSUM_AT);
 	FIN_CRC32C(crc);
@@ -205,11 +219,13 @@ run(const char *bytes, int size)
 	kvs_fuzz_take(&bytes, &size, &receipt.enqueued_at, sizeof(receipt.enqueued_at));
 	kvs_fuzz_take(&bytes, &size, &receipt.id, sizeof(receipt.id));
 	kvs_fuzz_take(&bytes, &size, &receipt.queue, sizeof(receipt.queue));
+	kvs_fuzz_take(&bytes, &size, &receipt.number, sizeof(receipt.number));
+	receipt.number = possible_number(receipt.number);
 	receipt.database = MyDatabaseId;
 	it.str = kvs_receipt_to_text(&receipt);
 	kvs_fuzz_require(check_text(it.str));
 	kvs_fuzz_require(is_receipt(it.str, &again) && again.queue == receipt.queue && again.id == receipt.id &&
-					 again.enqueued_at == receipt.enqueued_at && again.token == receipt.token);
+					 again.enqueued_at == receipt.enqueued_at && again.token == receipt.token && again.number == receipt.number);
 	check_damage(it.str, choice);
 	kvs_fuzz_rolled_back(use, &it);
 }

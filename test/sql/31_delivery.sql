@@ -237,7 +237,7 @@ SELECT kv_purge_queue('dl') >= 1 AS purged;
 SELECT kv_enqueue('dl', '"r"') > 0;
 SELECT payload FROM dl_get();
 SELECT dl_receipt('"r"') AS receipt \gset
--- 4 bytes each: database, queue; 8 each: id, time, token; 4 each: number of the delivery, checksum
+-- 4 bytes each: database, queue; 8 each: id, time, token; 4 each: number of the delivery, checksum; 2 zeros
 CREATE FUNCTION dl_bits(receipt text) RETURNS bytea LANGUAGE sql AS $$ SELECT decode(receipt, 'base64') $$;
 SELECT what, outcome(format('%s(%L)', f, bad)) FROM unnest(ARRAY['kv_ack', 'kv_nack', 'kv_release', 'kv_extend']) f,
     (VALUES ('empty', ''), ('text', 'no receipt'), ('too short', left(:'receipt', 52)), ('too long', :'receipt' || 'AAAA'), ('much too long', repeat(:'receipt', 100)), ('a letter changed', overlay(:'receipt' PLACING CASE substr(:'receipt', 20, 1) WHEN 'A' THEN 'B' ELSE 'A' END FROM 20)),
@@ -261,7 +261,7 @@ DECLARE
     body bytea := overlay(substr(decode(receipt, 'base64'), 1, 36) PLACING bytes FROM place + 1);
     crc bigint := dl_crc(body);
 BEGIN
-    RETURN encode(body || decode(lpad(to_hex(((crc & 255) << 24) | (((crc >> 8) & 255) << 16) | (((crc >> 16) & 255) << 8) | (crc >> 24)), 8, '0'), 'hex'), 'base64');
+    RETURN encode(body || decode(lpad(to_hex(((crc & 255) << 24) | (((crc >> 8) & 255) << 16) | (((crc >> 16) & 255) << 8) | (crc >> 24)), 8, '0') || '0000', 'hex'), 'base64');
 END $$;
 SELECT dl_forge(:'receipt', 0, '') = :'receipt' AS we_can_forge;
 SELECT outcome(format('%s(%L)', f, dl_forge(:'receipt', 24, '\x0102030405060708'))) AS token FROM unnest(ARRAY['kv_ack', 'kv_nack', 'kv_release', 'kv_extend']) f;

@@ -25,8 +25,14 @@ SELECT DISTINCT p.proname AS missing FROM pg_proc p
     JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
     JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'kvstore'
     JOIN LATERAL unnest(p.proargtypes) a(type) ON true JOIN pg_type t ON t.oid = a.type
-    WHERE t.typcategory = 'A' AND NOT EXISTS (SELECT FROM ar_calls WHERE call ~ ('\m' || p.proname || '\('));
+    WHERE t.typcategory = 'A' AND p.prokind = 'f' AND NOT EXISTS (SELECT FROM ar_calls WHERE call ~ ('\m' || p.proname || '\('));
 
+-- Procedures cannot be called from a function.
+\set VERBOSITY sqlstate
+CALL kv_wait_watch('{{a},{b}}', '{0,0}', '0', 'ar');
+CALL kv_wait_watch('{a,b}', '{{0},{0}}', '0', 'ar');
+CALL kv_wait_watch_paths('["a", "b"]', '{{0},{0}}', '0', 'ar');
+\set VERBOSITY default
 -- Nothing was done.
 SELECT key, value FROM kv_list('', store => 'ar');
 SELECT count(*) FROM kv_peek('ar');

@@ -6,7 +6,11 @@
  * the cost (measured), and LIMIT saves nothing.  So the planner's hook replaces a scan of kv_list() by a custom scan, whose rows point into the pages of the
  * store, as those of an index scan do.
  *
- * It reads with the snapshot of the query, as the function does, and takes the time when it starts.  What it does not do is left to the function, which it then calls
+ * It reads with the snapshot of the query, as the function does, and takes the time when it first
+ * starts: an entry that expires while a statement reads the list over and over is there each time, or
+ * never.  For a cursor that may go backward the rows are kept as they are given, as Material does.
+ *
+ * What it does not do is left to the function, which it then calls
  * as the executor would: a store that only the executor can read (scan.c), and counting calls of functions.  The planner leaves to the function
  * whatever asks for more than the six columns: ordinality, whole rows (which FOR UPDATE and UPDATE ... FROM ask for too), several functions in one ROWS FROM.
  *
@@ -38,10 +42,13 @@ typedef struct ListState
 	KvsForm		form;
 	SetExprState *function;		/* the call, whose right to EXECUTE has been checked */
 	MemoryContext arguments;	/* of the call; it resets that of the row before it begins */
+	TimestampTz now;			/* what has expired by then is hidden; 0: not yet taken */
+	bool		backward;		/* whoever reads may turn round */
 	bool		started;
 	bool		scanning;		/* "list" is open */
+	bool		exhausted;		/* it has no more */
 	KvsList		list;
-	Tuplestorestate *rows;		/* NULL: directly */
+	Tuplestorestate *rows;		/* what the function gave, or what the list has given so far; NULL: nothing is kept */
 	TupleTableSlot *stored;		/* a row of that */
 	struct
 	{
@@ -80,18 +87,49 @@ give_row(ListState *state, const KvsRow *row)
 	return ExecStoreVirtualTuple(slot);
 }
 
+/* The next row of those that are kept, in the direction of the query; empty if there is none. */
 static TupleTableSlot *
-give_stored(ListState *state)
+give_stored(ListState *state, bool forward)
 {
 	TupleTableSlot *slot = state->css.ss.ss_ScanTupleSlot;
 
 	ExecClearTuple(slot);
-	if (!tuplestore_gettupleslot(state->rows, true, false, state->stored))
+	if (!tuplestore_gettupleslot(state->rows, forward, false, state->stored))
 		return slot;
 	slot_getallattrs(state->stored);
 	memcpy(slot->tts_values, state->stored->tts_values, sizeof(Datum) * KVS_ENTRY_COLUMNS);
 	memcpy(slot->tts_isnull, state->stored->tts_isnull, sizeof(bool) * KVS_ENTRY_COLUMNS);
 	return ExecStoreVirtualTuple(slot);
+}
+
+/* The next row of a list of which all rows are kept; see ExecMaterial(). */
+static TupleTableSlot *
+give_kept(ListState *state)
+{
+	bool		forward = ScanDirectionIsForward(state->css.ss.ps.state->es_direction);
+	TupleTableSlot *slot;
+	KvsRow		row;
+
+	/* the row that was given last is the last one that is kept: the one before it is wanted */
+	if (!forward && state->scanning && !state->exhausted && tuplestore_ateof(state->rows) &&
+		!tuplestore_advance(state->rows, false))
+		return ExecClearTuple(state->css.ss.ss_ScanTupleSlot);
+	slot = give_stored(state, forward);
+	if (!TupIsNull(slot) || !forward || !state->scanning || state->exhausted)
+		return slot;
+	state->exhausted = !kvs_list_fetch(&state->list, &row);
+	if (state->exhausted)
+		return slot;
+	slot = give_row(state, &row);
+	tuplestore_puttupleslot(state->rows, slot);
+	return slot;
+}
+
+static void
+make_stored_slot(ListState *state)
+{
+	if (state->stored == NULL)
+		state->stored = MakeSingleTupleTableSlot(state->css.ss.ss_ScanTupleSlot->tts_tupleDescriptor, &TTSOpsMinimalTuple);
 }
 
 /* Open the list, if it can be read directly. */
@@ -114,7 +152,9 @@ start_scan(ListState *state)
 	kvs_list_read_args(fcinfo, state->form, list);
 	store = kvs_entry_text_arg(fcinfo, KVS_LIST_STORE_ARG);
 	MemoryContextSwitchTo(state->css.ss.ps.state->es_query_cxt);
-	kvs_scan_begin_with(&list->scan, store, GetCurrentTimestamp(), state->css.ss.ps.state->es_snapshot);
+	if (state->now == 0)
+		state->now = GetCurrentTimestamp();
+	kvs_scan_begin_with(&list->scan, store, state->now, state->css.ss.ps.state->es_snapshot);
 	if (!kvs_scan_is_direct(&list->scan))
 	{
 		kvs_scan_end(&list->scan);
@@ -124,6 +164,11 @@ start_scan(ListState *state)
 	state->scanning = true;
 	kvs_stats_add(list->scan.store->stat, KVS_COUNT_LISTS, 1);
 	kvs_list_begin(&list->scan, &list->range);
+	if (state->backward)
+	{
+		state->rows = tuplestore_begin_heap(true, false, work_mem);
+		make_stored_slot(state);
+	}
 	MemoryContextSwitchTo(old);
 	return true;
 }
@@ -134,9 +179,8 @@ call_function(ListState *state)
 	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
 	TupleDesc	desc = state->css.ss.ss_ScanTupleSlot->tts_tupleDescriptor;
 
-	state->rows = ExecMakeTableFunctionResult(state->function, econtext, state->arguments, desc, false);
-	if (state->stored == NULL)
-		state->stored = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	state->rows = ExecMakeTableFunctionResult(state->function, econtext, state->arguments, desc, state->backward);
+	make_stored_slot(state);
 }
 
 static TupleTableSlot *
@@ -152,7 +196,7 @@ next_row(ScanState *node)
 			call_function(state);
 	}
 	if (unlikely(state->rows != NULL))
-		return give_stored(state);
+		return give_kept(state);
 	if (state->scanning && kvs_list_fetch(&state->list, &row))
 		return give_row(state, &row);
 	return ExecClearTuple(node->ss_ScanTupleSlot);
@@ -178,6 +222,7 @@ begin_node(CustomScanState *node, EState *estate, int eflags)
 	CustomScan *plan = (CustomScan *) node->ss.ps.plan;
 
 	state->form = intVal(linitial(plan->custom_private));
+	state->backward = (eflags & EXEC_FLAG_BACKWARD) != 0;
 	state->function = ExecInitTableFunctionResult(linitial(plan->custom_exprs), node->ss.ps.ps_ExprContext, &node->ss.ps);
 	state->arguments = AllocSetContextCreate(CurrentMemoryContext, "kv_list arguments", ALLOCSET_SMALL_SIZES);
 }
@@ -194,13 +239,19 @@ stop(ListState *state)
 	if (state->rows != NULL)
 		tuplestore_end(state->rows);
 	state->rows = NULL;
-	state->started = false;
+	state->started = state->exhausted = false;
 }
 
 static void
 rescan_node(CustomScanState *node)
 {
-	stop((ListState *) node);
+	ListState  *state = (ListState *) node;
+
+	/* what is kept is good as long as the arguments are the same */
+	if (state->rows == NULL || node->ss.ps.chgParam != NULL)
+		stop(state);
+	else
+		tuplestore_rescan(state->rows);
 	ExecScanReScan(&node->ss);
 }
 
@@ -279,7 +330,10 @@ static const CustomPathMethods path_methods = {
 	.PlanCustomPath = make_plan
 };
 
-/* Is this a call of kv_list(), and of which form?  By its symbol: names and OIDs change. */
+/*
+ * Is this a call of kv_list(), and of which form?  By its symbol: names and OIDs change.  Arguments that
+ * are volatile are for the function: it is called once, where the node reads them at each rescan.
+ */
 static bool
 is_list_call(const RangeTblEntry *rte, FuncExpr **call, KvsForm *form)
 {
@@ -291,7 +345,8 @@ is_list_call(const RangeTblEntry *rte, FuncExpr **call, KvsForm *form)
 	function = linitial(rte->functions);
 	*call = (FuncExpr *) function->funcexpr;
 	if (!IsA(*call, FuncExpr) || !(*call)->funcretset || (*call)->funcresulttype != RECORDOID ||
-		list_length((*call)->args) != KVS_LIST_ARGS || function->funccolcount != KVS_ENTRY_COLUMNS)
+		list_length((*call)->args) != KVS_LIST_ARGS || function->funccolcount != KVS_ENTRY_COLUMNS ||
+		contain_volatile_functions((Node *) (*call)->args))
 		return false;
 	fmgr_info((*call)->funcid, &info);
 	*form = info.fn_addr == kvstore_list ? KVS_FORM_TEXT : KVS_FORM_PATH;
@@ -320,7 +375,7 @@ replace_function_scan(RelOptInfo *rel, FuncExpr *call, KvsForm form)
 	path->path = *function_scan;
 	path->path.type = T_CustomPath;
 	path->path.pathtype = T_CustomScan;
-	path->flags = CUSTOMPATH_SUPPORT_PROJECTION;
+	path->flags = CUSTOMPATH_SUPPORT_PROJECTION | CUSTOMPATH_SUPPORT_BACKWARD_SCAN;
 	path->custom_private = list_make2(call, makeInteger(form));
 	path->methods = &path_methods;
 	rel->pathlist = list_make1(path);

@@ -141,6 +141,65 @@ SELECT length(l.key) FROM prefixes p, kv_list(p.prefix, store => lower(upper(p.s
 SELECT kv_delete(repeat('l', 1501), store => 'ln');
 RESET track_functions;
 
+-- A cursor goes backward wherever a function scan could, declared so or not, over a list that has been read in part, to its end, or not at all; the two give the same.
+CREATE FUNCTION pg_temp.walk(source text, scroll boolean) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    walk refcursor;
+    step text;
+    key text;
+    seen text := '';
+BEGIN
+    IF scroll THEN
+        OPEN walk SCROLL FOR EXECUTE 'SELECT key FROM ' || source;
+    ELSE
+        OPEN walk FOR EXECUTE 'SELECT key FROM ' || source;
+    END IF;
+    -- N next, P prior, F first, L last, A the third, R one back, E the last but one, 0 before the first
+    FOREACH step IN ARRAY string_to_array('N N N P P P N A R N N N N P P L N P P F P P N N N N N N N N P E 0 N P N', ' ') LOOP
+        CASE step WHEN 'N' THEN FETCH NEXT FROM walk INTO key; WHEN 'P' THEN FETCH PRIOR FROM walk INTO key; WHEN 'F' THEN FETCH FIRST FROM walk INTO key;
+            WHEN 'L' THEN FETCH LAST FROM walk INTO key; WHEN 'A' THEN FETCH ABSOLUTE 3 FROM walk INTO key; WHEN 'R' THEN FETCH RELATIVE -1 FROM walk INTO key;
+            WHEN 'E' THEN FETCH ABSOLUTE -2 FROM walk INTO key; WHEN '0' THEN FETCH ABSOLUTE 0 FROM walk INTO key; END CASE;
+        seen := seen || step || coalesce(right(key, 2), '--') || ' ';
+    END LOOP;
+    CLOSE walk;
+    RETURN seen;
+END $$;
+SELECT pg_temp.walk('kv_list(''k'', page_size => 6, store => ''ln'')', true) AS node;
+SELECT size, reverse, filter, scroll, pg_temp.walk(format('kv_list(''k'', page_size => %s, reverse => %s, store => ''ln'') %s', size, reverse, filter), scroll)
+        = pg_temp.walk(format('kv_list(''k'', page_size => %s, reverse => %s, store => ''ln'') WITH ORDINALITY %s', size, reverse, filter), scroll) AS same
+    FROM (VALUES ('6', 'false', ''), ('1', 'false', ''), ('NULL', 'true', ''), ('20', 'false', 'WHERE key LIKE ''%5'''), ('6', 'false', 'WHERE length(key) = 0'), ('2', 'false', 'LIMIT 1')) v(size, reverse, filter), unnest(ARRAY[false, true]) scroll;
+-- Backward is where it begins: there is nothing.
+BEGIN;
+DECLARE back CURSOR FOR SELECT key FROM kv_list('k', page_size => 3, store => 'ln');
+FETCH PRIOR FROM back;
+FETCH 5 FROM back;
+FETCH BACKWARD ALL FROM back;
+FETCH NEXT FROM back;
+ROLLBACK;
+-- One that is not to scroll gives the entries as it finds them, and cannot.
+BEGIN;
+DECLARE forward NO SCROLL CURSOR FOR SELECT key FROM kv_list('k', store => 'ln');
+FETCH 2 FROM forward;
+FETCH PRIOR FROM forward;
+ROLLBACK;
+-- Parameters that change begin anew.
+BEGIN;
+DECLARE pairs SCROLL CURSOR FOR SELECT g, l.key FROM generate_series(1, 2) g, LATERAL kv_list('k', after => NULL, page_size => g, store => 'ln') l;
+FETCH ALL FROM pairs;
+FETCH BACKWARD ALL FROM pairs;
+ROLLBACK;
+-- An argument that is volatile is asked for once, as a function scan does.
+CREATE SEQUENCE ln_asked;
+SET enable_material = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+SELECT count(*) FROM generate_series(1, 3) g JOIN kv_list('k', page_size => nextval('ln_asked'), store => 'ln') l ON l.key >= g::text;
+SELECT last_value FROM ln_asked;
+DROP SEQUENCE ln_asked;
+-- One statement has one clock: an entry that expires while it lists again and again is there each time.
+SELECT kv_set('short', '"short"', ttl => '2 s', store => 'ln') > 0 AS set;
+SELECT string_agg(c::text, ' ') FROM (SELECT l.c FROM generate_series(1, 3) g, LATERAL (SELECT count(*) AS c, pg_sleep(g * 0 + 1.2) FROM kv_list('short', store => 'ln')) l) x;
+SELECT count(*) FROM kv_list('short', store => 'ln');
+RESET enable_material; RESET enable_hashjoin; RESET enable_mergejoin;
+
 -- In a parallel worker.
 SET parallel_setup_cost = 0;
 SET parallel_tuple_cost = 0;

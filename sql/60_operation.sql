@@ -117,6 +117,10 @@ COMMENT ON FUNCTION kvstore.expiry_map() IS
 
 SELECT kvstore.announce();
 
+CREATE FUNCTION kvstore.store_counts(OUT stores bigint, OUT keys_estimate bigint)
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_store_counts';
+COMMENT ON FUNCTION kvstore.store_counts() IS 'how many stores there are, and how many keys they have, estimated; with a thousand stores and more both may be 10 seconds old';
+
 -- It must answer while anything else waits or is broken, so it reads catalogs, statistics and shared memory, and locks no table of a user and no registry.
 -- Nothing is counted: an estimate is the larger of what VACUUM or ANALYZE found and what the statistics system knows to be live.
 CREATE FUNCTION kv_health() RETURNS TABLE (status text, reason text, connected boolean, preloaded boolean,
@@ -143,9 +147,7 @@ AS $$
                 WHEN NOT s.worker_running THEN 'the launcher of the workers does not run'
                 WHEN s.trouble <> '' THEN s.trouble
                 WHEN s.oldest_age > 300 THEN format('what expired %s seconds ago is not removed yet', round(s.oldest_age)) END AS reason) r,
-         (SELECT count(*) AS stores, COALESCE(sum(GREATEST(c.reltuples, pg_stat_get_live_tuples(c.oid))), 0)::bigint AS keys_estimate
-          FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1 AND a.attname = 'key' AND a.atttypid = '@extschema@.kvkey'::regtype
-          WHERE c.relnamespace = 'kvstore'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^s_') k,
+         kvstore.store_counts() k,
          (SELECT count(*) AS queues, COALESCE(sum(n.leased), 0)::bigint AS leased,
                  COALESCE(sum(GREATEST(COALESCE(n.messages, GREATEST(c.reltuples, pg_stat_get_live_tuples(c.oid))) - COALESCE(n.leased, 0), 0)), 0)::bigint AS ready,
                  COALESCE(sum((SELECT GREATEST(d.reltuples, pg_stat_get_live_tuples(d.oid), 0) FROM pg_class d

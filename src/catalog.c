@@ -167,7 +167,14 @@ kvs_catalog_extension_is_wanted(void)
 Oid
 kvs_catalog_find_table(const char *prefix, const char *name)
 {
-	return get_relname_relid(psprintf("%s%s", prefix, name), kvs_catalog_get()->data_schema);
+	Oid			schema = kvs_catalog_get()->data_schema;
+	char	   *table = psprintf("%s%s", prefix, name);
+	Oid			relid = get_relname_relid(table, schema);
+
+	/* the server would remember for ever that there is none, and there are many names */
+	if (!OidIsValid(relid))
+		SysCacheInvalidate(RELNAMENSP, GetSysCacheHashValue2(RELNAMENSP, CStringGetDatum(table), ObjectIdGetDatum(schema)));
+	return relid;
 }
 
 Relation
@@ -190,15 +197,14 @@ kvs_catalog_lock_table(const char *prefix, const char *name, LOCKMODE lockmode)
 	}
 }
 
-List *
-kvs_catalog_list_tables(const char *prefix)
+void
+kvs_catalog_visit_tables(const char *prefix, void (*visit) (Form_pg_class form, void *arg), void *arg)
 {
 	Relation	rel = table_open(RelationRelationId, AccessShareLock);
 	char	   *end = pstrdup(prefix);
 	ScanKeyData keys[3];
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	List	   *result = NIL;
 
 	/* names from the prefix up to its successor, read from the index, which is sorted */
 	end[strlen(end) - 1]++;
@@ -212,10 +218,26 @@ kvs_catalog_list_tables(const char *prefix)
 		Form_pg_class form = (Form_pg_class) GETSTRUCT(tuple);
 
 		if (form->relkind == RELKIND_RELATION)
-			result = lappend_oid(result, form->oid);
+			visit(form, arg);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
+}
+
+static void
+add_table(Form_pg_class form, void *arg)
+{
+	List	  **list = arg;
+
+	*list = lappend_oid(*list, form->oid);
+}
+
+List *
+kvs_catalog_list_tables(const char *prefix)
+{
+	List	   *result = NIL;
+
+	kvs_catalog_visit_tables(prefix, add_table, &result);
 	return result;
 }
 

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "catalog/pg_class.h"
 #include "executor/spi.h"
 #include "storage/lock.h"
 #include "utils/rel.h"
@@ -67,6 +68,8 @@ typedef struct KvsStore
 	struct KvsStat *stat;		/* pending counts, see stats.h */
 
 	/* storecatalog.c's */
+	bool		recent;			/* in the list of those used last */
+	dlist_node	recent_node;
 	KvsPlanOwner planned;
 	SPIPlanPtr	plans[KVS_STORE_PLANS];
 	struct KvsStore *next_orphan;
@@ -98,7 +101,10 @@ extern Oid	kvs_catalog_find_table(const char *prefix, const char *name);
 /* Find and lock the table of a name; NULL if there is none.  Its shape is not checked. */
 extern Relation kvs_catalog_lock_table(const char *prefix, const char *name, LOCKMODE lockmode);
 
-/* The OIDs of all tables of our schema whose names begin so; their shape is not checked. */
+/* Visit all tables of our schema whose names begin so; their shape is not checked. */
+extern void kvs_catalog_visit_tables(const char *prefix, void (*visit) (Form_pg_class form, void *arg), void *arg);
+
+/* The OIDs of them. */
 extern List *kvs_catalog_list_tables(const char *prefix);
 
 /* The schema of the functions, operators and types, quoted where necessary. */

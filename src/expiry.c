@@ -8,7 +8,8 @@
  *
  * The map is a pool of slots in shared memory.  Each table has one for all of it; an extent of KVS_EXTENT_GROUPS groups of a table gets a run of slots of its
  * own.  No two groups share one, because a sweep that scanned one of them would forget the other's minimum.  When the pool is
- * full, the blocks that have no slot of their own are noted in the table's; when there is no room for the table, in the database's.
+ * full, the blocks that have no slot of their own are noted in the table's; when there is no room for the table, in one that it shares with the few of
+ * its database that have the same hash.
  * A slot for more than a group is due in full when its time has come, and the pass that follows learns the groups.
  *
  * A slot is a lower bound, never more: too low costs a needless visit, too high would strand entries.  So block numbers may be wrong as long as
@@ -186,8 +187,8 @@ kvs_expiry_note_row(Oid relid, BlockNumber block, TimestampTz when)
 
 	kvs_expiry_made_slot = NULL;
 	slot = kvs_expiry_get_slot(relid, block);
-	if (slot == NULL && kvs_expiry_my_database != NULL)
-		slot = &kvs_expiry_my_database->unmapped;
+	if (slot == NULL)
+		slot = kvs_expiry_unmapped(relid);
 	if (unlikely(kvs_expiry_made_slot != NULL))
 		add_to_list(&notes, kvs_expiry_made_slot, DT_NOBEGIN);
 	if (slot != NULL)

@@ -16,9 +16,6 @@
 /* Heap blocks of a group.  An entry that expires alone costs the sweeper so many block reads, so it is small. */
 #define KVS_EXPIRY_GROUP	8
 
-/* Tables in the map, all databases; what comes later is swept by full passes. */
-#define KVS_EXPIRY_TABLES	4096
-
 /* A due row that somebody has locked, and a table that somebody has locked, is looked at again after so many milliseconds. */
 #define KVS_EXPIRY_RETRY	500
 
@@ -138,8 +135,15 @@ extern KvsExpirySlot *kvs_expiry_database(void);
 /* The same, but NULL if the map does not know the database yet. */
 extern KvsExpirySlot *kvs_expiry_find_database(void);
 
-/* The slot of this database for the stores that the map has no room for.  NULL if there is no room for the database. */
-extern KvsExpirySlot *kvs_expiry_unmapped(void);
+/*
+ * The slot for a store that the map has no room for; it shares it with few others.  NULL if there is no room
+ * for the database.
+ */
+extern KvsExpirySlot *kvs_expiry_unmapped(Oid relid);
+
+/* The next of these slots that is due, another one each time; NULL: none is.  Is it the slot of this store? */
+extern KvsExpirySlot *kvs_expiry_find_unmapped(TimestampTz now);
+extern bool kvs_expiry_is_unmapped_in(Oid relid, const KvsExpirySlot *slot);
 
 /*
  * The worker takes up what one of these slots stands for: it is set to "never", and due again should the worker die before it says that it is done.

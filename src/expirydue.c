@@ -21,6 +21,9 @@
 #define FIRST_FULL_DELAY	(60 * 1000)
 #define LAST_FULL_DELAY		(24 * 60 * 60 * 1000)
 
+/* No table is put aside for so many milliseconds. */
+#define MOST_ASIDE			((int64) 60 * 60 * 1000)
+
 /* An ERROR of a worker is logged at most so often, in milliseconds. */
 #define LOG_INTERVAL		(60 * 1000)
 
@@ -61,7 +64,7 @@ is_due_in_full(KvsExpiryTable *table, TimestampTz now)
 static void
 mark_due_tables(TimestampTz now, bool passes, bool *due)
 {
-	for (int i = 0; i < KVS_EXPIRY_TABLES; i++)
+	for (int i = 0; i < kvs_expiry_map->ntables; i++)
 		due[i] = passes && kvs_expiry_map->tables[i].database == MyDatabaseId && is_due_in_full(&kvs_expiry_map->tables[i], now);
 	for (int i = 0; i < kvs_expiry_map->nextents; i++)
 	{
@@ -106,6 +109,15 @@ collect_work(KvsExpiryTable *table, TimestampTz now, bool passes, KvsExpiryWork 
 	}
 }
 
+/* Until when a table is put aside.  A time so far away was written before the clock was set back. */
+static TimestampTz
+aside_until(KvsExpiryTable *table, TimestampTz now)
+{
+	TimestampTz until = (TimestampTz) pg_atomic_read_u64(&table->aside_until);
+
+	return until > TimestampTzPlusMilliseconds(now, MOST_ASIDE) ? DT_NOBEGIN : until;
+}
+
 /* Tables of a lower rank come first, each in turn. */
 static int
 get_rank(KvsExpiryTable *table)
@@ -119,7 +131,7 @@ kvs_expiry_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *wor
 	static int	last_table = 0;
 
 	KvsExpiryTable *found = NULL;
-	bool		due[KVS_EXPIRY_TABLES];
+	bool	   *due = palloc(kvs_expiry_map->ntables);
 
 	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
 	if (OidIsValid(relid))
@@ -127,11 +139,11 @@ kvs_expiry_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *wor
 	else
 	{
 		mark_due_tables(now, passes, due);
-		for (int i = 1; i <= KVS_EXPIRY_TABLES; i++)
+		for (int i = 1; i <= kvs_expiry_map->ntables; i++)
 		{
-			KvsExpiryTable *table = &kvs_expiry_map->tables[(last_table + i) % KVS_EXPIRY_TABLES];
+			KvsExpiryTable *table = &kvs_expiry_map->tables[(last_table + i) % kvs_expiry_map->ntables];
 
-			if (due[table - kvs_expiry_map->tables] && (TimestampTz) pg_atomic_read_u64(&table->aside_until) <= now &&
+			if (due[table - kvs_expiry_map->tables] && aside_until(table, now) <= now &&
 				(found == NULL || get_rank(table) < get_rank(found)))
 				found = table;
 		}
@@ -141,6 +153,7 @@ kvs_expiry_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *wor
 	if (found != NULL)
 		collect_work(found, now, passes, work);
 	LWLockRelease(kvs_expiry_map->lock);
+	pfree(due);
 	return found != NULL && (work->whole || work->ngroups > 0);
 }
 
@@ -216,12 +229,13 @@ kvs_expiry_may_log(TimestampTz now)
 static TimestampTz
 read_map(bool since, Oid except)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz result = DT_NOEND;
 
 	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
-	for (int i = 0; i < KVS_EXPIRY_TABLES + kvs_expiry_map->nextents; i++)
+	for (int i = 0; i < kvs_expiry_map->ntables + kvs_expiry_map->nextents; i++)
 	{
-		KvsExpiryExtent *extent = i < KVS_EXPIRY_TABLES ? NULL : &kvs_expiry_map->extents[i - KVS_EXPIRY_TABLES];
+		KvsExpiryExtent *extent = i < kvs_expiry_map->ntables ? NULL : &kvs_expiry_map->extents[i - kvs_expiry_map->ntables];
 		KvsExpiryTable *table = extent ? extent->table : &kvs_expiry_map->tables[i];
 		TimestampTz earliest = DT_NOEND;
 
@@ -237,12 +251,45 @@ read_map(bool since, Oid except)
 		for (int n = 0; extent != NULL && n < KVS_EXTENT_GROUPS; n++)
 			earliest = Min(earliest, kvs_expiry_read_slot(&extent->slots[n]));
 		if (!since && earliest != DT_NOEND)
-			earliest = Max(earliest, (TimestampTz) pg_atomic_read_u64(&table->aside_until));
+			earliest = Max(earliest, aside_until(table, now));
 		if (!since || earliest != DT_NOBEGIN)
 			result = Min(result, earliest);
 	}
 	LWLockRelease(kvs_expiry_map->lock);
 	return result;
+}
+
+/* The earliest time at which a store is due that the map has no room for. */
+static TimestampTz
+read_unmapped(void)
+{
+	KvsExpiryOverflow *overflow = kvs_expiry_my_database->overflow;
+	TimestampTz result = kvs_expiry_read_slot(&kvs_expiry_my_database->unmapped);
+
+	for (int i = 0; overflow != NULL && i < KVS_OVERFLOW_SLOTS; i++)
+		result = Min(result, kvs_expiry_read_slot(&overflow->slots[i]));
+	return result;
+}
+
+KvsExpirySlot *
+kvs_expiry_find_unmapped(TimestampTz now)
+{
+	static int	last_slot = 0;
+
+	KvsExpiryOverflow *overflow = kvs_expiry_my_database->overflow;
+
+	if (kvs_expiry_read_slot(&kvs_expiry_my_database->unmapped) <= now)
+		return &kvs_expiry_my_database->unmapped;
+	for (int i = 1; overflow != NULL && i <= KVS_OVERFLOW_SLOTS; i++)
+	{
+		int			n = (last_slot + i) % KVS_OVERFLOW_SLOTS;
+
+		if (kvs_expiry_read_slot(&overflow->slots[n]) > now)
+			continue;
+		last_slot = n;
+		return &overflow->slots[n];
+	}
+	return NULL;
 }
 
 TimestampTz
@@ -251,7 +298,7 @@ kvs_expiry_next(Oid except)
 	TimestampTz next = read_map(false, except);
 
 	next = Min(next, kvs_expiry_read_slot(&kvs_expiry_my_database->full));
-	return Min(next, kvs_expiry_read_slot(&kvs_expiry_my_database->unmapped));
+	return Min(next, read_unmapped());
 }
 
 void
@@ -412,7 +459,7 @@ copy_map(MapRow *rows)
 	int			count = 0;
 
 	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
-	for (int i = 0; i < KVS_EXPIRY_TABLES; i++)
+	for (int i = 0; i < kvs_expiry_map->ntables; i++)
 	{
 		KvsExpiryTable *table = &kvs_expiry_map->tables[i];
 
@@ -456,7 +503,7 @@ kvstore_expiry_map(PG_FUNCTION_ARGS)
 	if (kvs_expiry_map == NULL)
 		return (Datum) 0;
 	rows = MemoryContextAllocHuge(CurrentMemoryContext,
-								  sizeof(MapRow) * (KVS_EXPIRY_TABLES + (Size) kvs_expiry_map->nextents * KVS_EXTENT_GROUPS + 1));
+								  sizeof(MapRow) * (kvs_expiry_map->ntables + (Size) kvs_expiry_map->nextents * KVS_EXTENT_GROUPS + 1));
 	count = copy_map(rows);
 	for (int i = 0; i < count; i++)
 	{

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
@@ -95,6 +96,7 @@ find_database(bool make)
 		pg_atomic_write_u64(&free_entry->logged_at, (uint64) DT_NOBEGIN);
 		pg_atomic_write_u32(&free_entry->full_delay, 0);
 		free_entry->latch = NULL;
+		free_entry->overflow = NULL;
 		free_entry->database = MyDatabaseId;
 		kvs_expiry_my_database = free_entry;
 		kvs_expiry_made_slot = &kvs_expiry_my_database->full;
@@ -117,10 +119,45 @@ kvs_expiry_database(void)
 	return kvs_expiry_get_database() ? &kvs_expiry_my_database->full : NULL;
 }
 
-KvsExpirySlot *
-kvs_expiry_unmapped(void)
+/* The overflow of this database, taken if there is a free one. */
+static KvsExpiryOverflow *
+get_overflow(void)
 {
-	return kvs_expiry_get_database() ? &kvs_expiry_my_database->unmapped : NULL;
+	KvsExpiryDatabase *mine = kvs_expiry_my_database;
+
+	if (mine->overflow != NULL)
+		return mine->overflow;
+	LWLockAcquire(kvs_expiry_map->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < KVS_OVERFLOWS && mine->overflow == NULL; i++)
+	{
+		KvsExpiryOverflow *overflow = &kvs_expiry_map->overflows[i];
+
+		if (OidIsValid(overflow->database))
+			continue;
+		overflow->database = MyDatabaseId;
+		mine->overflow = overflow;
+	}
+	LWLockRelease(kvs_expiry_map->lock);
+	return mine->overflow;
+}
+
+KvsExpirySlot *
+kvs_expiry_unmapped(Oid relid)
+{
+	KvsExpiryOverflow *overflow;
+
+	if (kvs_expiry_get_database() == NULL)
+		return NULL;
+	overflow = get_overflow();
+	if (overflow == NULL)
+		return &kvs_expiry_my_database->unmapped;
+	return &overflow->slots[hash_uint32(relid) % KVS_OVERFLOW_SLOTS];
+}
+
+bool
+kvs_expiry_is_unmapped_in(Oid relid, const KvsExpirySlot *slot)
+{
+	return slot == &kvs_expiry_my_database->unmapped || slot == kvs_expiry_unmapped(relid);
 }
 
 KvsExpirySlot *
@@ -143,9 +180,9 @@ make_table(Oid relid)
 
 	if (table != NULL)
 		return table;
-	for (int i = 0; i < KVS_EXPIRY_TABLES; i++)
+	for (; kvs_expiry_map->first_free < kvs_expiry_map->ntables; kvs_expiry_map->first_free++)
 	{
-		table = &kvs_expiry_map->tables[i];
+		table = &kvs_expiry_map->tables[kvs_expiry_map->first_free];
 		if (OidIsValid(table->database))
 			continue;
 		if (!add_entry(MyDatabaseId, relid, 0, table))
@@ -268,7 +305,7 @@ kvs_expiry_list_tables(Oid *relids, int max)
 	int			count = 0;
 
 	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
-	for (int i = 0; i < KVS_EXPIRY_TABLES && count < max; i++)
+	for (int i = 0; i < kvs_expiry_map->ntables && count < max; i++)
 		if (kvs_expiry_map->tables[i].database == MyDatabaseId)
 			relids[count++] = kvs_expiry_map->tables[i].relid;
 	LWLockRelease(kvs_expiry_map->lock);
@@ -292,6 +329,7 @@ forget_table(KvsExpiryTable *table)
 	}
 	remove_entry(table->database, table->relid, 0);
 	table->database = InvalidOid;
+	kvs_expiry_map->first_free = Min(kvs_expiry_map->first_free, table - kvs_expiry_map->tables);
 	pg_atomic_fetch_add_u64(&kvs_expiry_map->generation, 1);
 }
 
@@ -307,11 +345,22 @@ kvs_expiry_forget_table(Oid database, Oid relid)
 	LWLockRelease(kvs_expiry_map->lock);
 }
 
+static void
+forget_overflow(KvsExpiryOverflow *overflow)
+{
+	overflow->database = InvalidOid;
+	for (int i = 0; i < KVS_OVERFLOW_SLOTS; i++)
+		pg_atomic_write_u64(&overflow->slots[i], (uint64) DT_NOEND);
+}
+
 void
 kvs_expiry_forget_database(Oid database)
 {
 	LWLockAcquire(kvs_expiry_map->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < KVS_EXPIRY_TABLES; i++)
+	for (int i = 0; i < KVS_OVERFLOWS; i++)
+		if (kvs_expiry_map->overflows[i].database == database)
+			forget_overflow(&kvs_expiry_map->overflows[i]);
+	for (int i = 0; i < kvs_expiry_map->ntables; i++)
 		if (kvs_expiry_map->tables[i].database == database)
 			forget_table(&kvs_expiry_map->tables[i]);
 	for (int i = 0; i < KVS_EXPIRY_DATABASES; i++)
@@ -331,14 +380,16 @@ count_extents(void)
 static Size
 map_size(void)
 {
-	return add_size(offsetof(KvsExpiryMap, extents), mul_size(count_extents(), sizeof(KvsExpiryExtent)));
+	Size		size = add_size(offsetof(KvsExpiryMap, extents), mul_size(count_extents(), sizeof(KvsExpiryExtent)));
+
+	return add_size(size, mul_size(kvs_guc_expiry_tables, sizeof(KvsExpiryTable)));
 }
 
 void
 kvs_expiry_request_shmem(void)
 {
 	RequestAddinShmemSpace(map_size());
-	RequestAddinShmemSpace(hash_estimate_size(KVS_EXPIRY_TABLES + count_extents(), sizeof(DirectoryEntry)));
+	RequestAddinShmemSpace(hash_estimate_size(kvs_guc_expiry_tables + count_extents(), sizeof(DirectoryEntry)));
 	RequestNamedLWLockTranche("kvstore_expiry", 1);
 }
 
@@ -348,6 +399,8 @@ init_map(void)
 	memset(kvs_expiry_map, 0, map_size());
 	kvs_expiry_map->lock = &GetNamedLWLockTranche("kvstore_expiry")->lock;
 	kvs_expiry_map->nextents = count_extents();
+	kvs_expiry_map->ntables = kvs_guc_expiry_tables;
+	kvs_expiry_map->tables = (KvsExpiryTable *) &kvs_expiry_map->extents[kvs_expiry_map->nextents];
 	pg_atomic_init_u64(&kvs_expiry_map->generation, 0);
 	for (int i = 0; i < KVS_EXPIRY_DATABASES; i++)
 	{
@@ -358,7 +411,10 @@ init_map(void)
 		pg_atomic_init_u64(&kvs_expiry_map->databases[i].logged_at, 0);
 		pg_atomic_init_u32(&kvs_expiry_map->databases[i].full_delay, 0);
 	}
-	for (int i = 0; i < KVS_EXPIRY_TABLES; i++)
+	for (int i = 0; i < KVS_OVERFLOWS; i++)
+		for (int n = 0; n < KVS_OVERFLOW_SLOTS; n++)
+			pg_atomic_init_u64(&kvs_expiry_map->overflows[i].slots[n], (uint64) DT_NOEND);
+	for (int i = 0; i < kvs_expiry_map->ntables; i++)
 	{
 		pg_atomic_init_u64(&kvs_expiry_map->tables[i].whole, 0);
 		pg_atomic_init_u64(&kvs_expiry_map->tables[i].aside_until, 0);
@@ -376,7 +432,7 @@ void
 kvs_expiry_startup_shmem(void)
 {
 	HASHCTL		ctl;
-	long		entries = KVS_EXPIRY_TABLES + count_extents();
+	long		entries = kvs_guc_expiry_tables + count_extents();
 	bool		found;
 
 	kvs_expiry_map = ShmemInitStruct("kvstore expiry map", map_size(), &found);

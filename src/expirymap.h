@@ -48,23 +48,39 @@ typedef struct KvsExpiryDatabase
 	/* Atomics. */
 	KvsExpirySlot next_due;		/* lower bound of everything below */
 	KvsExpirySlot full;			/* when all its stores are due in full */
-	KvsExpirySlot unmapped;		/* when something is due in a store that the map has no room for */
+	KvsExpirySlot unmapped;		/* when something is due in a store that the map has no room for, without an overflow */
 	pg_atomic_uint64 wake_at;	/* a commit that is due before sets the latch of who sleeps */
 	pg_atomic_uint64 logged_at;
 	pg_atomic_uint32 full_delay;	/* milliseconds, the last one */
 
 	/* The worker's, NULL: the launcher's.  Read without a lock: latches stay where they are, and a needless SetLatch() does no harm. */
 	Latch	   *volatile latch;
+
+	/* For the stores that the map has no room for; written under map->lock, once.  NULL: none yet, or there was none free. */
+	struct KvsExpiryOverflow *volatile overflow;
 } KvsExpiryDatabase;
+
+/* Slots for the stores of one database that the map has no room for, by a hash of their OIDs. */
+#define KVS_OVERFLOWS		16
+#define KVS_OVERFLOW_SLOTS	1024
+
+typedef struct KvsExpiryOverflow
+{
+	Oid			database;		/* under map->lock; InvalidOid: free, then all slots are "never" */
+	KvsExpirySlot slots[KVS_OVERFLOW_SLOTS];
+} KvsExpiryOverflow;
 
 typedef struct KvsExpiryMap
 {
 	LWLock	   *lock;
 	pg_atomic_uint64 generation;	/* advanced when a table is forgotten */
 	Latch	   *volatile launcher;
+	int			ntables;
 	int			nextents;
+	int			first_free;		/* no table before it is free; under the lock */
+	KvsExpiryTable *tables;		/* behind the extents */
 	KvsExpiryDatabase databases[KVS_EXPIRY_DATABASES];
-	KvsExpiryTable tables[KVS_EXPIRY_TABLES];
+	KvsExpiryOverflow overflows[KVS_OVERFLOWS];
 	KvsExpiryExtent extents[FLEXIBLE_ARRAY_MEMBER];
 } KvsExpiryMap;
 

@@ -18,6 +18,7 @@ int			kvs_guc_feed_size = KVS_DEFAULT_FEED_SIZE;
 int			kvs_guc_max_waiters = KVS_DEFAULT_MAX_WAITERS;
 int			kvs_guc_fallback_poll = KVS_DEFAULT_FALLBACK_POLL;
 int			kvs_guc_expiry_slots = KVS_DEFAULT_EXPIRY_SLOTS;
+int			kvs_guc_expiry_tables = KVS_DEFAULT_EXPIRY_TABLES;
 int			kvs_guc_sweep_batch = KVS_DEFAULT_SWEEP_BATCH;
 int			kvs_guc_step_timeout = KVS_DEFAULT_STEP_TIMEOUT;
 int			kvs_guc_log_sweep = KVS_DEFAULT_LOG_SWEEP;
@@ -66,6 +67,14 @@ kvs_guc_init(void)
 								"One for each 64 kB of tables whose entries expire.",
 								&kvs_guc_expiry_slots,
 								KVS_DEFAULT_EXPIRY_SLOTS, KVS_MIN_EXPIRY_SLOTS, KVS_MAX_EXPIRY_SLOTS,
+								PGC_POSTMASTER, 0,
+								NULL, NULL, NULL);
+
+		DefineCustomIntVariable("kvstore.expiry_tables",
+								"Stores, snapshot stores and queues in that map, all databases.",
+								"What comes later is read in full when something is due there.",
+								&kvs_guc_expiry_tables,
+								KVS_DEFAULT_EXPIRY_TABLES, KVS_MIN_EXPIRY_TABLES, KVS_MAX_EXPIRY_TABLES,
 								PGC_POSTMASTER, 0,
 								NULL, NULL, NULL);
 

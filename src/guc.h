@@ -40,6 +40,13 @@ extern int	kvs_guc_row_map_size;
 /* Slots of the expiry map: one for each 64 kB of tables whose entries expire. */
 extern int	kvs_guc_expiry_slots;
 
+#define KVS_MIN_EXPIRY_TABLES		16
+#define KVS_DEFAULT_EXPIRY_TABLES	16384
+#define KVS_MAX_EXPIRY_TABLES		(4 * 1024 * 1024)
+
+/* Tables in the expiry map, all databases. */
+extern int	kvs_guc_expiry_tables;
+
 #define KVS_MIN_SWEEP_BATCH			1
 #define KVS_DEFAULT_SWEEP_BATCH		1000
 #define KVS_MAX_SWEEP_BATCH			1000000

@@ -155,7 +155,8 @@ read_databases(TimestampTz now)
 	{
 		database->exists = false;
 		database->due = DT_NOEND;
-		if (database->not_before == DT_NOEND)
+		/* one so far away was written before the clock was set back */
+		if (database->not_before == DT_NOEND || database->not_before > TimestampTzPlusMilliseconds(now, LAST_BACKOFF))
 			database->not_before = now;
 	}
 	map_count = kvs_expiry_list_databases(map_list);

@@ -78,8 +78,24 @@ kvs_plan_free_all(KvsPlanList *list, KvsPlanOwner *owner)
 	}
 }
 
-void
-kvs_plan_touch(KvsPlanList *list, KvsPlanOwner *owner)
+static int
+count_plans(KvsPlanList *list)
+{
+	dlist_iter	iter;
+	int			count = 0;
+
+	dlist_foreach(iter, &list->owners)
+	{
+		const KvsPlanOwner *owner = dlist_container(KvsPlanOwner, node, iter.cur);
+
+		for (int i = 0; i < owner->nplans; i++)
+			count += owner->plans[i] != NULL;
+	}
+	return count;
+}
+
+static void
+move_to_head(KvsPlanList *list, KvsPlanOwner *owner)
 {
 	if (owner->listed)
 		dlist_move_head(&list->owners, &owner->node);
@@ -89,6 +105,15 @@ kvs_plan_touch(KvsPlanList *list, KvsPlanOwner *owner)
 		owner->listed = true;
 		list->count++;
 	}
-	if (unlikely(list->count > MOST_OWNERS))
-		kvs_plan_free_all(list, dlist_tail_element(KvsPlanOwner, node, &list->owners));
+}
+
+SPIPlanPtr *
+kvs_plan_use(KvsPlanList *list, KvsPlanOwner *owner, int which)
+{
+	move_to_head(list, owner);
+	/* to make one takes a thousand times as long as to count them */
+	if (unlikely(owner->plans[which] == NULL))
+		while (list->count > MOST_OWNERS || (list->count > 1 && count_plans(list) >= list->most_plans))
+			kvs_plan_free_all(list, dlist_tail_element(KvsPlanOwner, node, &list->owners));
+	return &owner->plans[which];
 }

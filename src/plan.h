@@ -28,12 +28,16 @@ typedef struct KvsPlanList
 {
 	dlist_head	owners;
 	int			count;
+	int			most_plans;		/* of all of them */
 } KvsPlanList;
 
-#define KVS_PLAN_LIST(name)	{DLIST_STATIC_INIT((name).owners), 0}
+#define KVS_PLAN_LIST(name, most)	{DLIST_STATIC_INIT((name).owners), 0, (most)}
 
-/* This one is used now, and may get plans.  If there are too many that have, the one not used longest loses them. */
-extern void kvs_plan_touch(KvsPlanList *list, KvsPlanOwner *owner);
+/*
+ * Where a plan of this one is, which is used now; NULL there: make it.  If too many have plans, or there
+ * are too many plans, those not used longest lose theirs.
+ */
+extern SPIPlanPtr *kvs_plan_use(KvsPlanList *list, KvsPlanOwner *owner, int which);
 
 /* Free the plans of this one.  While any plan is running they are kept until none is. */
 extern void kvs_plan_free_all(KvsPlanList *list, KvsPlanOwner *owner);

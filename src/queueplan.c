@@ -8,7 +8,7 @@
 #include "queueplan.h"
 #include "statement.h"
 
-static KvsPlanList planned = KVS_PLAN_LIST(planned);
+static KvsPlanList planned = KVS_PLAN_LIST(planned, PG_INT32_MAX);
 
 void
 kvs_queue_free_plans(KvsQueue *queue)
@@ -19,8 +19,9 @@ kvs_queue_free_plans(KvsQueue *queue)
 SPIPlanPtr
 kvs_queue_get_plan(KvsQueue *queue, KvsQueuePlan which, const char *format, int nargs, const Oid *types)
 {
-	kvs_plan_touch(&planned, &queue->planned);
-	if (unlikely(queue->plans[which] == NULL))
-		queue->plans[which] = kvs_statement_prepare(psprintf(format, queue->name), nargs, types);
-	return queue->plans[which];
+	SPIPlanPtr *plan = kvs_plan_use(&planned, &queue->planned, which);
+
+	if (unlikely(*plan == NULL))
+		*plan = kvs_statement_prepare(psprintf(format, queue->name), nargs, types);
+	return *plan;
 }

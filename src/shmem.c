@@ -24,6 +24,7 @@
 #include "rowmap.h"
 #include "shmem.h"
 #include "statefile.h"
+#include "storecount.h"
 #include "stats.h"
 #include "trouble.h"
 #include "waiter.h"
@@ -45,6 +46,7 @@ shmem_request(void)
 	kvs_rowmap_request_shmem();
 	kvs_expiry_request_shmem();
 	kvs_trouble_request_shmem();
+	kvs_storecount_request_shmem();
 	kvs_feed_request_shmem();
 	kvs_waiter_request_shmem();
 	kvs_launcher_request_shmem();
@@ -94,6 +96,7 @@ shmem_startup(void)
 	kvs_rowmap_startup_shmem();
 	kvs_expiry_startup_shmem();
 	kvs_trouble_startup_shmem();
+	kvs_storecount_startup_shmem();
 	kvs_feed_startup_shmem();
 	kvs_waiter_startup_shmem();
 	kvs_launcher_startup_shmem();

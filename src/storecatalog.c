@@ -15,8 +15,10 @@
  * changes tables.  So an entry is of one table as long as it lives: when the name has come to mean
  * another table, there is a new entry, and the old one is freed in a later transaction.
  *
- * Plans take some 100 kB, and a pooled session may come by thousands of stores, so only those used last
- * keep theirs (plan.c).  Everything here is backend-local; no lock protects it.
+ * A pooled session may come by thousands of stores.  Plans take some 100 kB for each, so only those used
+ * last keep theirs (plan.c).  What PostgreSQL itself caches of a table and its index, some 12 kB, it would keep
+ * for ever: MOST_RECENT tables stay there, the one not used longest goes.  To read it anew costs some
+ * 0.1 ms.  Everything here is backend-local; no lock protects it.
  */
 #include "postgres.h"
 
@@ -33,6 +35,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/relcache.h"
 #include "utils/syscache.h"
 
 #include "catalog.h"
@@ -44,6 +47,12 @@
 /* So many entries that became invalid are worth a look whether their tables are gone. */
 #define INVALID_MAX		4
 
+/* Of so many stores the server may keep what it has cached. */
+#define MOST_RECENT		64
+
+/* Plans of all stores, some 40 kB each. */
+#define MOST_PLANS		80
+
 typedef struct StoreName
 {
 	char		name[NAMEDATALEN];	/* hash key; must be first */
@@ -51,10 +60,13 @@ typedef struct StoreName
 } StoreName;
 
 static HTAB *stores = NULL;		/* StoreName */
+static MemoryContext entries = NULL;	/* in small blocks: those of TopMemoryContext double up to 8 MB */
 static KvsStore *last_store = NULL; /* the one used last: nearly always the one used next */
 static KvsStore *orphans = NULL;	/* those whose names mean something else now */
 static int	ninvalid = 0;		/* entries that became invalid since somebody looked */
-static KvsPlanList planned = KVS_PLAN_LIST(planned);
+static KvsPlanList planned = KVS_PLAN_LIST(planned, MOST_PLANS);
+static dlist_head recent = DLIST_STATIC_INIT(recent);	/* the one used last first */
+static int	nrecent = 0;
 
 static void
 store_relcache_callback(Datum arg, Oid relid)
@@ -174,6 +186,52 @@ read_settings(KvsStore *store)
 		kvs_registry_warn(&kvs_registry_stores, store->name, store->relid);
 }
 
+/* ---- What PostgreSQL caches of a table ---- */
+
+/* Have the server forget a relation, as if somebody had changed it, but in this session only.  One in use stays. */
+static void
+let_go_relation(Oid relid)
+{
+	RelationCacheInvalidateEntry(relid);
+	SysCacheInvalidate(RELOID, GetSysCacheHashValue1(RELOID, ObjectIdGetDatum(relid)));
+}
+
+/* Its table is not needed for the time being. */
+static void
+let_go(KvsStore *store)
+{
+	char		table[NAMEDATALEN + 2];
+
+	dlist_delete(&store->recent_node);
+	store->recent = false;
+	nrecent--;
+	if (!OidIsValid(store->indexid))
+		return;
+	let_go_relation(store->relid);
+	let_go_relation(store->indexid);
+	SysCacheInvalidate(INDEXRELID, GetSysCacheHashValue1(INDEXRELID, ObjectIdGetDatum(store->indexid)));
+	snprintf(table, sizeof(table), "s_%s", store->name);
+	SysCacheInvalidate(RELNAMENSP, GetSysCacheHashValue2(RELNAMENSP, CStringGetDatum(table),
+														 ObjectIdGetDatum(kvs_catalog_get()->data_schema)));
+}
+
+/* This is the store used last. */
+static void
+touch(KvsStore *store)
+{
+	if (store->recent)
+		dlist_move_head(&recent, &store->recent_node);
+	else
+	{
+		dlist_push_head(&recent, &store->recent_node);
+		store->recent = true;
+		nrecent++;
+	}
+	if (nrecent > MOST_RECENT)
+		let_go(dlist_tail_element(KvsStore, recent_node, &recent));
+	last_store = store;
+}
+
 /* ---- Entries ---- */
 
 /* Some call may still use it, up to the end of this transaction. */
@@ -182,6 +240,8 @@ orphan(KvsStore *store)
 {
 	if (store == last_store)
 		last_store = NULL;
+	if (store->recent)
+		let_go(store);
 	kvs_plan_free_all(&planned, &store->planned);
 	store->orphaned_at = GetCurrentTransactionStartTimestamp();
 	store->next_orphan = orphans;
@@ -262,7 +322,10 @@ get_store(const char *name, Oid relid)
 		entry->store = NULL;
 	if (entry->store != NULL && entry->store->relid == relid)
 		return entry->store;
-	store = MemoryContextAllocZero(TopMemoryContext, sizeof(KvsStore));
+	if (entries == NULL)
+		entries = AllocSetContextCreate(TopMemoryContext, "kvstore store entries", ALLOCSET_DEFAULT_MINSIZE,
+										ALLOCSET_DEFAULT_INITSIZE, 64 * 1024);
+	store = MemoryContextAllocZero(entries, sizeof(KvsStore));
 	strlcpy(store->name, name, NAMEDATALEN);
 	store->relid = relid;
 	store->planned.plans = store->plans;
@@ -275,8 +338,7 @@ get_store(const char *name, Oid relid)
 SPIPlanPtr *
 kvs_catalog_plan(KvsStore *store, int which)
 {
-	kvs_plan_touch(&planned, &store->planned);
-	return &store->plans[which];
+	return kvs_plan_use(&planned, &store->planned, which);
 }
 
 /* ---- Opening ---- */
@@ -355,7 +417,8 @@ kvs_catalog_open_store(const text *name, LOCKMODE lockmode, Relation *rel)
 	*rel = store != NULL && likely(store->valid) ? reopen(store, lockmode) : NULL;
 	if (unlikely(*rel == NULL))
 		store = load_store(kvs_catalog_check_name(name, "store"), lockmode, rel);
-	last_store = store;
+	if (store != last_store)
+		touch(store);
 
 	if (unlikely((*rel)->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED && RecoveryInProgress()))
 		ereport(ERROR,

@@ -12,11 +12,13 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "guc.h"
 #include "queuecatalog.h"
 #include "replication.h"
 #include "sweep.h"
@@ -69,12 +71,22 @@ kvs_sweep_forget_table(Oid relid)
 void
 kvs_sweep_forget_others(const List *stores)
 {
-	Oid		   *relids = palloc(sizeof(Oid) * KVS_EXPIRY_TABLES);
-	int			count = kvs_expiry_list_tables(relids, KVS_EXPIRY_TABLES);
+	Oid		   *relids = palloc(sizeof(Oid) * kvs_guc_expiry_tables);
+	int			count = kvs_expiry_list_tables(relids, kvs_guc_expiry_tables);
+	List	   *sorted = list_copy(stores);
+	int			n = 0;
 
+	/* there may be thousands of both */
+	list_sort(sorted, list_oid_cmp);
+	qsort(relids, count, sizeof(Oid), oid_cmp);
 	for (int i = 0; i < count; i++)
-		if (!list_member_oid(stores, relids[i]))
+	{
+		while (n < list_length(sorted) && list_nth_oid(sorted, n) < relids[i])
+			n++;
+		if (n == list_length(sorted) || list_nth_oid(sorted, n) != relids[i])
 			kvs_sweep_forget_table(relids[i]);
+	}
+	list_free(sorted);
 	pfree(relids);
 }
 

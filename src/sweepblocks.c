@@ -326,7 +326,7 @@ kvs_sweep_group_of_pass(KvsSweep *sweep, BlockNumber block)
 		return true;
 	slot = kvs_expiry_get_slot(RelationGetRelid(sweep->rel), block);
 	if (slot == NULL)
-		slot = kvs_expiry_unmapped();
+		slot = kvs_expiry_unmapped(RelationGetRelid(sweep->rel));
 	if (slot != NULL)
 		kvs_expiry_lower(slot, left);
 	return true;

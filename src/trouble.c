@@ -212,7 +212,8 @@ kvs_trouble_until(Oid relid)
 	if (trouble != NULL)
 		result = trouble->until;
 	LWLockRelease(shared->lock);
-	return result;
+	/* one so far away was written before the clock was set back */
+	return result > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LAST_DELAY_SLOW) ? DT_NOBEGIN : result;
 }
 
 int64

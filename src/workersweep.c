@@ -5,7 +5,8 @@
  * A step takes from the expiry map a table that has something due, and sweeps a bit of it in a short transaction.  A table whose owner's trigger
  * fails, or that somebody has locked, is put aside and does not stop the others.  First of all, and then at intervals that grow from a minute to a
  * day, all stores are due in full: that is the safety net for what the map cannot know, such as a restored dump.  A pass over a table that finds
- * nothing reads PASS_RATE blocks a second at most.  Stores that the map has no room for have one due time together, and are read whole when it comes.
+ * nothing reads PASS_RATE blocks a second at most.  A store that the map has no room for shares a due time with the few that have the same hash, and
+ * is read whole when it comes.
  *
  * A step that removed a full batch is followed by a nap of NAP times what it took, up to NAP_MAX, which leaves the machine to others.
  */
@@ -13,7 +14,10 @@
 
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "expiry.h"
@@ -44,8 +48,21 @@ typedef struct Busy
 	int			batches;
 } Busy;
 
-static TimestampTz pass_after = 0;	/* no pass before */
+static int64 pass_after = 0;	/* no pass before; by a clock that nobody sets, in microseconds */
 static Busy busy;
+
+/* The stores that the map has no room for. */
+static List *unmapped = NIL;
+static bool unmapped_valid = false; /* no table has come or gone since */
+
+static int64
+read_steady_clock(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
 
 static void
 count_batch(TimestampTz start, Oid relid, int64 removed)
@@ -63,34 +80,51 @@ count_batch(TimestampTz start, Oid relid, int64 removed)
 
 /* ---- All stores ---- */
 
-/* The stores, or those that the map has no room for; for the caller to free. */
-static List *
-list_stores(bool unmapped)
+static void
+pg_class_callback(Datum arg, int cacheid, uint32 hashvalue)
 {
+	unmapped_valid = false;
+}
+
+/* Bring the list up to date, of the stores that the map has no room for. */
+static void
+list_unmapped(void)
+{
+	static bool registered = false;
+
 	List	   *stores;
-	List	   *result = NIL;
 	MemoryContext old;
 	ListCell   *lc;
 
+	if (unmapped_valid)
+		return;
+	if (!registered)
+		CacheRegisterSyscacheCallback(RELOID, pg_class_callback, (Datum) 0);
+	registered = true;
 	kvs_worker_begin("looking for stores");
+	/* Flag first: a change that comes while we look must not be lost. */
+	unmapped_valid = true;
 	stores = kvs_sweep_list_stores();
+	list_free(unmapped);
+	unmapped = NIL;
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	foreach(lc, stores)
-		if (!unmapped || kvs_expiry_get_table(lfirst_oid(lc)) == NULL)
-			result = lappend_oid(result, lfirst_oid(lc));
+		if (kvs_expiry_get_table(lfirst_oid(lc)) == NULL)
+			unmapped = lappend_oid(unmapped, lfirst_oid(lc));
 	MemoryContextSwitchTo(old);
 	kvs_worker_commit();
-	return result;
 }
 
 /* Each store is due in full. */
 static void
 begin_full_pass(void)
 {
-	List	   *stores = list_stores(false);
+	List	   *stores;
 	ListCell   *lc;
 
 	kvs_worker_begin("looking for stores");
+	unmapped_valid = false;
+	stores = kvs_sweep_list_stores();
 	kvs_sweep_forget_others(stores);
 	kvs_stats_forget_missing();
 	kvs_trouble_forget_missing();
@@ -98,10 +132,9 @@ begin_full_pass(void)
 	{
 		KvsExpiryTable *table = kvs_expiry_get_table(lfirst_oid(lc));
 
-		kvs_expiry_lower(table ? kvs_expiry_whole(table) : kvs_expiry_unmapped(), DT_NOBEGIN);
+		kvs_expiry_lower(table ? kvs_expiry_whole(table) : kvs_expiry_unmapped(lfirst_oid(lc)), DT_NOBEGIN);
 	}
 	kvs_worker_commit();
-	list_free(stores);
 }
 
 static void
@@ -127,7 +160,10 @@ check_full_pass(void)
 	kvs_expiry_done();
 }
 
-/* Sweep a batch of a store that the map has no room for; what is left there is noted in the slot of them all.  Returns whether to go on. */
+/*
+ * Sweep a batch of a store that the map has no room for; what is left there is noted in its slot.  Returns
+ * whether to go on.
+ */
 static bool
 sweep_unmapped(Oid relid)
 {
@@ -137,7 +173,7 @@ sweep_unmapped(Oid relid)
 
 	if (until > now)
 	{
-		kvs_expiry_lower(kvs_expiry_unmapped(), until);
+		kvs_expiry_lower(kvs_expiry_unmapped(relid), until);
 		return false;
 	}
 	PG_TRY();
@@ -146,13 +182,13 @@ sweep_unmapped(Oid relid)
 		kvs_sweep_table(relid, kvs_guc_sweep_batch, &result);
 		kvs_workerstep_commit(result.outcome == KVS_SWEEP_DONE);
 		if (result.outcome == KVS_SWEEP_LOCKED)
-			kvs_expiry_lower(kvs_expiry_unmapped(), TimestampTzPlusMilliseconds(now, KVS_EXPIRY_RETRY));
+			kvs_expiry_lower(kvs_expiry_unmapped(relid), TimestampTzPlusMilliseconds(now, KVS_EXPIRY_RETRY));
 		else if (result.outcome == KVS_SWEEP_REPLICATED)
-			kvs_expiry_lower(kvs_expiry_unmapped(), TimestampTzPlusMilliseconds(now, KVS_REPLICATION_RETRY));
+			kvs_expiry_lower(kvs_expiry_unmapped(relid), TimestampTzPlusMilliseconds(now, KVS_REPLICATION_RETRY));
 	}
 	PG_CATCH();
 	{
-		kvs_expiry_lower(kvs_expiry_unmapped(), kvs_workerstep_recover());
+		kvs_expiry_lower(kvs_expiry_unmapped(relid), kvs_workerstep_recover());
 		memset(&result, 0, sizeof(result));
 	}
 	PG_END_TRY();
@@ -160,26 +196,28 @@ sweep_unmapped(Oid relid)
 	return result.more;
 }
 
-static void
+/* The stores that share this slot, one after the other, each in full.  False: no slot is due. */
+static bool
 check_unmapped(void)
 {
-	KvsExpirySlot *slot = kvs_expiry_unmapped();
-	List	   *stores;
+	KvsExpirySlot *slot = kvs_expiry_find_unmapped(GetCurrentTimestamp());
 	ListCell   *lc;
 
-	if ((TimestampTz) pg_atomic_read_u64(slot) > GetCurrentTimestamp())
-		return;
+	if (slot == NULL)
+		return false;
 	kvs_expiry_take(slot);
-	stores = list_stores(true);
-	foreach(lc, stores)
+	list_unmapped();
+	foreach(lc, unmapped)
 	{
+		if (!kvs_expiry_is_unmapped_in(lfirst_oid(lc), slot))
+			continue;
 		while (!kvs_worker_is_in_the_way() && sweep_unmapped(lfirst_oid(lc)))
 			;
 	}
 	if (kvs_worker_is_in_the_way())
 		kvs_expiry_lower(slot, DT_NOBEGIN);
-	list_free(stores);
 	kvs_expiry_done();
+	return true;
 }
 
 /* ---- One step ---- */
@@ -212,18 +250,19 @@ sweep_step(void)
 
 	TimestampTz start;
 	KvsSweepResult result = {0};
+	bool		any;
 
 	check_full_pass();
-	check_unmapped();
+	any = check_unmapped();
 	start = GetCurrentTimestamp();
-	if (!kvs_expiry_find_work(InvalidOid, start, start >= pass_after, &work))
-		return false;
+	if (!kvs_expiry_find_work(InvalidOid, start, read_steady_clock() >= pass_after, &work))
+		return any;
 	sweep_bit(&work, &result);
 	count_batch(start, work.relid, result.removed);
 	if (result.removed >= kvs_guc_sweep_batch)
 		kvs_worker_wait(Min(NAP * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()), NAP_MAX));
 	else if (result.pass_removed == 0)
-		pass_after = Max(pass_after, TimestampTzPlusMilliseconds(start, -PASS_AT_ONCE)) + result.pass_blocks * (USECS_PER_SEC / PASS_RATE);
+		pass_after = Max(pass_after, read_steady_clock() - PASS_AT_ONCE * 1000) + result.pass_blocks * (USECS_PER_SEC / PASS_RATE);
 	return true;
 }
 
@@ -232,8 +271,9 @@ static TimestampTz
 sweep_next(Oid except)
 {
 	TimestampTz next = kvs_expiry_next(except);
+	TimestampTz now = GetCurrentTimestamp();
 
-	return next <= GetCurrentTimestamp() ? Max(next, pass_after) : next;
+	return next <= now ? Max(next, now + pass_after - read_steady_clock()) : next;
 }
 
 /* Tell what it took until nothing was due any more. */

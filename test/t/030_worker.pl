@@ -70,7 +70,7 @@ is(sql(q{
 # ---- Settings ----
 
 is(sql("SELECT string_agg(name || ' ' || setting || ' ' || context, ', ' ORDER BY name) FROM pg_settings WHERE name ~ '^kvstore.*(sweep|expiry|step)'"),
-	'kvstore.expiry_slots 65536 postmaster, kvstore.log_sweep 10 sighup, kvstore.step_timeout 5000 sighup, kvstore.sweep_batch 1000 sighup', 'settings');
+	'kvstore.expiry_slots 65536 postmaster, kvstore.expiry_tables 16384 postmaster, kvstore.log_sweep 10 sighup, kvstore.step_timeout 5000 sighup, kvstore.sweep_batch 1000 sighup', 'settings');
 is(sql("SELECT count(*) FROM pg_settings WHERE name LIKE 'kvstore.test%'"), '0', 'the hooks for tests are not shown');
 
 # ---- Killed, and an ERROR ----

@@ -1,0 +1,8 @@
+/* storecount.h: how many stores and keys there are, estimated. */
+#ifndef KVS_STORECOUNT_H
+#define KVS_STORECOUNT_H
+
+extern void kvs_storecount_request_shmem(void);
+extern void kvs_storecount_startup_shmem(void);
+
+#endif							/* KVS_STORECOUNT_H */

@@ -137,7 +137,9 @@ SELECT outcome_of($$SELECT * FROM kv_watch('{a}', '{0}', wait => '1 ms', store =
 CREATE OR REPLACE FUNCTION nest_deep() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM kv_watch('{a}', '{0,0}', store => 'inner'); RETURN true; END $$;
 SELECT kv_watch('{a}', '{0}', store => 'nest');
 CREATE OR REPLACE FUNCTION nest_deep() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM kv_clear('inner'); RAISE 'no'; END $$;
+\set VERBOSITY terse
 SELECT kv_delete_prefix('a', store => 'nest');
+\set VERBOSITY default
 SELECT count(*) FROM kv_stat_progress;
 SELECT count(*) FROM kvstore.waiters();
 DROP POLICY nest ON kvstore.s_nest;

@@ -465,13 +465,24 @@ wake_waiters(Oid relid, int64 count)
 		;
 }
 
-/* One for each message; for one that was there before and has changed, too. */
+/*
+ * One for each message; for one that was there before and has changed, too.  What is ready only later
+ * concerns the first in line.  If there is both, one is woken, and wakes the next if there is more.
+ */
 static void
-wake_for_arrivals(const Record *record)
+wake_for_arrivals(const Record *record, TimestampTz now)
 {
 	for (int priority = 0; priority < KVS_PRIORITIES; priority++)
-		if (record->arrived & (1 << priority))
-			wake_waiters(record->queue.relid, Max(record->arrivals[priority].count, 1));
+	{
+		const Range *range = &record->arrivals[priority];
+
+		if ((record->arrived & (1 << priority)) == 0)
+			continue;
+		if (range->low.ready_at > now)
+			kvs_waiter_wake_for(record->queue.relid, range->low.ready_at);
+		else
+			wake_waiters(record->queue.relid, range->high.ready_at > now ? 1 : Max(range->count, 1));
+	}
 }
 
 /* ---- Undoing ---- */
@@ -611,7 +622,7 @@ publish(Record *record, TimestampTz now)
 	}
 	if (due <= now)
 		kvs_expiry_lower_next_due(now);
-	wake_for_arrivals(record);
+	wake_for_arrivals(record, now);
 }
 
 /* ---- Ends of transactions ---- */

@@ -54,7 +54,7 @@ attempt(Receive *receive, AclMode rights, int lease_arg)
 static void
 set_timer(Receive *receive)
 {
-	if (kvs_waiter_holds_timer(&receive->wait.waiter, receive->request.next != DT_NOEND))
+	if (kvs_waiter_hold_timer(&receive->wait.waiter, receive->request.next))
 		receive->wait.until = receive->request.next;
 }
 

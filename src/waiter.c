@@ -14,7 +14,7 @@
  * needless latch, which does no harm.
  *
  * Locks: "free" under lock 0; the targets and the list of a bucket under the lock of that bucket.  A slot belongs to the session that has it: nobody else
- * writes it but for "woken", an atomic.  Never two of these locks at once.
+ * writes it but for "woken"; that and "timer" are atomics.  Never two of these locks at once.
  */
 #include "postgres.h"
 
@@ -59,6 +59,7 @@ typedef struct Slot
 
 	int			next_free;		/* under lock 0 */
 	pg_atomic_uint32 woken;
+	pg_atomic_uint64 timer;		/* when it looks by itself; DT_NOEND: not before it is woken, or it is just looking */
 	Target		targets[KVS_WAIT_TARGETS];
 } Slot;
 
@@ -191,6 +192,7 @@ kvs_waiter_begin(KvsWaiter *waiter, const KvsWaitTarget *targets, int count)
 	slot->since = GetCurrentTimestamp();
 	slot->ntargets = 0;
 	slot->holds_timer = false;
+	pg_atomic_write_u64(&slot->timer, DT_NOEND);
 	pg_atomic_write_u32(&slot->woken, 0);
 	for (int i = 0; i < count; i++)
 	{
@@ -208,8 +210,10 @@ kvs_waiter_rearm(KvsWaiter *waiter)
 {
 	Slot	   *slot = slot_of(waiter);
 
-	if (slot != NULL)
-		pg_atomic_exchange_u32(&slot->woken, 0);
+	if (slot == NULL)
+		return;
+	pg_atomic_write_u64(&slot->timer, DT_NOEND);
+	pg_atomic_exchange_u32(&slot->woken, 0);
 }
 
 bool
@@ -220,22 +224,36 @@ kvs_waiter_is_woken(const KvsWaiter *waiter)
 	return slot != NULL && pg_atomic_read_u32(&slot->woken) != 0;
 }
 
+/* With the lock of its bucket: the slot that has waited longest for a queue; NULL: none does. */
+static Slot *
+first_in_line(const Bucket *bucket, Oid relid)
+{
+	for (int n = bucket->first; n != NO_TARGET; n = target_of(n)->next)
+	{
+		const Target *target = target_of(n);
+
+		if (target->what.relid == relid && target->database == MyDatabaseId && target->what.kind == KVS_WAIT_QUEUE)
+			return &waiters->slots[n / KVS_WAIT_TARGETS];
+	}
+	return NULL;
+}
+
 bool
-kvs_waiter_holds_timer(KvsWaiter *waiter, bool wanted)
+kvs_waiter_hold_timer(KvsWaiter *waiter, TimestampTz next)
 {
 	Slot	   *slot = slot_of(waiter);
+	Oid			relid;
 	Bucket	   *bucket;
-	bool		first = true;
 
 	if (slot == NULL)
 		return false;
-	bucket = bucket_of(KVS_WAIT_QUEUE, slot->targets[0].what.relid, 0);
+	relid = slot->targets[0].what.relid;
+	bucket = bucket_of(KVS_WAIT_QUEUE, relid, 0);
 	LWLockAcquire(bucket->lock, LW_SHARED);
-	for (int n = slot->targets[0].previous; n != NO_TARGET && first; n = target_of(n)->previous)
-		first = target_of(n)->what.relid != slot->targets[0].what.relid || target_of(n)->database != MyDatabaseId ||
-			target_of(n)->what.kind != KVS_WAIT_QUEUE;
+	slot->holds_timer = next != DT_NOEND && first_in_line(bucket, relid) == slot;
 	LWLockRelease(bucket->lock);
-	slot->holds_timer = first && wanted;
+	if (slot->holds_timer)
+		pg_atomic_write_u64(&slot->timer, next);
 	return slot->holds_timer;
 }
 
@@ -418,6 +436,27 @@ kvs_waiter_wake_one(Oid relid)
 	return found;
 }
 
+/*
+ * Who is just looking has no timer, and may have looked too early: it looks again, once in vain at most.
+ * A timer that is there was set after a look that saw, or preceded, what is published now.
+ */
+void
+kvs_waiter_wake_for(Oid relid, TimestampTz moment)
+{
+	Bucket	   *bucket = bucket_of(KVS_WAIT_QUEUE, relid, 0);
+	uint32		asleep = 0;
+	Slot	   *slot;
+
+	if (pg_atomic_read_u32(&bucket->count) == 0)
+		return;
+	LWLockAcquire(bucket->lock, LW_SHARED);
+	slot = first_in_line(bucket, relid);
+	if (slot != NULL && (TimestampTz) pg_atomic_read_u64(&slot->timer) > moment &&
+		pg_atomic_compare_exchange_u32(&slot->woken, &asleep, 1))
+		choose(slot - waiters->slots);
+	LWLockRelease(bucket->lock);
+}
+
 void
 kvs_waiter_set_latches(void)
 {
@@ -527,6 +566,7 @@ kvs_waiter_startup_shmem(void)
 	for (int i = 0; i < kvs_guc_max_waiters; i++)
 	{
 		pg_atomic_init_u32(&waiters->slots[i].woken, 0);
+		pg_atomic_init_u64(&waiters->slots[i].timer, DT_NOEND);
 		waiters->slots[i].next_free = i + 1 < kvs_guc_max_waiters ? i + 1 : -1;
 	}
 }

@@ -59,10 +59,10 @@ extern void kvs_waiter_rearm(KvsWaiter *waiter);
 extern bool kvs_waiter_is_woken(const KvsWaiter *waiter);
 
 /*
- * A waiter for a queue asks before it sleeps: is it the first in line?  Then, if "wanted", it holds the
- * timer: when it ends, the next is woken, to hold it.
+ * A waiter for a queue asks before it sleeps: is it the first in line?  Then it holds the timer, and looks
+ * by itself when "next" comes (DT_NOEND: nothing will).  When it ends, the next is woken, to hold it.
  */
-extern bool kvs_waiter_holds_timer(KvsWaiter *waiter, bool wanted);
+extern bool kvs_waiter_hold_timer(KvsWaiter *waiter, TimestampTz next);
 
 /* No longer.  A waiter for a queue that was chosen and has not looked since, or that held the timer, chooses the next. */
 extern void kvs_waiter_end(KvsWaiter *waiter);
@@ -89,6 +89,9 @@ extern void kvs_waiter_wake_prefixes(void);
 
 /* Choose who has waited longest for this queue and was not chosen yet; false: nobody. */
 extern bool kvs_waiter_wake_one(Oid relid);
+
+/* Something of this queue is ready at that moment: choose who is first in line, unless it looks by itself before. */
+extern void kvs_waiter_wake_for(Oid relid, TimestampTz moment);
 
 /* Set the latches of all who were chosen.  No lock may be held. */
 extern void kvs_waiter_set_latches(void);

@@ -97,6 +97,7 @@ END
 $$;
 COMMENT ON FUNCTION kv_snapshot_has(text, text, text) IS 'is there a snapshot with this hash, in the context or (NULL) in any?';
 
+-- Whoever may create a store may create functions in the schema kvstore: all arguments have exactly the declared types, so that none of those fits better.
 -- For the next three, whose result has columns of the same names as their arguments, which PL/pgSQL does not allow.
 CREATE FUNCTION kvstore.read_snapshots(purpose text, store_name text, hash_wanted text, context_wanted text, above bigint, most bigint)
     RETURNS TABLE(context text, hash text, seq bigint, state jsonb, metadata jsonb, created_at timestamptz, expires_at timestamptz)
@@ -123,19 +124,19 @@ COMMENT ON FUNCTION kvstore.read_snapshots(text, text, text, text, bigint, bigin
 CREATE FUNCTION kv_snapshot_get(hash text, context text DEFAULT NULL, store text DEFAULT 'default')
     RETURNS TABLE(context text, hash text, seq bigint, state jsonb, metadata jsonb, created_at timestamptz, expires_at timestamptz)
     LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 SET search_path = pg_catalog, pg_temp
-AS $$ SELECT * FROM kvstore.read_snapshots('get', $3, $1, $2, NULL, 1) $$;
+AS $$ SELECT * FROM kvstore.read_snapshots('get'::text, $3, $1, $2, NULL::bigint, 1::bigint) $$;
 COMMENT ON FUNCTION kv_snapshot_get(text, text, text) IS 'the snapshot with this hash, in the context or (NULL) the newest of all contexts; no row: there is none';
 
 CREATE FUNCTION kv_snapshot_latest(context text, store text DEFAULT 'default')
     RETURNS TABLE(context text, hash text, seq bigint, state jsonb, metadata jsonb, created_at timestamptz, expires_at timestamptz)
     LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 SET search_path = pg_catalog, pg_temp
-AS $$ SELECT * FROM kvstore.read_snapshots('latest', $2, NULL, $1, NULL, 1) $$;
+AS $$ SELECT * FROM kvstore.read_snapshots('latest'::text, $2, NULL::text, $1, NULL::bigint, 1::bigint) $$;
 COMMENT ON FUNCTION kv_snapshot_latest(text, text) IS 'the last snapshot of a context, to go on from; no row: there is none';
 
 CREATE FUNCTION kv_snapshot_load(context text, after_seq bigint DEFAULT NULL, max_count bigint DEFAULT NULL, store text DEFAULT 'default')
     RETURNS TABLE(context text, hash text, seq bigint, state jsonb, metadata jsonb, created_at timestamptz, expires_at timestamptz)
     LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT * FROM kvstore.read_snapshots('load', $4, NULL, $1, $2, $3) $$;
+AS $$ SELECT * FROM kvstore.read_snapshots('load'::text, $4, NULL::text, $1, $2, $3) $$;
 COMMENT ON FUNCTION kv_snapshot_load(text, bigint, bigint, text) IS
     'the snapshots of a context in order, up to max_count (NULL: all); page on with after_seq => the last seq';
 

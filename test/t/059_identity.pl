@@ -265,5 +265,50 @@ run_as('caller', q{SELECT kv_get('e', 'x')}, s_x => { as('caller free', 'policy'
 by_worker('an expired entry, with policies', q{SELECT kv_expire('e', '1 ms', store => 'x')}, q{SELECT count(*) = 0 FROM kvstore.s_x WHERE key = kv_key('e')}, s_x => \@delete);
 by_worker('a message that is given up, with policies', q{SELECT kv_enqueue('x', '1', max_attempts => 1); SELECT count(*) FROM kv_dequeue('x')}, 'SELECT count(*) = 1 FROM kvstore.d_x', q_x => \@delete, d_x => \@insert);
 
+# ---- Functions of a stranger's ----
+
+# Who may create stores may create functions beside ours, with argument types that fit a careless call better.
+sql(q{CREATE ROLE stranger LOGIN; GRANT CREATE ON SCHEMA kvstore TO stranger; SELECT kv_create_store('y'), kv_create_queue('y'), kv_create_snapshot_store('y')});
+sql_as('stranger', q{
+	DO $$
+	DECLARE
+		f record;
+		i int;
+		other text;
+		types text[];
+	BEGIN
+		FOR f IN SELECT p.proname, string_to_array(oidvectortypes(p.proargtypes), ', ') AS types FROM pg_proc p
+			WHERE p.pronamespace = 'kvstore'::regnamespace AND p.pronargs > 0
+		LOOP
+			FOR i IN 1 .. cardinality(f.types) LOOP
+				FOREACH other IN ARRAY ARRAY['integer', 'smallint', 'numeric', 'double precision', 'text', 'character varying', 'name', 'json', 'timestamp with time zone', 'anyelement'] LOOP
+					CONTINUE WHEN other = f.types[i];
+					types := f.types;
+					types[i] := other;
+					BEGIN
+						EXECUTE format('CREATE FUNCTION kvstore.%I(%s) RETURNS boolean LANGUAGE plpgsql AS %L', f.proname, array_to_string(types, ', '),
+							format('BEGIN RAISE LOG ''spy: %s stranger %% %% free'', current_user, session_user; RETURN NULL; END', f.proname));
+					EXCEPTION WHEN duplicate_function THEN NULL;
+					END;
+				END LOOP;
+			END LOOP;
+		END LOOP;
+	END $$});
+cmp_ok(sql(q{SELECT count(*) FROM pg_proc WHERE proowner = 'stranger'::regrole}), '>', 50, 'a stranger has made functions of the names of ours');
+$from = -s $node->logfile;
+for my $statement (q{kv_snapshot_append('c', '{"a": 1}', keep => 5, store => 'y')}, q{(SELECT count(*) FROM kv_snapshot_get('h', store => 'y'))}, q{(SELECT count(*) FROM kv_snapshot_latest('c', 'y'))},
+	q{(SELECT count(*) FROM kv_snapshot_load('c', store => 'y'))}, q{kv_snapshot_has('h', store => 'y')}, q{(SELECT count(*) FROM kv_snapshot_hashes('c', 'y'))},
+	q{(SELECT count(*) FROM kv_snapshot_stats('c', 'y'))}, q{kv_snapshot_fork('c', 'd', store => 'y')}, q{kv_snapshot_prune(now(), 1, 'y')}, q{kv_snapshot_delete('c', 'y')},
+	q{kv_set('a', '1', store => 'y')}, q{kv_set('a', '2', keep_ttl => true, store => 'y')}, q{kv_incr('n', store => 'y')}, q{kv_incr('n', 2, store => 'y')}, q{kv_set_many('{a,b}', '{1,2}', store => 'y')},
+	q{kv_delete_prefix('b', 'y')}, q{kv_delete_many('{a}', 'y')}, q{kv_clear('y')}, q{kv_enqueue('y', '1', dedupe_key => 'k')}, q{(SELECT count(kv_nack(receipt, dead => true)) FROM kv_dequeue('y'))},
+	q{kv_dead_requeue_all('y')}, q{(SELECT count(*) FROM kv_queue_stats())}, q{(SELECT status FROM kv_health())}, q{kv_metrics() IS NULL}, q{kv_metrics_prometheus() IS NULL}, q{(SELECT count(*) FROM kv_leases)},
+	q{(SELECT count(*) FROM kv_schedules)}, q{(SELECT count(*) FROM kv_stat_progress)}, q{(SELECT count(*) FROM pg_stat_kvstore_queue)}, q{kv_maintain()})
+{
+	my ($status, undef, $error) = $node->psql('postgres', "SELECT $statement");
+
+	is($status, 0, "beside them: $statement") or diag($error);
+}
+compare('none of them was called', heard($from, 'client backend'));
+
 $node->stop;
 done_testing();

@@ -31,6 +31,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "identity.h"
 #include "registry.h"
 #include "shape.h"
 
@@ -129,17 +130,13 @@ void
 kvs_registry_run(const KvsRegistry *registry, const char *sql, int nargs, Oid *types, Datum *values,
 				 const char *nulls)
 {
-	Oid			owner = kvs_shape_owner(find_relation(registry->table));
-	Oid			saved_user;
-	int			saved_context;
+	KvsIdentity saved;
 
-	/* An ERROR restores the identity together with the transaction's state. */
-	GetUserIdAndSecContext(&saved_user, &saved_context);
-	SetUserIdAndSecContext(owner, saved_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
+	kvs_identity_become(kvs_shape_owner(find_relation(registry->table)), &saved);
 	SPI_connect();
 	SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
 	SPI_finish();
-	SetUserIdAndSecContext(saved_user, saved_context);
+	kvs_identity_restore(&saved);
 }
 
 void
@@ -218,7 +215,7 @@ kvstore_settings_inserted(PG_FUNCTION_ARGS)
 		return PointerGetDatum(data->tg_trigtuple);
 	/* kvs_registry_run() knows itself what to do with a row that is there */
 	owns_registry = kvs_compat_owns_table(RelationGetRelid(data->tg_relation), GetUserId());
-	if (owns_registry && InLocalUserIdChange())
+	if (owns_registry && InSecurityRestrictedOperation())
 		return PointerGetDatum(data->tg_trigtuple);
 	name = heap_getattr(data->tg_trigtuple, 1, RelationGetDescr(data->tg_relation), &isnull);
 	if (!isnull && !admit_row(registry, TextDatumGetCString(name), owns_registry))

@@ -16,9 +16,10 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 
+#include "identity.h"
 #include "sequence.h"
+#include "shape.h"
 
 /* Straight from the sequence's page. */
 int64
@@ -47,19 +48,12 @@ kvs_sequence_last(Oid sequence)
 static void
 set_sequence(Oid sequence, int64 number, int64 jump)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(sequence));
-	Oid			saved_user;
-	int			saved_context;
+	KvsIdentity saved;
 
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", sequence);
-	GetUserIdAndSecContext(&saved_user, &saved_context);
-	SetUserIdAndSecContext(((Form_pg_class) GETSTRUCT(tuple))->relowner,
-						   saved_context | SECURITY_LOCAL_USERID_CHANGE);
-	ReleaseSysCache(tuple);
+	kvs_identity_become(kvs_shape_owner(sequence), &saved);
 	DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence),
 						Int64GetDatum(Min(number, PG_INT64_MAX - jump) + jump));
-	SetUserIdAndSecContext(saved_user, saved_context);
+	kvs_identity_restore(&saved);
 }
 
 void

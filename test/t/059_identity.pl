@@ -194,6 +194,29 @@ run_as($me, q{SELECT kv_sweep(), kv_maintain()});
 run_as('queues', q{SELECT kv_alter_queue('x', max_attempts => 3), kv_pause_queue('x'), kv_resume_queue('x')});
 run_as('stores', q{SELECT kv_alter_store('x', max_value_size => 1000)});
 
+# ---- The registries ----
+
+# What the registries' owner has put there runs as that owner, and finds no function of the caller's: lower() of a schema that comes first.
+sql(q{
+	CREATE FUNCTION spy.registry() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		PERFORM spy.tell(tg_table_name || ' ' || lower(tg_op));
+		RETURN NEW;
+	END $$});
+sql(qq{CREATE TRIGGER spy BEFORE INSERT OR UPDATE ON kvstore.$_ FOR EACH ROW EXECUTE FUNCTION spy.registry()}) for qw(stores queues snapshot_stores);
+sql(q{CREATE SCHEMA hers AUTHORIZATION caller; GRANT CREATE ON SCHEMA kvstore TO caller});
+sql_as('caller', q{CREATE FUNCTION hers.lower(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE LOG 'spy: hers lower % % free', current_user, session_user; RETURN $1; END $$});
+for my $kind (qw(store queue snapshot_store))
+{
+	my $registry = "${kind}s";
+	my $who = { insert => "$me bound", '?update' => "$me bound" };
+
+	run_as('caller', qq{SET search_path = hers, pg_catalog, public; SELECT kv_create_$kind('hers')}, $registry => $who);
+}
+run_as('caller', q{SET search_path = hers, pg_catalog, public; SELECT kv_alter_queue('hers', max_attempts => 3), kv_alter_store('hers', max_value_size => 9)},
+	map { $_ => { insert => "$me bound", update => "$me bound" } } qw(queues stores));
+sql_as('caller', q{SELECT kv_drop_store('hers'), kv_drop_queue('hers'), kv_drop_snapshot_store('hers')});
+sql(qq{DROP TRIGGER spy ON kvstore.$_}) for qw(stores queues snapshot_stores);
+
 # ---- The worker ----
 
 by_worker('an expired entry', q{SELECT kv_set('e', '1', ttl => '1 ms', store => 'x')}, q{SELECT count(*) = 0 FROM kvstore.s_x WHERE key = kv_key('e')}, s_x => \@delete);

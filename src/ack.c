@@ -116,7 +116,7 @@ claim_living(Session *session, const KvsReceipt *receipt, KvsMessageRef *message
 		return false;
 	if (!message->dying)
 		return true;
-	kvs_queuexact_cancel_ending();
+	kvs_queuexact_cancel_ending(session->reader.queue, message->id);
 	return false;
 }
 
@@ -177,7 +177,7 @@ release_row(Session *session, const KvsReceipt *receipt, Request *request)
 	else if (request->ready_at <= request->now)
 	{
 		/* it has been given back already */
-		kvs_queuexact_cancel_ending();
+		kvs_queuexact_cancel_ending(session->reader.queue, message.id);
 		return KVS_SETTLED_GONE;
 	}
 	return kvs_settle_postpone(&session->reader, &message, failed, request->ready_at);

@@ -82,7 +82,7 @@ settle_next(Chores *chores, KvsReader *reader)
 		result = kvs_settle_write(reader, &chores->message, ready_at, error_of(end));
 	if (result != KVS_SETTLED_LOCKED)
 		return true;
-	kvs_queuexact_cancel_ending();
+	kvs_queuexact_cancel_ending(chores->queue, chores->message.id);
 	kvs_lease_stick(chores->queue, &chores->message, chores->now, NULL);
 	return true;
 }

@@ -285,30 +285,50 @@ kvs_queuexact_next_work(KvsQueue *queue, TimestampTz now, bool put_off, KvsMessa
 	return true;
 }
 
-/* The record of the lease that was begun to be ended last, and has that as its last note. */
-static Record *
-last_ending(void)
+/* The note that a lease is being ended, and its record.  Nearly always it is the last one. */
+static Note *
+find_ending(const KvsQueue *queue, int64 id, Record **record)
 {
 	for (int i = nrecords - 1; i >= 0; i--)
-		if (records[i].nnotes > 0 && records[i].notes[records[i].nnotes - 1].kind == ENDING)
-			return &records[i];
-	elog(ERROR, "no lease is being ended");
+	{
+		if (records[i].queue.relid != queue->relid)
+			continue;
+		for (int k = records[i].nnotes - 1; k >= 0; k--)
+			if (records[i].notes[k].kind == ENDING && records[i].notes[k].id == id)
+			{
+				*record = &records[i];
+				return &records[i].notes[k];
+			}
+	}
+	elog(ERROR, "the lease of message %lld is not being ended", (long long) id);
+}
+
+/* Take that note out.  Returns the slot of its queue, locked, NULL if there is none any more. */
+static KvsQueueSlot *
+take_ending(const KvsQueue *queue, int64 id, Note *taken)
+{
+	Record	   *record;
+	Note	   *note = find_ending(queue, id, &record);
+
+	*taken = *note;
+	memmove(note, note + 1, (record->notes + record->nnotes - (note + 1)) * sizeof(Note));
+	record->nnotes--;
+	return kvs_queueslot_lock_ref(&record->queue);
 }
 
 void
-kvs_queuexact_leave_to_worker(void)
+kvs_queuexact_leave_to_worker(const KvsQueue *queue, int64 id)
 {
-	Record	   *record = last_ending();
+	Record	   *record;
 
-	record->notes[record->nnotes - 1].kind = ENDING_DOOMED;
+	find_ending(queue, id, &record)->kind = ENDING_DOOMED;
 }
 
 void
-kvs_queuexact_end_own(void)
+kvs_queuexact_end_own(const KvsQueue *queue, int64 id)
 {
-	Record	   *record = last_ending();
-	Note		note = record->notes[--record->nnotes];
-	KvsQueueSlot *slot = kvs_queueslot_lock_ref(&record->queue);
+	Note		note;
+	KvsQueueSlot *slot = take_ending(queue, id, &note);
 
 	if (slot == NULL)
 		return;
@@ -542,17 +562,16 @@ undo(Record *record, TimestampTz now)
 }
 
 void
-kvs_queuexact_cancel_ending(void)
+kvs_queuexact_cancel_ending(const KvsQueue *queue, int64 id)
 {
-	Record	   *record = last_ending();
-	Note		note = record->notes[--record->nnotes];
-	KvsQueueSlot *slot = kvs_queueslot_lock_ref(&record->queue);
+	Note		note;
+	KvsQueueSlot *slot = take_ending(queue, id, &note);
 
 	if (slot == NULL)
 		return;
 	undo_note(slot, &note, GetCurrentTimestamp());
 	LWLockRelease(slot->lock);
-	kvs_waiter_wake_one_now(record->queue.relid);
+	kvs_waiter_wake_one_now(queue->relid);
 }
 
 /* ---- Publishing ---- */

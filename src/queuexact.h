@@ -29,14 +29,17 @@ extern KvsMark kvs_queuexact_mark(KvsQueue *queue, const KvsMessageRef *row);
 extern bool kvs_queuexact_next_work(KvsQueue *queue, TimestampTz now, bool put_off, KvsMessageRef *message, KvsLeaseEnd *end,
 						TimestampTz *ready_at);
 
-/* Of the lease that was begun to be ended last: the message stays, with a row that says that it is given up. */
-extern void kvs_queuexact_leave_to_worker(void);
+/*
+ * Of a lease that was begun to be ended; a trigger that ran since may have ended others.  The message stays,
+ * with a row that says that it is given up.
+ */
+extern void kvs_queuexact_leave_to_worker(const KvsQueue *queue, int64 id);
 
-/* The same: it is not ended after all. */
-extern void kvs_queuexact_cancel_ending(void);
+/* It is not ended after all. */
+extern void kvs_queuexact_cancel_ending(const KvsQueue *queue, int64 id);
 
-/* The same: this transaction had sent the message, and has deleted it, so that there is nothing that anybody else could ever see. */
-extern void kvs_queuexact_end_own(void);
+/* This transaction had sent the message, and has deleted it, so that there is nothing that anybody else could ever see. */
+extern void kvs_queuexact_end_own(const KvsQueue *queue, int64 id);
 
 /* Is a transaction about to end it?  *own: it is this one. */
 extern bool kvs_queuexact_is_ending(KvsQueue *queue, const KvsMessageRef *row, bool *own);

@@ -157,7 +157,7 @@ kvs_settle_delete(KvsReader *reader, KvsMessageRef *message)
 			kvs_queuexact_note_count(reader->queue, -1);
 			kvs_stats_add(reader->queue->stat, KVS_COUNT_QUEUE_ACKED, 1);
 			if (kvs_queuexact_has_sent(reader->queue) && kvs_reader_is_own(reader))
-				kvs_queuexact_end_own();
+				kvs_queuexact_end_own(reader->queue, message->id);
 			return KVS_SETTLED_DELETED;
 		}
 		check_serializable();
@@ -342,7 +342,7 @@ give_up(KvsReader *reader, const KvsMessageRef *message, int failed, const KvsFa
 		check_serializable();
 		return note_where_it_is(reader, message);
 	}
-	kvs_queuexact_leave_to_worker();
+	kvs_queuexact_leave_to_worker(reader->queue, message->id);
 	return KVS_SETTLED_DEAD;
 }
 

@@ -253,7 +253,7 @@ remove_message(KvsSweep *sweep)
 	if (sweep->removed > removed)
 		kvs_queuexact_note_count(sweep->queue, -1);
 	else if (mark == KVS_MARK_DONE)
-		kvs_queuexact_cancel_ending();
+		kvs_queuexact_cancel_ending(sweep->queue, ref.id);
 	return left;
 }
 

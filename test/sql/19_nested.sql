@@ -127,6 +127,21 @@ SELECT o.call, i.call, outcome FROM unnest(ARRAY[
     WHERE outcome <> 'same' AND (o.call !~ 'purge' OR outcome !~ '^not called');
 DROP TRIGGER nest ON kvstore.q_nest;
 
+-- A message that is given up while its trigger acknowledges one of another queue: each lease ends in its own way.
+SELECT kv_enqueue('nest', '1') > 0, kv_enqueue('inner', '1') > 0;
+SELECT receipt AS ours FROM kv_dequeue('nest') \gset
+SELECT receipt AS other FROM kv_dequeue('inner') \gset
+CREATE TRIGGER nest BEFORE UPDATE ON kvstore.q_nest FOR EACH ROW EXECUTE FUNCTION nest_trigger();
+SELECT set_config('nest.call', format('SELECT kv_ack(%L)', :'other'), false) <> '' AS set;
+SELECT kv_nack(:'ours', dead => true);
+RESET nest.call;
+SELECT kv_ack(:'other');
+SELECT count(*) FROM kv_peek('inner');
+RESET ROLE;
+SELECT queue, dying + dead AS given_up FROM kv_queue_stats() WHERE queue IN ('nest', 'inner') ORDER BY queue;
+SET ROLE regress_kvs_nested;
+DROP TRIGGER nest ON kvstore.q_nest;
+
 -- A wait in a policy of the store that it waits for: each look waits inside, up to some depth.
 ALTER TABLE kvstore.s_nest ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE FUNCTION nest_deep() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM kv_watch('{a}', '{0}', wait => '1 ms', store => 'nest'); RETURN true; END $$;

@@ -14,6 +14,7 @@
 #include "guc.h"
 #include "launcher.h"
 #include "list.h"
+#include "parallel.h"
 #include "queuecatalog.h"
 #include "queuexact.h"
 #include "shmem.h"
@@ -39,6 +40,7 @@ _PG_init(void)
 	kvs_change_init();
 	kvs_launcher_init();
 	kvs_list_node_init();
+	kvs_parallel_init();
 	kvs_queuexact_init();
 	kvs_waiter_init();
 }

@@ -51,7 +51,7 @@
 #define SAMPLE_BLOCKS	128
 
 /* Entries of the index that are looked at for the oldest message, from each place where it may be. */
-#define OLDEST_ENTRIES	100
+#define OLDEST_ENTRIES	2000
 
 /* Columns of kv_queue_stats(). */
 enum
@@ -97,6 +97,7 @@ typedef struct Look
 	Snapshot	snapshot;
 	TupleTableSlot *slot;
 	TimestampTz now;
+	ScanKeyData members[2];		/* of a scan */
 } Look;
 
 /* ---- Shared memory ---- */
@@ -131,23 +132,20 @@ ask_shared(KvsQueue *queue, TimestampTz now, Known *known)
 
 /* Entries of one priority from "start" on. */
 static IndexScanDesc
-begin_scan(Look *look, int priority, TimestampTz start)
+begin_scan(Look *look, int priority, KvsPosition start)
 {
 	IndexScanDesc scan = kvs_compat_index_beginscan(look->rel, look->index, look->snapshot, 2);
-	ScanKeyData keys[2];
 
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT2EQ, Int16GetDatum(priority));
-	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE, TimestampTzGetDatum(start));
-	index_rescan(scan, keys, 2, NULL, 0);
+	kvs_reader_rescan(scan, look->members, priority, start);
 	return scan;
 }
 
 static TimestampTz
-ready_at(Look *look)
+ready_at(TupleTableSlot *slot)
 {
 	bool		isnull;
 
-	return DatumGetTimestampTz(slot_getattr(look->slot, KVS_QUEUE_COLUMN_READY_AT + 1, &isnull));
+	return DatumGetTimestampTz(slot_getattr(slot, KVS_QUEUE_COLUMN_READY_AT + 1, &isnull));
 }
 
 /* Returns whether all of them were counted. */
@@ -159,7 +157,7 @@ count_delayed(Look *look, int64 *delayed)
 	*delayed = 0;
 	for (int priority = 0; priority <= KVS_MAX_PRIORITY; priority++)
 	{
-		IndexScanDesc scan = begin_scan(look, priority, look->now + 1);
+		IndexScanDesc scan = begin_scan(look, priority, (KvsPosition) {look->now + 1, PG_INT64_MIN});
 
 		while (entries <= SPLIT_ENTRIES && *delayed <= SPLIT_MAX && index_getnext_tid(scan, ForwardScanDirection) != NULL)
 		{
@@ -173,27 +171,66 @@ count_delayed(Look *look, int64 *delayed)
 	return entries <= SPLIT_ENTRIES && *delayed <= SPLIT_MAX;
 }
 
-/* When the first message from there on that nobody has leased was ready; DT_NOEND: none is, or it is not found so quickly. */
+/* When the message in the slot became ready, if nobody has it; else DT_NOEND. */
+static TimestampTz
+ready_since(Look *look, TupleTableSlot *slot)
+{
+	KvsMessageRef message = {0};
+
+	kvs_reader_describe(look->queue, slot, &message);
+	if (message.ready_at > look->now || kvs_message_is_doomed(&message) ||
+		(kvs_shared != NULL && kvs_lease_is_known(look->queue, &message)))
+		return DT_NOEND;
+	return message.ready_at;
+}
+
+/* Entries of one priority that are ready, the last first. */
+static IndexScanDesc
+begin_backward_scan(Look *look, int priority)
+{
+	IndexScanDesc scan = kvs_compat_index_beginscan(look->rel, look->index, look->snapshot, 2);
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT2EQ, Int16GetDatum(priority));
+	ScanKeyInit(&keys[1], 2, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE, TimestampTzGetDatum(look->now));
+	index_rescan(scan, keys, 2, NULL, 0);
+	return scan;
+}
+
+/* When the first message of a scan that nobody has became ready; DT_NOEND: there is none, or (*too_many) it is not found so quickly. */
+static TimestampTz
+first_of(Look *look, IndexScanDesc scan, ScanDirection direction, bool *too_many)
+{
+	TimestampTz result = DT_NOEND;
+	int			entries = 0;
+
+	while (result == DT_NOEND && entries < OLDEST_ENTRIES && index_getnext_tid(scan, direction) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		entries++;
+		if (!index_fetch_heap(scan, look->slot))
+			continue;
+		if (ready_at(look->slot) > look->now)
+			break;
+		result = ready_since(look, look->slot);
+	}
+	index_endscan(scan);
+	*too_many = result == DT_NOEND && entries == OLDEST_ENTRIES;
+	return result;
+}
+
+/*
+ * The oldest from there on.  Where too many dead or leased ones lie before it, the youngest tells: there is an older one perhaps, but what is
+ * ready is not said to be none.
+ */
 static TimestampTz
 first_ready(Look *look, int priority, KvsPosition low)
 {
-	IndexScanDesc scan = begin_scan(look, priority, low.ready_at);
-	TimestampTz result = DT_NOEND;
-	KvsMessageRef message = {0};
+	bool		too_many;
+	TimestampTz result = first_of(look, begin_scan(look, priority, low), ForwardScanDirection, &too_many);
 
-	for (int i = 0; i < OLDEST_ENTRIES && result == DT_NOEND; i++)
-	{
-		if (index_getnext_tid(scan, ForwardScanDirection) == NULL)
-			break;
-		if (!index_fetch_heap(scan, look->slot))
-			continue;
-		if (ready_at(look) > look->now)
-			break;
-		kvs_reader_describe(look->queue, look->slot, &message);
-		if (!kvs_message_is_doomed(&message) && (kvs_shared == NULL || !kvs_lease_is_known(look->queue, &message)))
-			result = ready_at(look);
-	}
-	index_endscan(scan);
+	if (too_many)
+		result = first_of(look, begin_backward_scan(look, priority), BackwardScanDirection, &too_many);
 	return result;
 }
 
@@ -219,9 +256,9 @@ typedef struct Sample
 	int64		delayed;
 } Sample;
 
-/* "now": that from which on a message is delayed. */
+/* Of the queue's own table, or of that of its dead letters. */
 static void
-take_sample(Relation rel, Snapshot snapshot, TimestampTz now, int ready_column, Sample *sample)
+take_sample(Look *look, Relation rel, Sample *sample)
 {
 	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
 	int			taken = Min(nblocks, SAMPLE_BLOCKS);
@@ -239,13 +276,11 @@ take_sample(Relation rel, Snapshot snapshot, TimestampTz now, int ready_column, 
 		CHECK_FOR_INTERRUPTS();
 		ItemPointerSet(&low, block, FirstOffsetNumber);
 		ItemPointerSet(&high, block, MaxOffsetNumber);
-		scan = table_beginscan_tidrange(rel, snapshot, &low, &high);
+		scan = table_beginscan_tidrange(rel, look->snapshot, &low, &high);
 		while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot))
 		{
-			bool		isnull;
-
 			sample->rows++;
-			if (ready_column > 0 && DatumGetTimestampTz(slot_getattr(slot, ready_column, &isnull)) > now)
+			if (rel == look->rel && ready_at(slot) > look->now)
 				sample->delayed++;
 		}
 		table_endscan(scan);
@@ -269,7 +304,7 @@ count_dead(Look *look, int64 *dead)
 	if (rel != NULL)
 	{
 		if (rel->rd_rel->relowner == look->queue->owner && kvs_shape_find_wrong_table(rel) == NULL)
-			take_sample(rel, look->snapshot, look->now, 0, &sample);
+			take_sample(look, rel, &sample);
 		relation_close(rel, NoLock);
 	}
 	*dead = sample.rows;
@@ -288,7 +323,7 @@ split(Look *look, const Known *known, int64 *messages, int64 *delayed)
 	*messages = kvs_queuexact_count_with_own(look->queue->relid, known->messages);
 	if (!known->known)
 	{
-		take_sample(look->rel, look->snapshot, look->now, KVS_QUEUE_COLUMN_READY_AT + 1, &sample);
+		take_sample(look, look->rel, &sample);
 		*messages = sample.rows;
 		*delayed = sample.delayed;
 		if (sample.whole)
@@ -301,7 +336,7 @@ split(Look *look, const Known *known, int64 *messages, int64 *delayed)
 	if (!counted)
 	{
 		if (known->known)
-			take_sample(look->rel, look->snapshot, look->now, KVS_QUEUE_COLUMN_READY_AT + 1, &sample);
+			take_sample(look, look->rel, &sample);
 		if (sample.rows > 0)
 			*delayed = Max(*delayed, (int64) ((double) *messages * sample.delayed / sample.rows));
 	}

@@ -88,23 +88,29 @@ open_order_index(KvsReader *reader)
 
 /* priority = $1 AND (ready_at, id) >= ($2, $3): a row comparison, as the planner would make it. */
 void
-kvs_reader_scan(KvsReader *reader, int priority, KvsPosition start)
+kvs_reader_rescan(IndexScanDesc scan, ScanKeyData *members, int priority, KvsPosition start)
 {
 	ScanKeyData keys[2];
 
-	if (reader->scan == NULL)
-		open_order_index(reader);
 	ScanKeyInit(&keys[0], ORDER_PRIORITY, BTEqualStrategyNumber, F_INT2EQ, Int16GetDatum(priority));
-	ScanKeyEntryInitialize(&reader->members[0], SK_ROW_MEMBER, ORDER_READY_AT, BTGreaterEqualStrategyNumber,
+	ScanKeyEntryInitialize(&members[0], SK_ROW_MEMBER, ORDER_READY_AT, BTGreaterEqualStrategyNumber,
 						   TIMESTAMPTZOID, InvalidOid, F_TIMESTAMPTZ_CMP, TimestampTzGetDatum(start.ready_at));
-	ScanKeyEntryInitialize(&reader->members[1], SK_ROW_MEMBER | SK_ROW_END, ORDER_ID, BTGreaterEqualStrategyNumber,
+	ScanKeyEntryInitialize(&members[1], SK_ROW_MEMBER | SK_ROW_END, ORDER_ID, BTGreaterEqualStrategyNumber,
 						   INT8OID, InvalidOid, F_BTINT8CMP, Int64GetDatum(start.id));
 	MemSet(&keys[1], 0, sizeof(ScanKeyData));
 	keys[1].sk_flags = SK_ROW_HEADER;
 	keys[1].sk_attno = ORDER_READY_AT;
 	keys[1].sk_strategy = BTGreaterEqualStrategyNumber;
-	keys[1].sk_argument = PointerGetDatum(reader->members);
-	index_rescan(reader->scan, keys, 2, NULL, 0);
+	keys[1].sk_argument = PointerGetDatum(members);
+	index_rescan(scan, keys, 2, NULL, 0);
+}
+
+void
+kvs_reader_scan(KvsReader *reader, int priority, KvsPosition start)
+{
+	if (reader->scan == NULL)
+		open_order_index(reader);
+	kvs_reader_rescan(reader->scan, reader->members, priority, start);
 }
 
 bool

@@ -40,6 +40,9 @@ extern void kvs_reader_end(KvsReader *reader);
 /* Begin a scan of the messages of a priority, from "start" on. */
 extern void kvs_reader_scan(KvsReader *reader, int priority, KvsPosition start);
 
+/* The same for a scan of the caller's own over that index; the two "members" stay as long as it does. */
+extern void kvs_reader_rescan(IndexScanDesc scan, ScanKeyData *members, int priority, KvsPosition start);
+
 /* The next entry of the index, of a message that may be gone; false at the end. */
 extern bool kvs_reader_next(KvsReader *reader, KvsPosition *position);
 

@@ -51,3 +51,28 @@ SELECT line FROM regexp_split_to_table(kv_metrics_prometheus(), '\n') line WHERE
 
 DROP VIEW qs_counts;
 SELECT kv_drop_queue('qs');
+
+--
+-- The oldest message is found whatever lies before it
+--
+
+SELECT kv_create_queue('qo');
+SELECT oldest_age_s FROM kv_queue_stats('qo');
+-- One batch, all ready at one time, of which some are leased.
+SELECT count(*) FROM kv_enqueue_many('qo', (SELECT array_agg(to_jsonb(i)) FROM generate_series(1, 1000) i));
+SELECT count(*) FROM kv_dequeue('qo', 150);
+SELECT ready, leased, oldest_age_s IS NOT NULL AS known FROM kv_queue_stats('qo');
+-- All are leased: none is ready.
+SELECT count(*) FROM kv_dequeue('qo', 1000);
+SELECT ready, leased, oldest_age_s IS NOT NULL AS known FROM kv_queue_stats('qo');
+-- More entries of what was never committed than are looked at.
+BEGIN;
+SELECT count(*) FROM kv_enqueue_many('qo', array_fill('1'::jsonb, ARRAY[20000]));
+ROLLBACK;
+SELECT kv_enqueue('qo', '"late"') > 0;
+SELECT oldest_age_s IS NOT NULL AS known FROM kv_queue_stats('qo');
+SELECT kv_purge_queue('qo') > 0;
+-- The first of all priorities.
+SELECT kv_enqueue('qo', '1', priority => 9) > 0, pg_sleep(0.02) IS NOT NULL, kv_enqueue('qo', '2', delay => '1 hour') > 0, kv_enqueue('qo', '3', priority => 3) > 0;
+SELECT delayed, oldest_age_s > 0.02 AS first FROM kv_queue_stats('qo');
+SELECT kv_drop_queue('qo');

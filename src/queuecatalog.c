@@ -384,6 +384,16 @@ set_name(KvsQueue *queue, const char *name)
 	kvs_queue_free_plans(queue);
 }
 
+/* A schedule that somebody has chosen is taken as it is. */
+static bool
+has_default_backoff(const KvsQueue *queue)
+{
+	Interval	delays[KVS_BACKOFF_MAX];
+	int			count = kvs_backoff_default(delays);
+
+	return count == queue->nbackoff && memcmp(delays, queue->backoff, count * sizeof(Interval)) == 0;
+}
+
 /* Check an open table and remember what was found; "detail" is what is wrong with its shape, NULL: nothing. */
 static KvsQueue *
 load_queue(Relation rel, const char **detail)
@@ -407,6 +417,7 @@ load_queue(Relation rel, const char **detail)
 			queue->plain = kvs_shape_is_plain(rel, queue_columns, KVS_QUEUE_COLUMNS, 3);
 			queue->replicated = kvs_replication_brings(queue->relid, true);
 			read_settings(queue);
+			queue->jitter = has_default_backoff(queue);
 		}
 	}
 	PG_CATCH();

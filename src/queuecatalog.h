@@ -115,6 +115,7 @@ typedef struct KvsQueue
 	Interval	lease;
 	int			max_attempts;
 	int			nbackoff;		/* 0: failed messages are ready at once */
+	bool		jitter;			/* it is the default one, whose delays vary */
 	Interval	backoff[KVS_BACKOFF_MAX];
 	bool		keep_dead;
 	bool		paused;

@@ -237,18 +237,21 @@ kvs_reader_backoff(const KvsReader *reader, int n)
 {
 	const Interval *backoff = reader->queue->backoff;
 	int			count = reader->queue->nbackoff;
+	bool		jitter = reader->queue->jitter;
 	Interval	own[KVS_BACKOFF_MAX];
 	bool		isnull;
 	Datum		array = kvs_reader_column(reader, KVS_QUEUE_COLUMN_BACKOFF, &isnull);
+	int64		delay;
 
 	if (unlikely(!isnull))
 	{
 		count = kvs_backoff_take(DatumGetArrayTypeP(array), own);
 		backoff = own;
+		jitter = false;
 	}
 	if (count == 0)
 		return 0;
 	/* at most a year, so nothing overflows */
-	return Max(kvs_duration_add(0, &backoff[Min(Max(n, 1), count) - 1]), 0) *
-		(1 - KVS_JITTER + 2 * KVS_JITTER * pg_prng_double(&pg_global_prng_state));
+	delay = Max(kvs_duration_add(0, &backoff[Min(Max(n, 1), count) - 1]), 0);
+	return jitter ? delay * (1 - KVS_JITTER + 2 * KVS_JITTER * pg_prng_double(&pg_global_prng_state)) : delay;
 }

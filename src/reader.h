@@ -93,8 +93,8 @@ extern bool kvs_reader_is_visible(KvsReader *reader, Snapshot snapshot);
 extern bool kvs_reader_has_expired(const KvsReader *reader, TimestampTz now);
 
 /*
- * How many microseconds the message of the row found last waits after its n-th failure, by its own backoff or the queue's: the n-th delay, or the last one,
- * with a jitter of KVS_JITTER in both directions, so that what failed together does not come back together.
+ * How many microseconds the message of the row found last waits after its n-th failure, by its own backoff or the queue's: the n-th delay, or the last one.  Those
+ * of the default backoff have a jitter of KVS_JITTER in both directions, so that what failed together does not come back together.
  */
 #define KVS_JITTER	0.2
 

@@ -111,8 +111,7 @@ BEGIN
     PERFORM set_config('kvstore.test_clock', '0', true);
     before := clock_timestamp();
     PERFORM kv_nack(dl_receipt(what));
-    -- a jitter of a fifth in both directions
-    RETURN (SELECT ready_at BETWEEN before + delay * 0.8 AND clock_timestamp() + delay * 1.2 FROM kvstore.q_dl WHERE payload = what);
+    RETURN (SELECT ready_at - delay BETWEEN before AND clock_timestamp() FROM kvstore.q_dl WHERE payload = what);
 END $$;
 SELECT dl_fail('"own"', '10 s'), dl_fail('"queue"', '1 s');
 SELECT dl_fail('"own"', '20 s'), dl_fail('"queue"', '2 s');

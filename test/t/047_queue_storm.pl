@@ -39,7 +39,6 @@ my $limit = 120;
 my $patience = 15;
 my $max_attempts = 4;
 my @backoff = (0.02, 0.06, 0.1);
-my $jitter = 0.2;
 my $dir = PostgreSQL::Test::Utils::tempdir;
 my $clients_started = 0;
 
@@ -565,7 +564,7 @@ sub check_pair
 	{
 		push @$wrong, "message $id: early after a nack";
 	}
-	elsif (@failed == 1 && !@released && $known == 1 && $failed[0]{wait} eq '-' && $b->{at} < $failed[0]{start} + (1 - $jitter) * $backoff[ min($a->{attempts}, @backoff + 0) - 1 ])
+	elsif (@failed == 1 && !@released && $known == 1 && $failed[0]{wait} eq '-' && $b->{at} < $failed[0]{start} + $backoff[ min($a->{attempts}, @backoff + 0) - 1 ])
 	{
 		push @$wrong, "message $id: early after a nack, by its backoff";
 	}

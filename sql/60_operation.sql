@@ -8,6 +8,10 @@ CREATE FUNCTION kvstore.shared_since() RETURNS timestamptz
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_shared_since';
 COMMENT ON FUNCTION kvstore.shared_since() IS 'since when kvstore has its shared memory; NULL: it is not in shared_preload_libraries';
 
+CREATE FUNCTION kvstore.may_see(relid oid) RETURNS boolean
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_may_see';
+COMMENT ON FUNCTION kvstore.may_see(oid) IS 'may you know the counts of this table: may you SELECT it, or read all statistics?';
+
 -- Counts
 
 CREATE FUNCTION kvstore.stat_counters(OUT kind text, OUT name text, OUT help text) RETURNS SETOF record
@@ -149,9 +153,9 @@ AS $$
                 WHEN s.oldest_age > 300 THEN format('what expired %s seconds ago is not removed yet', round(s.oldest_age)) END AS reason) r,
          kvstore.store_counts() k,
          (SELECT count(*) AS queues, COALESCE(sum(n.leased), 0)::bigint AS leased,
-                 COALESCE(sum(GREATEST(COALESCE(n.messages, GREATEST(c.reltuples, pg_stat_get_live_tuples(c.oid))) - COALESCE(n.leased, 0), 0)), 0)::bigint AS ready,
+                 COALESCE(sum(GREATEST(COALESCE(n.messages, GREATEST(c.reltuples, pg_stat_get_live_tuples(c.oid))) - COALESCE(n.leased, 0), 0)) FILTER (WHERE kvstore.may_see(c.oid)), 0)::bigint AS ready,
                  COALESCE(sum((SELECT GREATEST(d.reltuples, pg_stat_get_live_tuples(d.oid), 0) FROM pg_class d
-                               WHERE d.relnamespace = c.relnamespace AND d.relname = 'd_' || substr(c.relname, 3) AND d.relowner = c.relowner)), 0)::bigint AS dead
+                               WHERE d.relnamespace = c.relnamespace AND d.relname = 'd_' || substr(c.relname, 3) AND d.relowner = c.relowner)) FILTER (WHERE kvstore.may_see(c.oid)), 0)::bigint AS dead
           FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 2 AND a.attname = 'ready_at' AND a.atttypid = 'timestamptz'::regtype
           LEFT JOIN kvstore.queue_counts() n ON n.relid = c.oid
           WHERE c.relnamespace = 'kvstore'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^q_') q
@@ -183,15 +187,15 @@ AS $$
             ('kvstore_memory_used', 'gauge', 'Entries in use of what is fixed in shared memory, all databases.', 'what', m.what, m.used::numeric),
             ('kvstore_memory_room', 'gauge', 'Entries for which there is room in shared memory.', 'what', m.what, m.room::numeric)) v
     UNION ALL
-    SELECT v.* FROM @extschema@.kv_stores s, LATERAL (VALUES
+    SELECT v.* FROM (SELECT * FROM @extschema@.kv_stores WHERE kvstore.may_see(to_regclass(table_name))) s, LATERAL (VALUES
             ('kvstore_store_keys', 'gauge', 'Entries of the store, estimated.', 'store', s.store, GREATEST(s.keys_estimate, pg_stat_get_live_tuples(to_regclass(s.table_name)))::numeric),
             ('kvstore_store_size_bytes', 'gauge', 'Size of the store with its indexes.', 'store', s.store, s.total_bytes)) v
     UNION ALL
-    SELECT v.* FROM @extschema@.kv_snapshot_stores s, LATERAL (VALUES
+    SELECT v.* FROM (SELECT * FROM @extschema@.kv_snapshot_stores WHERE kvstore.may_see(to_regclass(table_name))) s, LATERAL (VALUES
             ('kvstore_snapshots', 'gauge', 'Snapshots of the snapshot store, estimated.', 'store', s.store, GREATEST(s.snapshots_estimate, pg_stat_get_live_tuples(to_regclass(s.table_name)))::numeric),
             ('kvstore_snapshot_store_size_bytes', 'gauge', 'Size of the snapshot store with its indexes.', 'store', s.store, s.total_bytes)) v
     UNION ALL
-    SELECT v.* FROM (SELECT q.queue, to_regclass(q.table_name) AS relid, (SELECT d.oid FROM pg_class d WHERE d.relnamespace = 'kvstore'::regnamespace AND d.relname = 'd_' || q.queue AND pg_get_userbyid(d.relowner) = q.owner) AS dead, q.messages_estimate, q.total_bytes FROM @extschema@.kv_queues q) q
+    SELECT v.* FROM (SELECT q.queue, to_regclass(q.table_name) AS relid, (SELECT d.oid FROM pg_class d WHERE d.relnamespace = 'kvstore'::regnamespace AND d.relname = 'd_' || q.queue AND pg_get_userbyid(d.relowner) = q.owner) AS dead, q.messages_estimate, q.total_bytes FROM @extschema@.kv_queues q WHERE kvstore.may_see(to_regclass(q.table_name))) q
         LEFT JOIN kvstore.queue_counts() n ON n.relid = q.relid, LATERAL (VALUES
             ('kvstore_queue_messages', 'gauge', 'Messages of the queue: ready, delayed and leased; estimated until they have been counted once.', 'queue', q.queue,
              COALESCE(n.messages, GREATEST(q.messages_estimate, pg_stat_get_live_tuples(q.relid)))::numeric),
@@ -205,13 +209,13 @@ AS $$
     FROM kvstore.stat_counters() d
     CROSS JOIN @extschema@.kv_stores s
     LEFT JOIN kvstore.stat_counts() c ON c.relid = to_regclass(s.table_name) AND c.counter = d.name
-    WHERE d.kind = 'store' AND kvstore.shared_since() IS NOT NULL
+    WHERE d.kind = 'store' AND kvstore.shared_since() IS NOT NULL AND kvstore.may_see(to_regclass(s.table_name))
     UNION ALL
     SELECT 'kvstore_' || d.name || '_total', 'counter', d.help, 'queue', q.queue, COALESCE(c.count, 0)
     FROM kvstore.stat_counters() d
     CROSS JOIN @extschema@.kv_queues q
     LEFT JOIN kvstore.stat_counts() c ON c.relid = to_regclass(q.table_name) AND c.counter = d.name
-    WHERE d.kind = 'queue' AND kvstore.shared_since() IS NOT NULL
+    WHERE d.kind = 'queue' AND kvstore.shared_since() IS NOT NULL AND kvstore.may_see(to_regclass(q.table_name))
     UNION ALL
     SELECT 'kvstore_errors_total', 'counter', d.help, 'class', d.name, COALESCE(c.count, 0)
     FROM kvstore.stat_counters() d

@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "catalog.h"
 #include "expiry.h"
 #include "expirymap.h"
 
@@ -498,6 +499,7 @@ kvstore_expiry_map(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	MapRow	   *rows;
 	int			count;
+	bool		visible = false;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (kvs_expiry_map == NULL)
@@ -512,6 +514,10 @@ kvstore_expiry_map(PG_FUNCTION_ARGS)
 		};
 		bool		nulls[3] = {false, rows[i].block < 0, false};
 
+		if (i == 0 || rows[i].relid != rows[i - 1].relid)
+			visible = kvs_catalog_may_see(rows[i].relid);
+		if (!visible)
+			continue;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	pfree(rows);

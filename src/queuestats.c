@@ -411,9 +411,8 @@ give_stats_if_readable(Oid relid, ReturnSetInfo *rsinfo)
 {
 	Relation	rel;
 	KvsQueue   *queue = NULL;
-	bool		is_missing = false;
 
-	if (pg_class_aclcheck_ext(relid, GetUserId(), ACL_SELECT, &is_missing) != ACLCHECK_OK || is_missing)
+	if (!kvs_catalog_may_see(relid))
 		return;
 	rel = try_relation_open(relid, AccessShareLock);
 	if (rel == NULL)
@@ -441,7 +440,8 @@ kvstore_queue_stats(PG_FUNCTION_ARGS)
 		Relation	rel;
 		KvsQueue   *queue = kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), AccessShareLock, &rel);
 
-		kvs_queueargs_check_rights(queue, ACL_SELECT);
+		if (!kvs_catalog_may_see(queue->relid))
+			kvs_queueargs_check_rights(queue, ACL_SELECT);
 		give_stats(queue, rel, rsinfo);
 		table_close(rel, NoLock);
 		return (Datum) 0;
@@ -482,7 +482,8 @@ kvstore_queue_counts(PG_FUNCTION_ARGS)
 		values[4] = Int64GetDatum(slot->nstuck);
 		asked |= kvs_queuecount_ask(slot, now);
 		LWLockRelease(slot->lock);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		if (kvs_catalog_may_see(relid))
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	if (asked && kvs_expiry_database() != NULL)
 		kvs_expiry_lower_next_due(now);

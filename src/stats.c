@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "catalog.h"
 #include "shmem.h"
 #include "statefile.h"
 #include "stats.h"
@@ -430,14 +431,31 @@ kvstore_stat_counters(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* The entries of this database; returns how many.  Each count is right, but they may be of two moments. */
+static int
+copy_stats(SharedStat *copies, int max)
+{
+	HASH_SEQ_STATUS status;
+	SharedStat *shared;
+	int			count = 0;
+
+	LWLockAcquire(shared_stats_lock, LW_SHARED);
+	hash_seq_init(&status, shared_stats);
+	while ((shared = hash_seq_search(&status)) != NULL)
+		if (shared->key.database == MyDatabaseId && count < max)
+			memcpy(&copies[count++], shared, sizeof(SharedStat));
+	LWLockRelease(shared_stats_lock);
+	return count;
+}
+
 /* kvstore.stat_counts(): a row for each table of this database that was counted (0: the database) and each counter: relid, counter, count, since */
 PG_FUNCTION_INFO_V1(kvstore_stat_counts);
 Datum
 kvstore_stat_counts(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	HASH_SEQ_STATUS status;
-	SharedStat *shared;
+	SharedStat *copies;
+	int			count;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (shared_stats == NULL)
@@ -445,25 +463,28 @@ kvstore_stat_counts(PG_FUNCTION_ARGS)
 
 	/* This session's own counts must not be missing from what it is shown. */
 	publish_all();
-	LWLockAcquire(shared_stats_lock, LW_SHARED);
-	hash_seq_init(&status, shared_stats);
-	while ((shared = hash_seq_search(&status)) != NULL)
+	copies = palloc(sizeof(SharedStat) * KVS_STATS_MAX_STORES * 2);
+	count = copy_stats(copies, KVS_STATS_MAX_STORES * 2);
+	for (int k = 0; k < count; k++)
 	{
-		if (shared->key.database != MyDatabaseId)
+		Oid			relid = copies[k].key.relid;
+
+		/* those of the database belong to no table */
+		if (OidIsValid(relid) && !kvs_catalog_may_see(relid))
 			continue;
 		for (int i = 0; i < KVS_COUNTERS; i++)
 		{
 			Datum		values[4] = {
-				ObjectIdGetDatum(shared->key.relid), CStringGetTextDatum(counter_name(i)),
-				Int64GetDatum((int64) pg_atomic_read_u64(&shared->counts[i])), TimestampTzGetDatum(shared->since)
+				ObjectIdGetDatum(relid), CStringGetTextDatum(counter_name(i)),
+				Int64GetDatum((int64) pg_atomic_read_u64(&copies[k].counts[i])), TimestampTzGetDatum(copies[k].since)
 			};
 			bool		nulls[4] = {false};
 
-			if (OidIsValid(shared->key.relid) == (i < KVS_COUNT_ERRORS))
+			if (OidIsValid(relid) == (i < KVS_COUNT_ERRORS))
 				tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		}
 	}
-	LWLockRelease(shared_stats_lock);
+	pfree(copies);
 	return (Datum) 0;
 }
 

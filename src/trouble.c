@@ -24,6 +24,7 @@
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
+#include "catalog.h"
 #include "guc.h"
 #include "trouble.h"
 
@@ -376,7 +377,7 @@ kvstore_troubles(PG_FUNCTION_ARGS)
 		};
 		bool		nulls[lengthof(values)] = {false};
 
-		if (items[i].failures > 0)
+		if (items[i].failures > 0 && kvs_catalog_may_see(items[i].relid))
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -33,6 +33,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "catalog.h"
 #include "guc.h"
 #include "waiter.h"
 
@@ -609,7 +610,7 @@ copy_waiters(WaiterRow *rows)
 	return count;
 }
 
-/* kvstore.waiters(): who waits for what in this database, a row for each key, prefix or queue. */
+/* kvstore.waiters(): who waits for what in this database that the caller may see, a row for each key, prefix or queue. */
 PG_FUNCTION_INFO_V1(kvstore_waiters);
 Datum
 kvstore_waiters(PG_FUNCTION_ARGS)
@@ -632,6 +633,8 @@ kvstore_waiters(PG_FUNCTION_ARGS)
 		};
 		bool		nulls[4] = {false, false, false, false};
 
+		if (!kvs_catalog_may_see(rows[i].relid))
+			continue;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -85,6 +85,8 @@ $waiter->query_until(qr/begun/, q{\echo begun
 SELECT count(kv_ack(receipt)) AS woken FROM kv_dequeue('q', 10, wait => '10 min');
 });
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM kvstore.waiters()}), 'somebody waits');
+is(sql(q{CREATE ROLE onlooker; SET ROLE onlooker; SELECT count(*) FROM kvstore.waiters()}), '0', 'which is not for everybody to know');
+is(sql(q{GRANT pg_monitor TO onlooker; SET ROLE onlooker; SELECT count(*) FROM kvstore.waiters()}), '1', 'but for who watches the server');
 restore("2020-01-01\t2020-01-01\t5\t1\n");
 $waiter->query_safe('SELECT 1');
 is(sql(q{SELECT count(*) FROM kv_peek('q')}), '0', 'and gets it');

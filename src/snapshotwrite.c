@@ -35,6 +35,7 @@
 #include "errors.h"
 #include "guc.h"
 #include "snapshot.h"
+#include "stats.h"
 
 /* Our class of advisory locks, objsubid in pg_locks; PostgreSQL has 1 and 2, check.c 3. */
 #define KVS_LOCK_CLASS_CONTEXT	4
@@ -371,10 +372,13 @@ kvstore_snapshot_append(PG_FUNCTION_ARGS)
 {
 	KvsSnapshotStore store;
 	Snap		snap;
-	int64		keep = keep_arg(fcinfo, 5);
+	int64		keep;
 	text	   *if_latest = kvs_entry_text_arg(fcinfo, 7);
 	bool		appends;
 
+	/* an error about an argument counts, too */
+	kvs_stats_used();
+	keep = keep_arg(fcinfo, 5);
 	snap.context = context_arg(fcinfo, 0, "context");
 	check_name_size(snap.context);
 	read_content(fcinfo, 1, 3, 4, &snap);

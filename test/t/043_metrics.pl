@@ -75,7 +75,7 @@ like($text, qr/^kvstore_queue_enqueued_total\{queue="mail"\} 1$/m, 'a counter of
 like($text, qr/^kvstore_errors_total\{class="22"\} 2$/m, 'errors by class');
 like($text, qr/^kvstore_(healthy|preloaded|worker_running) 1$/m, 'health');
 unlike($text, qr/secret/, 'no key');
-unlike($text, qr/^kvstore_(?!\w+(\{(store|queue|class|version)="\w[\w.]*"\})? [-\d.e]+$)/m, 'every sample has at most the labels store, queue, class, version');
+unlike($text, qr/^kvstore_(?!\w+(\{(store|queue|class|version|what)="\w[\w.]*"\})? [-\d.e]+$)/m, 'every sample has at most the labels store, queue, class, version, what');
 is(sql(q{SELECT m -> 'sets_total' ->> 'default', m -> 'stores', m ->> 'healthy', jsonb_typeof(m -> 'errors_total') FROM kv_metrics() m}), '3|2|1|object', 'the same as JSON');
 is(sql('SET ROLE nobody; SELECT kv_metrics() IS NOT NULL'), 't', 'everybody may see them');
 # A table that is no store of ours, with a name made to break the format.

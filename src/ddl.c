@@ -30,64 +30,48 @@
 #include "guc.h"
 #include "registry.h"
 
-/* Settings as given to create and alter: SQL NULL is "not given". */
-typedef struct StoreSettings
+/* In the order of the registry's columns, after the name. */
+enum
 {
-	Interval   *default_ttl;	/* NULL: not given; zero: none */
-	bool		size_given;
-	int64		max_value_size; /* 0: none */
-} StoreSettings;
+	SETTING_DEFAULT_TTL,
+	SETTING_MAX_VALUE_SIZE,
+	SETTINGS
+};
 
-static StoreSettings
-read_settings(FunctionCallInfo fcinfo, int ttl_arg, int size_arg)
+static void
+read_default_ttl(Interval *default_ttl, KvsSetting *setting)
 {
-	StoreSettings settings = {NULL, false, 0};
+	int			sign = kvs_ddl_interval_sign(default_ttl);
 
-	if (!PG_ARGISNULL(ttl_arg))
-	{
-		settings.default_ttl = PG_GETARG_INTERVAL_P(ttl_arg);
-		if (kvs_ddl_interval_sign(settings.default_ttl) < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("default_ttl must not be negative"),
-					 errhint("Use '0' for no default.")));
-	}
-	if (!PG_ARGISNULL(size_arg))
-	{
-		settings.size_given = true;
-		settings.max_value_size = PG_GETARG_INT64(size_arg);
-		if (settings.max_value_size < 0 || settings.max_value_size > (int64) KVS_MAX_VALUE_SIZE)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("max_value_size must be between 0 and %d bytes", KVS_MAX_VALUE_SIZE),
-					 errhint("Use 0 for no limit other than the setting kvstore.max_value_size.")));
-	}
-	return settings;
+	if (sign < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("default_ttl must not be negative"),
+				 errhint("Use '0' for no default.")));
+	kvs_settings_give(setting, IntervalPGetDatum(default_ttl), sign == 0);
 }
 
-/* ---- Registry ---- */
-
-/* What is given replaces what is there; a zero is the default, that is NULL. */
 static void
-write_settings(const char *name, const void *arg)
+read_max_value_size(int64 size, KvsSetting *setting)
 {
-	const StoreSettings *settings = arg;
-	Interval	zero = {0};
-	bool		no_ttl = settings->default_ttl == NULL || kvs_ddl_interval_sign(settings->default_ttl) == 0;
-	Oid			types[5] = {TEXTOID, INTERVALOID, INT8OID, BOOLOID, BOOLOID};
-	Datum		values[5] = {
-		CStringGetTextDatum(name), IntervalPGetDatum(no_ttl ? &zero : settings->default_ttl),
-		Int64GetDatum(settings->max_value_size),
-		BoolGetDatum(settings->default_ttl != NULL), BoolGetDatum(settings->size_given)
-	};
-	char		nulls[6] = {' ', no_ttl ? 'n' : ' ', settings->max_value_size == 0 ? 'n' : ' ', ' ', ' ', '\0'};
+	if (size < 0 || size > (int64) KVS_MAX_VALUE_SIZE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_value_size must be between 0 and %d bytes", KVS_MAX_VALUE_SIZE),
+				 errhint("Use 0 for no limit other than the setting kvstore.max_value_size.")));
+	kvs_settings_give(setting, Int64GetDatum(size), size == 0);
+}
 
-	kvs_registry_run(&kvs_registry_stores,
-					 "INSERT INTO kvstore.stores AS s (store, default_ttl, max_value_size) VALUES ($1, $2, $3) "
-					 "ON CONFLICT (store) DO UPDATE SET "
-					 "default_ttl = CASE WHEN $4 THEN EXCLUDED.default_ttl ELSE s.default_ttl END, "
-					 "max_value_size = CASE WHEN $5 THEN EXCLUDED.max_value_size ELSE s.max_value_size END",
-					 5, types, values, nulls);
+/* SQL NULL is "not given"; a zero is the default, that is NULL in the registry. */
+static void
+read_settings(FunctionCallInfo fcinfo, int first, KvsSetting *settings)
+{
+	settings[SETTING_DEFAULT_TTL] = (KvsSetting) {"default_ttl", INTERVALOID, .isnull = true};
+	settings[SETTING_MAX_VALUE_SIZE] = (KvsSetting) {"max_value_size", INT8OID, .isnull = true};
+	if (!PG_ARGISNULL(first))
+		read_default_ttl(PG_GETARG_INTERVAL_P(first), &settings[SETTING_DEFAULT_TTL]);
+	if (!PG_ARGISNULL(first + 1))
+		read_max_value_size(PG_GETARG_INT64(first + 1), &settings[SETTING_MAX_VALUE_SIZE]);
 }
 
 /* ---- Create ---- */
@@ -152,19 +136,20 @@ PG_FUNCTION_INFO_V1(kvstore_create_store);
 Datum
 kvstore_create_store(PG_FUNCTION_ARGS)
 {
-	StoreSettings settings = read_settings(fcinfo, 2, 3);
+	KvsSetting	settings[SETTINGS];
 	KvsCreation creation = {
 		.registry = &kvs_registry_stores,
 		.companion = &view,
 		.check = check_shape,
 		.create = create_table,
-		.write_settings = write_settings,
 		.name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store"),
 		.unlogged = kvs_entry_bool_arg(fcinfo, 1),
 		.if_not_exists = kvs_entry_bool_arg(fcinfo, 4),
-		.settings = &settings
+		.settings = settings,
+		.nsettings = SETTINGS
 	};
 
+	read_settings(fcinfo, 2, settings);
 	PreventCommandIfReadOnly("kv_create_store()");
 	if (kvs_ddl_create(&creation))
 		note_new_store(creation.name);
@@ -178,15 +163,16 @@ PG_FUNCTION_INFO_V1(kvstore_alter_store);
 Datum
 kvstore_alter_store(PG_FUNCTION_ARGS)
 {
-	StoreSettings settings = read_settings(fcinfo, 1, 2);
+	KvsSetting	settings[SETTINGS];
 	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store");
 	Relation	rel;
 	KvsStore   *store;
 
+	read_settings(fcinfo, 1, settings);
 	PreventCommandIfReadOnly("kv_alter_store()");
 	kvs_registry_spare_warning(kvs_ddl_lock_own_table("s_", name, ShareUpdateExclusiveLock));
 	store = kvs_catalog_open_store(kvs_entry_text_arg(fcinfo, 0), ShareUpdateExclusiveLock, &rel);
-	write_settings(store->name, &settings);
+	kvs_settings_write(&kvs_registry_stores, store->name, settings, SETTINGS);
 	kvs_registry_changed(store->relid);
 	table_close(rel, NoLock);
 	PG_RETURN_BOOL(true);

@@ -235,6 +235,25 @@ create_companion(void *arg)
 	SPI_finish();
 }
 
+/* What was asked for and is otherwise stays: pods of the version before may be at work with it. */
+static void
+tell_differences(const KvsCreation *creation, Oid relid)
+{
+	const KvsRegistry *registry = creation->registry;
+	char	   *settings = kvs_settings_differing(registry, creation->name, creation->settings, creation->nsettings);
+	bool		logged = creation->unlogged && get_rel_persistence(relid) == RELPERSISTENCE_PERMANENT;
+
+	if (settings != NULL)
+		ereport(NOTICE,
+				(errmsg("%s \"%s\" already exists and keeps its settings: %s", registry->noun, creation->name, settings),
+				 errhint("Use %s() to change them.", kvs_shape_function("kv_alter_", registry->noun))));
+	if (logged)
+		ereport(NOTICE,
+				(errmsg("%s \"%s\" already exists and is not unlogged", registry->noun, creation->name),
+				 errhint("Its owner can use ALTER TABLE kvstore.%s%s SET UNLOGGED, which locks and rewrites it.",
+						 registry->prefix, creation->name)));
+}
+
 /* Make good what the caller's table lacks: pg_dump -t brings the table alone. */
 static void
 complete(const KvsCreation *creation)
@@ -246,6 +265,7 @@ complete(const KvsCreation *creation)
 		ereport(NOTICE,
 				(errmsg("%s \"%s\" belongs to role \"%s\"", creation->registry->noun, creation->name,
 						GetUserNameFromId(owner, true))));
+	tell_differences(creation, relid);
 	if (!(lacks_companion(creation) || lacks_settings(creation)) || !kvs_compat_owns_table(relid, GetUserId()))
 		return;
 	/* others may be doing the same */
@@ -259,7 +279,7 @@ complete(const KvsCreation *creation)
 	}
 	if (lacks_settings(creation))
 	{
-		creation->write_settings(creation->name, creation->settings);
+		kvs_settings_write(creation->registry, creation->name, creation->settings, creation->nsettings);
 		kvs_registry_changed(relid);
 	}
 }
@@ -295,7 +315,7 @@ create_new(const KvsCreation *creation)
 	}
 	/* Dropped by hand, one of this name leaves its settings behind: they are not the new one's. */
 	kvs_registry_delete(creation->registry, creation->name);
-	creation->write_settings(creation->name, creation->settings);
+	kvs_settings_write(creation->registry, creation->name, creation->settings, creation->nsettings);
 	return true;
 }
 

@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "registry.h"
+#include "settings.h"
 
 /* Less than, equal to or greater than zero, as PostgreSQL compares intervals. */
 extern int	kvs_ddl_interval_sign(Interval *interval);
@@ -36,17 +37,18 @@ typedef struct KvsCreation
 	const KvsCompanion *companion;	/* NULL: none */
 	void		(*check) (Relation rel);	/* raises 42809 if the table is something else */
 	void		(*create) (const char *name, bool unlogged);	/* inside SPI_connect() */
-	void		(*write_settings) (const char *name, const void *settings);
 	const char *name;
 	bool		unlogged;
 	bool		if_not_exists;
-	const void *settings;
+	const KvsSetting *settings; /* in the order of the registry's columns */
+	int			nsettings;
 } KvsCreation;
 
 /*
  * Create it, unless it exists and if_not_exists was given.  Then what it lacks is made good, for
- * its owner: the companion, and the settings.  Returns whether it is new.  42P07: it exists, or
- * belongs to a role that the caller has no reason to trust.
+ * its owner: the companion, and the settings.  Settings that are other than wished stay as they are,
+ * and a NOTICE says so.  Returns whether it is new.  42P07: it exists, or belongs to a role that the
+ * caller has no reason to trust.
  */
 extern bool kvs_ddl_create(const KvsCreation *creation);
 

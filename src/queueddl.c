@@ -44,23 +44,16 @@ enum
 	SETTINGS
 };
 
-typedef struct Setting
-{
-	bool		given;
-	bool		is_default;
-	Datum		value;
-} Setting;
-
+/* What is given as the function's argument is by default is no wish of the caller's. */
 static void
-set_setting(Setting *setting, Datum value, bool is_default)
+set_setting(KvsSetting *setting, Datum value, bool is_default)
 {
-	setting->given = true;
-	setting->value = value;
-	setting->is_default = is_default;
+	kvs_settings_give(setting, value, is_default);
+	setting->wished = !is_default;
 }
 
 static void
-read_lease(Interval *lease, Setting *setting)
+read_lease(Interval *lease, KvsSetting *setting)
 {
 	Interval	longest = {.time = KVS_MAX_LEASE};
 	Interval	standard = {.time = KVS_DEFAULT_LEASE};
@@ -75,7 +68,7 @@ read_lease(Interval *lease, Setting *setting)
 }
 
 static void
-read_backoff(ArrayType *array, Setting *setting)
+read_backoff(ArrayType *array, KvsSetting *setting)
 {
 	Interval	delays[KVS_BACKOFF_MAX];
 	Interval	standard[KVS_BACKOFF_MAX];
@@ -88,11 +81,22 @@ read_backoff(ArrayType *array, Setting *setting)
 	set_setting(setting, PointerGetDatum(array), same);
 }
 
+/* Nothing is given so far. */
+static void
+name_settings(KvsSetting *settings)
+{
+	settings[SETTING_LEASE] = (KvsSetting) {"lease", INTERVALOID, .isnull = true};
+	settings[SETTING_MAX_ATTEMPTS] = (KvsSetting) {"max_attempts", INT4OID, .isnull = true};
+	settings[SETTING_BACKOFF] = (KvsSetting) {"backoff", INTERVALARRAYOID, .isnull = true};
+	settings[SETTING_KEEP_DEAD] = (KvsSetting) {"keep_dead", BOOLOID, .isnull = true};
+	settings[SETTING_PAUSED] = (KvsSetting) {"paused", BOOLOID, .isnull = true};
+}
+
 /* Arguments lease, max_attempts and backoff from "first" on; SQL NULL is "not given". */
 static void
-read_settings(FunctionCallInfo fcinfo, int first, int keep_dead_arg, Setting *settings)
+read_settings(FunctionCallInfo fcinfo, int first, int keep_dead_arg, KvsSetting *settings)
 {
-	memset(settings, 0, sizeof(Setting) * SETTINGS);
+	name_settings(settings);
 	if (!PG_ARGISNULL(first))
 		read_lease(PG_GETARG_INTERVAL_P(first), &settings[SETTING_LEASE]);
 	if (!PG_ARGISNULL(first + 1))
@@ -103,37 +107,6 @@ read_settings(FunctionCallInfo fcinfo, int first, int keep_dead_arg, Setting *se
 		read_backoff(PG_GETARG_ARRAYTYPE_P(first + 2), &settings[SETTING_BACKOFF]);
 	if (!PG_ARGISNULL(keep_dead_arg))
 		set_setting(&settings[SETTING_KEEP_DEAD], PG_GETARG_DATUM(keep_dead_arg), PG_GETARG_BOOL(keep_dead_arg));
-}
-
-/* What is given replaces what is there; the default is NULL. */
-static void
-write_settings(const char *name, const void *arg)
-{
-	const Setting *settings = arg;
-	Oid			types[1 + 2 * SETTINGS] = {
-		TEXTOID, INTERVALOID, INT4OID, INTERVALARRAYOID, BOOLOID, BOOLOID, BOOLOID, BOOLOID, BOOLOID, BOOLOID, BOOLOID
-	};
-	Datum		values[1 + 2 * SETTINGS] = {CStringGetTextDatum(name)};
-	char		nulls[1 + 2 * SETTINGS + 1];
-
-	memset(nulls, ' ', sizeof(nulls));
-	nulls[sizeof(nulls) - 1] = '\0';
-	for (int i = 0; i < SETTINGS; i++)
-	{
-		values[1 + i] = settings[i].value;
-		if (!settings[i].given || settings[i].is_default)
-			nulls[1 + i] = 'n';
-		values[1 + SETTINGS + i] = BoolGetDatum(settings[i].given);
-	}
-	kvs_registry_run(&kvs_registry_queues,
-							 "INSERT INTO kvstore.queues AS q (queue, lease, max_attempts, backoff, keep_dead, paused) "
-							 "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (queue) DO UPDATE SET "
-							 "lease = CASE WHEN $7 THEN EXCLUDED.lease ELSE q.lease END, "
-							 "max_attempts = CASE WHEN $8 THEN EXCLUDED.max_attempts ELSE q.max_attempts END, "
-							 "backoff = CASE WHEN $9 THEN EXCLUDED.backoff ELSE q.backoff END, "
-							 "keep_dead = CASE WHEN $10 THEN EXCLUDED.keep_dead ELSE q.keep_dead END, "
-							 "paused = CASE WHEN $11 THEN EXCLUDED.paused ELSE q.paused END",
-							 1 + 2 * SETTINGS, types, values, nulls);
 }
 
 /* ---- Create ---- */
@@ -193,17 +166,17 @@ PG_FUNCTION_INFO_V1(kvstore_create_queue);
 Datum
 kvstore_create_queue(PG_FUNCTION_ARGS)
 {
-	Setting		settings[SETTINGS];
+	KvsSetting	settings[SETTINGS];
 	KvsCreation creation = {
 		.registry = &kvs_registry_queues,
 		.companion = &dead_letters,
 		.check = kvs_queue_check_shape,
 		.create = create_messages,
-		.write_settings = write_settings,
 		.name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "queue"),
 		.unlogged = kvs_entry_bool_arg(fcinfo, 4),
 		.if_not_exists = kvs_entry_bool_arg(fcinfo, 6),
-		.settings = settings
+		.settings = settings,
+		.nsettings = SETTINGS
 	};
 
 	read_settings(fcinfo, 1, 5, settings);
@@ -243,9 +216,9 @@ lock_letters(const char *name, Oid owner, LOCKMODE lockmode)
 }
 
 static void
-change_settings(KvsQueue *queue, const Setting *settings)
+change_settings(KvsQueue *queue, const KvsSetting *settings)
 {
-	write_settings(queue->name, settings);
+	kvs_settings_write(&kvs_registry_queues, queue->name, settings, SETTINGS);
 	kvs_registry_changed(queue->relid);
 }
 
@@ -254,7 +227,7 @@ PG_FUNCTION_INFO_V1(kvstore_alter_queue);
 Datum
 kvstore_alter_queue(PG_FUNCTION_ARGS)
 {
-	Setting		settings[SETTINGS];
+	KvsSetting	settings[SETTINGS];
 	Relation	rel;
 	KvsQueue   *queue;
 
@@ -270,11 +243,12 @@ kvstore_alter_queue(PG_FUNCTION_ARGS)
 static bool
 set_paused(FunctionCallInfo fcinfo, const char *function, bool paused)
 {
-	Setting		settings[SETTINGS] = {{0}};
+	KvsSetting	settings[SETTINGS];
 	Relation	rel;
 	KvsQueue   *queue = open_own(fcinfo, function, &rel);
 	bool		changes = queue->paused != paused;
 
+	name_settings(settings);
 	set_setting(&settings[SETTING_PAUSED], BoolGetDatum(paused), !paused);
 	if (changes)
 		change_settings(queue, settings);

@@ -758,8 +758,11 @@ make_room_in_parents(SubTransactionId subid, SubTransactionId parent)
 static void
 merge(Record *into, const Record *child)
 {
-	memcpy(into->notes + into->nnotes, child->notes, sizeof(Note) * child->nnotes);
-	into->nnotes += child->nnotes;
+	if (child->nnotes > 0)
+	{
+		memcpy(into->notes + into->nnotes, child->notes, sizeof(Note) * child->nnotes);
+		into->nnotes += child->nnotes;
+	}
 	into->passed |= child->passed;
 	for (int priority = 0; priority < KVS_PRIORITIES; priority++)
 	{

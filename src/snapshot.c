@@ -112,30 +112,25 @@ create_table(const char *name, bool unlogged)
 }
 
 /* NULL is "not given"; zero is that snapshots stay, which in the registry is NULL. */
-static void
-write_settings(const char *name, const void *arg)
-{
-	Interval   *default_ttl = unconstify(void *, arg != NULL ? arg : &usual_ttl);
-	Oid			types[3] = {TEXTOID, INTERVALOID, BOOLOID};
-	Datum		values[3] = {CStringGetTextDatum(name), IntervalPGetDatum(default_ttl), BoolGetDatum(arg != NULL)};
-
-	kvs_registry_run(&kvs_registry_snapshots,
-					 "INSERT INTO kvstore.snapshot_stores AS s (store, default_ttl) VALUES ($1, $2) ON CONFLICT (store) "
-					 "DO UPDATE SET default_ttl = CASE WHEN $3 THEN EXCLUDED.default_ttl ELSE s.default_ttl END",
-					 3, types, values, kvs_ddl_interval_sign(default_ttl) == 0 ? " n " : NULL);
-}
-
-static Interval *
+static KvsSetting
 default_ttl_arg(FunctionCallInfo fcinfo, int arg)
 {
-	Interval   *default_ttl = PG_ARGISNULL(arg) ? NULL : PG_GETARG_INTERVAL_P(arg);
+	KvsSetting	setting = {"default_ttl", INTERVALOID, .value = IntervalPGetDatum(&usual_ttl)};
+	Interval   *default_ttl;
+	int			sign;
 
-	if (default_ttl != NULL && kvs_ddl_interval_sign(default_ttl) < 0)
+	if (PG_ARGISNULL(arg))
+		return setting;
+	default_ttl = PG_GETARG_INTERVAL_P(arg);
+	sign = kvs_ddl_interval_sign(default_ttl);
+	if (sign < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("default_ttl must not be negative"),
 				 errhint("Use '0' for snapshots that stay.")));
-	return default_ttl;
+	kvs_settings_give(&setting, IntervalPGetDatum(default_ttl), sign == 0);
+	setting.wished = !DatumGetBool(DirectFunctionCall2(interval_eq, setting.value, IntervalPGetDatum(&usual_ttl)));
+	return setting;
 }
 
 /* kv_create_snapshot_store(store, default_ttl, if_not_exists) returns text: the table's name */
@@ -143,14 +138,15 @@ PG_FUNCTION_INFO_V1(kvstore_create_snapshot_store);
 Datum
 kvstore_create_snapshot_store(PG_FUNCTION_ARGS)
 {
+	KvsSetting	setting = default_ttl_arg(fcinfo, 1);
 	KvsCreation creation = {
 		.registry = &kvs_registry_snapshots,
 		.check = check_shape,
 		.create = create_table,
-		.write_settings = write_settings,
 		.name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "snapshot store"),
 		.if_not_exists = kvs_entry_bool_arg(fcinfo, 2),
-		.settings = default_ttl_arg(fcinfo, 1)
+		.settings = &setting,
+		.nsettings = 1
 	};
 
 	PreventCommandIfReadOnly("kv_create_snapshot_store()");
@@ -189,13 +185,13 @@ Datum
 kvstore_alter_snapshot_store(PG_FUNCTION_ARGS)
 {
 	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "snapshot store");
-	Interval   *default_ttl = default_ttl_arg(fcinfo, 1);
+	KvsSetting	setting = default_ttl_arg(fcinfo, 1);
 	KvsSnapshotStore store;
 
 	PreventCommandIfReadOnly("kv_alter_snapshot_store()");
 	kvs_registry_spare_warning(kvs_ddl_find_own_table("p_", name));
 	kvs_snapshot_open(kvs_entry_text_arg(fcinfo, 0), ShareUpdateExclusiveLock, &store);
-	write_settings(store.name, default_ttl);
+	kvs_settings_write(&kvs_registry_snapshots, store.name, &setting, 1);
 	relation_close(store.rel, NoLock);
 	PG_RETURN_BOOL(true);
 }

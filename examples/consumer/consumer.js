@@ -15,7 +15,11 @@ const WAIT_MS = 30_000;
 const pool = new pg.Pool({ max: 2 });
 // Who waits holds no message, no snapshot and no lock: this connection can be dropped at any time.
 const waiting = new pg.Pool({ max: 1, database: process.env.WAIT_DATABASE ?? process.env.PGDATABASE });
-for (const each of [pool, waiting]) each.on('error', () => {}); // an idle connection has gone; the pool makes another
+// A connection may end at any time, idle or in the middle of work: the next query on it fails, or the pool makes another.
+for (const each of [pool, waiting]) {
+	each.on('error', () => {});
+	each.on('connect', (client) => client.on('error', () => {}));
+}
 
 const log = (...words) => console.error(`consumer ${process.pid}:`, ...words);
 

@@ -195,7 +195,29 @@ SELECT kv_alter_store('renamed', default_ttl => '0'), kv_get('k', 'renamed') IS 
 ALTER TABLE kvstore.s_renamed RENAME TO s_alone;
 DELETE FROM kvstore.stores WHERE store = 'renamed';
 
-SELECT drop_all(name) FROM unnest(ARRAY['mallory', 'app', 'team', 'super', 'part', 'alone']) name;
+-- Settings that are otherwise than wished stay, and a NOTICE names them; what is the argument's default is no wish.
+SELECT kv_create_store('told', default_ttl => '1 hour', if_not_exists => true);
+SELECT kv_create_store('told', if_not_exists => true);
+SELECT kv_create_store('told', default_ttl => '60 min', if_not_exists => true);
+SELECT kv_create_store('told', true, '0', 100, true);
+SELECT kv_create_queue('told', lease => '1 min', max_attempts => 5);
+SELECT kv_create_queue('told', lease => '60 s', max_attempts => 5, if_not_exists => true);
+SELECT kv_create_queue('told', '10 min', 50, '{1 min}', keep_dead => false, if_not_exists => true);
+SELECT kv_create_queue('told', lease => '30 s', if_not_exists => true);
+SELECT kv_create_snapshot_store('told', default_ttl => '2 days');
+SELECT kv_create_snapshot_store('told', default_ttl => '48 h', if_not_exists => true);
+SELECT kv_create_snapshot_store('told', default_ttl => '0', if_not_exists => true);
+SELECT kv_create_snapshot_store('told', if_not_exists => true);
+-- others who may use it are told, too
+GRANT CREATE ON SCHEMA kvstore TO regress_kvs_other;
+SET ROLE regress_kvs_other;
+SELECT kv_create_store('told', default_ttl => '2 hours', if_not_exists => true);
+RESET ROLE;
+REVOKE CREATE ON SCHEMA kvstore FROM regress_kvs_other;
+SELECT default_ttl, max_value_size FROM kv_stores WHERE store = 'told';
+SELECT lease, max_attempts, backoff, keep_dead FROM kv_queues WHERE queue = 'told';
+
+SELECT drop_all(name) FROM unnest(ARRAY['told', 'mallory', 'app', 'team', 'super', 'part', 'alone']) name;
 SELECT (SELECT count(*) FROM kvstore.stores) + (SELECT count(*) FROM kvstore.queues) + (SELECT count(*) FROM kvstore.snapshot_stores) AS left_behind;
 REVOKE CREATE ON SCHEMA kvstore FROM regress_kvs_app, regress_kvs_team, regress_kvs_mallory;
 DROP FUNCTION make, adopt, drop_all;

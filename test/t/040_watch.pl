@@ -140,7 +140,7 @@ end_of($session);
 
 # Nor does kv_wait_watch(), and kv_watch() holds that of its statement.
 sql(q{SELECT kv_delete('new'), kv_set('k', '1')});
-woken_by('kv_wait_watch', "CALL kv_wait_watch('{k,new}', ARRAY[(SELECT versionstamp FROM kv_entry('k')), 0], '1 minute')", [ q{SELECT kv_set('other', '1')} ], q{SELECT kv_set('new', '1')}, '');
+woken_by('kv_wait_watch', "CALL kv_wait_watch('{k,new}', '{" . sql("SELECT versionstamp FROM kv_entry('k')") . ",0}', '1 minute')", [ q{SELECT kv_set('other', '1')} ], q{SELECT kv_set('new', '1')}, '');
 woken_by('kv_wait_watch_paths', q{CALL kv_wait_watch_paths('[["p", 2]]', '{0}', '1 minute')}, [], q{SELECT kv_set(kv_key('p', 2), '1')}, '');
 $session = start_of("CALL kv_wait_watch('{none}', '{0}', '1 minute')");
 waiting(1) && asleep();

@@ -148,15 +148,15 @@ END $$;
 CREATE FUNCTION cancel_wait() RETURNS void LANGUAGE SQL AS $$
     SELECT break_off(pid, 'cancel') FROM kvstore.waiters() JOIN pg_stat_activity USING (pid) WHERE application_name ~ '^waiter' ORDER BY since LIMIT 1
 $$;
--- Those who wait get all that nobody has leased; what they do not get in that time.
+-- Those who wait get all that nobody has leased and that may be delivered; what they do not get in that time.
 CREATE FUNCTION left_over(patience interval) RETURNS TABLE (what text) LANGUAGE plpgsql AS $$
 DECLARE
     until timestamptz := clock_timestamp() + patience;
 BEGIN
-    WHILE EXISTS (SELECT FROM kv_peek('storm', 1000000) WHERE status <> 'leased') LOOP
+    WHILE EXISTS (SELECT FROM kv_peek('storm', 1000000) WHERE status NOT IN ('leased', 'dying')) LOOP
         IF clock_timestamp() > until THEN
             RETURN QUERY SELECT 'message ' || id || ': ' || status || ', and ' || asleep || ' sleep' FROM kv_peek('storm', 1000000),
-                (SELECT count(*) AS asleep FROM kvstore.waiters() JOIN pg_stat_activity USING (pid) WHERE wait_event_type = 'Extension') w WHERE status <> 'leased';
+                (SELECT count(*) AS asleep FROM kvstore.waiters() JOIN pg_stat_activity USING (pid) WHERE wait_event_type = 'Extension') w WHERE status NOT IN ('leased', 'dying');
             RETURN;
         END IF;
         PERFORM pg_sleep(0.002);
@@ -167,7 +167,7 @@ CREATE FUNCTION quiet(asleep interval) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     until timestamptz := clock_timestamp() + asleep + interval '5 s';
 BEGIN
-    WHILE clock_timestamp() < until AND (EXISTS (SELECT FROM kv_peek('storm', 1000000) WHERE status <> 'leased') OR EXISTS (SELECT FROM kv_leases WHERE state <> 'ending') OR
+    WHILE clock_timestamp() < until AND (EXISTS (SELECT FROM kv_peek('storm', 1000000) WHERE status NOT IN ('leased', 'dying')) OR EXISTS (SELECT FROM kv_leases WHERE state <> 'ending') OR
             EXISTS (SELECT FROM pg_stat_activity WHERE application_name ~ '^waiter' AND wait_event_type IS DISTINCT FROM 'Extension') OR
             EXISTS (SELECT FROM kvstore.waiters() WHERE since > clock_timestamp() - asleep)) LOOP
         PERFORM pg_sleep(0.01);

@@ -92,11 +92,28 @@ sql(q{SELECT kv_enqueue('jobs', '{"ms": 2500}') FROM generate_series(1, 2)});
 until_true("SELECT count(*) = $messages + 2 FROM processed", 'long work is done');
 is(sql('SELECT count(DISTINCT id) FROM processed'), $messages + 2, 'once');
 
+# ---- Their connections end, while they wait and in the middle of work ----
+
+my $kill = q{SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()};
+until_true(q{SELECT count(DISTINCT pid) = 2 FROM kvstore.waiters() WHERE kind = 'queue'}, 'both wait');
+sql($kill);
+until_true(q{SELECT count(DISTINCT pid) = 2 FROM kvstore.waiters() WHERE kind = 'queue'}, 'they wait again when their connections have ended');
+sql(q{SELECT kv_alter_queue('jobs', backoff => '{100 ms}', max_attempts => 100); SELECT kv_enqueue('jobs', '{"ms": 100}') FROM generate_series(1, 40)});
+for my $round (1 .. 3)
+{
+	until_true(q{SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'idle in transaction'}, "they are at work, $round");
+	sql($kill);
+}
+until_true("SELECT count(*) = $messages + 42 FROM processed", 'all is done, whenever their connections ended');
+is(sql('SELECT count(DISTINCT id) FROM processed'), $messages + 42, 'once');
+until_true(q{SELECT count(*) = 0 FROM kv_peek('jobs')}, 'and acknowledged');
+is(sql(q{SELECT count(*) FROM kv_dead_letters('jobs')}), 0, 'none is a dead letter');
+
 # ---- The server restarts under them; idle ones stop at once ----
 
 $node->restart;
 sql(q{SELECT kv_enqueue('jobs', '{}')});
-until_true("SELECT count(*) = $messages + 3 FROM processed", 'they find the server again');
+until_true("SELECT count(*) = $messages + 43 FROM processed", 'they find the server again');
 until_true(q{SELECT count(DISTINCT pid) = 2 FROM kvstore.waiters()}, 'and wait');
 for my $name ('third', 'fourth')
 {

@@ -26,6 +26,7 @@
 #include "key.h"
 #include "testing.h"
 #include "waiter.h"
+#include "xact.h"
 
 #define NOTES_FIRST		64
 #define NOTES_MAX		16384
@@ -213,7 +214,7 @@ forget(void)
 }
 
 static void
-change_xact_callback(XactEvent event, void *arg)
+at_xact(XactEvent event)
 {
 	if (note_count == 0)
 		return;
@@ -241,7 +242,7 @@ change_xact_callback(XactEvent event, void *arg)
 }
 
 static void
-change_subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+at_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent)
 {
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
@@ -254,6 +255,5 @@ kvs_change_init(void)
 {
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-	RegisterXactCallback(change_xact_callback, NULL);
-	RegisterSubXactCallback(change_subxact_callback, NULL);
+	kvs_xact_add(KVS_XACT_FEED, at_xact, at_subxact);
 }

@@ -11,21 +11,10 @@
 #include "key.h"
 #include "store.h"
 
-/* Counters of held absences, by hash of table and key; a power of two. */
-#define KVS_ABSENCE_BUCKETS 4096
-
 /*
  * Say how the entry of a key stands, and see to it that nobody else commits a change of it before this transaction ends.  Waits for whoever is
  * changing it now.  42501 if policies hide the entry from the caller, or protect it.  40001 at REPEATABLE READ and above, if it has changed since the transaction's snapshot.
  */
 extern void kvs_check_hold(KvsStore *store, const KvsKey *key, TimestampTz now, KvsState *state);
-
-/* Before a statement that may insert a row for this key: wait for whoever holds its absence. */
-extern void kvs_check_wait(const KvsStore *store, Datum key);
-
-/* After a row was inserted, inside the statement: the same; and 40001 at REPEATABLE READ and above if the snapshot sees one that is gone. */
-extern void kvs_check_inserted(const KvsStore *store, Datum key);
-
-extern void kvs_check_init(void);
 
 #endif							/* KVS_CHECK_H */

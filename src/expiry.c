@@ -44,6 +44,7 @@
 #include "expiry.h"
 #include "expirymap.h"
 #include "testing.h"
+#include "xact.h"
 
 /* A slot, and what to lower it to. */
 typedef struct Lowering
@@ -206,7 +207,7 @@ check_prepare(void)
 }
 
 static void
-expiry_xact_callback(XactEvent event, void *arg)
+at_xact(XactEvent event)
 {
 	if (likely(notes.count == 0 && resets.count == 0 && advanced_table == NULL))
 		return;
@@ -236,7 +237,7 @@ expiry_xact_callback(XactEvent event, void *arg)
 
 /* Notes of a subtransaction that aborted stay: they are lower bounds.  Resets stay for the same reason: the rest may abort, too. */
 static void
-expiry_subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+at_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent)
 {
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
@@ -273,6 +274,5 @@ kvs_expiry_init(void)
 {
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-	RegisterXactCallback(expiry_xact_callback, NULL);
-	RegisterSubXactCallback(expiry_subxact_callback, NULL);
+	kvs_xact_add(KVS_XACT_EXPIRY, at_xact, at_subxact);
 }

@@ -193,8 +193,7 @@ extern void kvs_expiry_worker_leaves(bool again);
 
 extern void kvs_expiry_launcher_starts(void);
 
-extern void kvs_expiry_request_shmem(void);
-extern void kvs_expiry_startup_shmem(void);
+extern void kvs_expirymap_init(void);
 extern void kvs_expiry_init(void);
 
 #endif							/* KVS_EXPIRY_H */

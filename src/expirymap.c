@@ -16,6 +16,7 @@
 #include "expiry.h"
 #include "expirymap.h"
 #include "guc.h"
+#include "shmem.h"
 
 /* The directory: table (part 0) and extent (part number + 1) to their entries. */
 typedef struct DirectoryKey
@@ -385,8 +386,8 @@ map_size(void)
 	return add_size(size, mul_size(kvs_guc_expiry_tables, sizeof(KvsExpiryTable)));
 }
 
-void
-kvs_expiry_request_shmem(void)
+static void
+request_shmem(void)
 {
 	RequestAddinShmemSpace(map_size());
 	RequestAddinShmemSpace(hash_estimate_size(kvs_guc_expiry_tables + count_extents(), sizeof(DirectoryEntry)));
@@ -428,8 +429,8 @@ init_map(void)
 			pg_atomic_init_u64(&kvs_expiry_map->extents[i].slots[n], (uint64) DT_NOEND);
 }
 
-void
-kvs_expiry_startup_shmem(void)
+static void
+startup_shmem(void)
 {
 	HASHCTL		ctl;
 	long		entries = kvs_guc_expiry_tables + count_extents();
@@ -444,4 +445,10 @@ kvs_expiry_startup_shmem(void)
 	directory = ShmemInitHash("kvstore expiry directory", entries, entries, &ctl,
 							  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 	kvs_expiry_active = true;
+}
+
+void
+kvs_expirymap_init(void)
+{
+	kvs_shmem_add(request_shmem, startup_shmem);
 }

@@ -34,6 +34,7 @@
 #include "feed.h"
 #include "guc.h"
 #include "key.h"
+#include "shmem.h"
 
 #define PAGE_BYTES		16384
 #define NO_PAGE			PG_UINT32_MAX
@@ -609,8 +610,8 @@ chain_count(void)
 	return pg_nextpower2_32(page_count() * (PAGE_BYTES / 256));
 }
 
-void
-kvs_feed_request_shmem(void)
+static void
+request_shmem(void)
 {
 	RequestAddinShmemSpace(MAXALIGN(sizeof(Feed)));
 	RequestAddinShmemSpace(mul_size(sizeof(Page), page_count()));
@@ -619,8 +620,8 @@ kvs_feed_request_shmem(void)
 	RequestNamedLWLockTranche("kvstore_feed", 1);
 }
 
-void
-kvs_feed_startup_shmem(void)
+static void
+startup_shmem(void)
 {
 	bool		found;
 
@@ -643,4 +644,10 @@ kvs_feed_startup_shmem(void)
 	for (uint32 i = 0; i < feed->npages; i++)
 		pages[i].newer = i + 1 < feed->npages ? i + 1 : NO_PAGE;
 	feed->free = 0;
+}
+
+void
+kvs_feed_init(void)
+{
+	kvs_shmem_add(request_shmem, startup_shmem);
 }

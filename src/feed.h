@@ -104,7 +104,6 @@ extern KvsFeedStep kvs_feed_read(KvsFeedReader *reader);
 /* Forget a database that is gone. */
 extern void kvs_feed_forget_database(Oid database);
 
-extern void kvs_feed_request_shmem(void);
-extern void kvs_feed_startup_shmem(void);
+extern void kvs_feed_init(void);
 
 #endif							/* KVS_FEED_H */

@@ -6,20 +6,29 @@
 
 #include "fmgr.h"
 
+#include "absence.h"
 #include "catalog.h"
 #include "change.h"
-#include "check.h"
 #include "expiry.h"
+#include "feed.h"
 #include "guard.h"
 #include "guc.h"
 #include "launcher.h"
+#include "lease.h"
+#include "leasefile.h"
 #include "list.h"
 #include "parallel.h"
 #include "queuecatalog.h"
+#include "queueslot.h"
 #include "queuexact.h"
+#include "rowmap.h"
 #include "shmem.h"
+#include "stamp.h"
 #include "stats.h"
+#include "storecount.h"
+#include "trouble.h"
 #include "waiter.h"
+#include "xact.h"
 
 PG_MODULE_MAGIC;
 
@@ -30,17 +39,27 @@ _PG_init(void)
 {
 	kvs_guc_init();
 	kvs_shmem_init();
+	kvs_xact_init();
+	kvs_stats_init();
+	kvs_trouble_init();
 	kvs_catalog_init();
 	kvs_storecatalog_init();
 	kvs_queuecatalog_init();
 	kvs_guard_init();
-	kvs_check_init();
-	kvs_stats_init();
+	kvs_stamp_init();
+	kvs_absence_init();
+	kvs_rowmap_init();
+	kvs_expirymap_init();
 	kvs_expiry_init();
+	kvs_storecount_init();
+	kvs_feed_init();
+	kvs_waiter_init();
 	kvs_change_init();
 	kvs_launcher_init();
 	kvs_list_node_init();
 	kvs_parallel_init();
+	kvs_queueslot_init();
+	kvs_lease_init();
+	kvs_leasefile_init();
 	kvs_queuexact_init();
-	kvs_waiter_init();
 }

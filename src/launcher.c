@@ -41,6 +41,7 @@
 #include "feed.h"
 #include "launcher.h"
 #include "queueslot.h"
+#include "shmem.h"
 #include "stats.h"
 #include "trouble.h"
 #include "worker.h"
@@ -425,14 +426,14 @@ kvs_launcher_main(Datum main_arg)
 
 /* ---- Initialisation ---- */
 
-void
-kvs_launcher_request_shmem(void)
+static void
+request_shmem(void)
 {
 	RequestAddinShmemSpace(MAXALIGN(sizeof(LauncherShared)));
 }
 
-void
-kvs_launcher_startup_shmem(void)
+static void
+startup_shmem(void)
 {
 	bool		found;
 
@@ -449,6 +450,7 @@ kvs_launcher_init(void)
 {
 	BackgroundWorker worker;
 
+	kvs_shmem_add(request_shmem, startup_shmem);
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	memset(&worker, 0, sizeof(worker));

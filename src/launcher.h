@@ -29,8 +29,6 @@ extern bool kvs_launcher_wants_room(void);
 
 extern PGDLLEXPORT void kvs_launcher_main(Datum main_arg);
 
-extern void kvs_launcher_request_shmem(void);
-extern void kvs_launcher_startup_shmem(void);
 extern void kvs_launcher_init(void);
 
 #endif							/* KVS_LAUNCHER_H */

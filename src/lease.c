@@ -37,6 +37,7 @@
 #include "expiry.h"
 #include "guc.h"
 #include "lease.h"
+#include "shmem.h"
 #include "testing.h"
 #include "waiter.h"
 
@@ -1112,15 +1113,15 @@ kvs_lease_restore(const KvsLeaseImage *image)
 
 /* ---- Initialisation ---- */
 
-void
-kvs_lease_request_shmem(void)
+static void
+request_shmem(void)
 {
 	RequestAddinShmemSpace(hash_estimate_size(kvs_guc_max_leases, sizeof(Lease)));
 	RequestNamedLWLockTranche("kvstore_lease", PARTITIONS);
 }
 
-void
-kvs_lease_startup_shmem(void)
+static void
+startup_shmem(void)
 {
 	HASHCTL		ctl;
 
@@ -1130,4 +1131,10 @@ kvs_lease_startup_shmem(void)
 	leases = ShmemInitHash("kvstore leases", kvs_guc_max_leases, kvs_guc_max_leases, &ctl,
 						   HASH_ELEM | HASH_BLOBS | HASH_PARTITION | HASH_FIXED_SIZE);
 	partition_locks = GetNamedLWLockTranche("kvstore_lease");
+}
+
+void
+kvs_lease_init(void)
+{
+	kvs_shmem_add(request_shmem, startup_shmem);
 }

@@ -256,7 +256,6 @@ extern void kvs_lease_init_slot(KvsQueueSlot *slot);
 /* With the lock held: remove all leases of the queue. */
 extern void kvs_lease_forget_all(KvsQueueSlot *slot);
 
-extern void kvs_lease_request_shmem(void);
-extern void kvs_lease_startup_shmem(void);
+extern void kvs_lease_init(void);
 
 #endif							/* KVS_LEASE_H */

@@ -12,6 +12,7 @@
 
 #include "lease.h"
 #include "leasefile.h"
+#include "shmem.h"
 #include "statefile.h"
 
 static void
@@ -90,8 +91,14 @@ read_leases(StringInfo in)
 	}
 }
 
-void
-kvs_leasefile_startup_shmem(void)
+static void
+startup_shmem(void)
 {
 	kvs_statefile_add("leases", write_leases, read_leases);
+}
+
+void
+kvs_leasefile_init(void)
+{
+	kvs_shmem_add(NULL, startup_shmem);
 }

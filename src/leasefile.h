@@ -3,6 +3,6 @@
 #define KVS_LEASEFILE_H
 
 /* From shmem_startup_hook, after those of queueslot.c and lease.c. */
-extern void kvs_leasefile_startup_shmem(void);
+extern void kvs_leasefile_init(void);
 
 #endif							/* KVS_LEASEFILE_H */

@@ -41,6 +41,7 @@
 #include "lease.h"
 #include "queuecount.h"
 #include "queueslot.h"
+#include "shmem.h"
 #include "testing.h"
 
 /* The worker looks below a head that has moved after so many milliseconds, or more. */
@@ -636,8 +637,8 @@ slots_size(void)
 	return add_size(offsetof(Slots, slots), mul_size(kvs_guc_max_queues, sizeof(KvsQueueSlot)));
 }
 
-void
-kvs_queueslot_request_shmem(void)
+static void
+request_shmem(void)
 {
 	RequestAddinShmemSpace(slots_size());
 	RequestAddinShmemSpace(hash_estimate_size(kvs_guc_max_queues, sizeof(DirectoryEntry)));
@@ -645,8 +646,8 @@ kvs_queueslot_request_shmem(void)
 	RequestNamedLWLockTranche("kvstore_queue_directory", 1);
 }
 
-void
-kvs_queueslot_startup_shmem(void)
+static void
+startup_shmem(void)
 {
 	HASHCTL		ctl;
 	bool		found;
@@ -664,4 +665,10 @@ kvs_queueslot_startup_shmem(void)
 	memset(all, 0, slots_size());
 	for (int i = 0; i < kvs_guc_max_queues; i++)
 		slots[i].lock = &locks[i].lock;
+}
+
+void
+kvs_queueslot_init(void)
+{
+	kvs_shmem_add(request_shmem, startup_shmem);
 }

@@ -228,7 +228,6 @@ extern void kvs_queueslot_verified(KvsQueue *queue, int64 pause);
 /* How many slots of all databases cannot be given away just now, for something is kept in them. */
 extern int	kvs_queueslot_count_used(void);
 
-extern void kvs_queueslot_request_shmem(void);
-extern void kvs_queueslot_startup_shmem(void);
+extern void kvs_queueslot_init(void);
 
 #endif							/* KVS_QUEUESLOT_H */

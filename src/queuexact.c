@@ -30,6 +30,7 @@
 #include "shmem.h"
 #include "testing.h"
 #include "waiter.h"
+#include "xact.h"
 
 /* Random numbers fetched at once. */
 #define TOKENS		64
@@ -699,7 +700,7 @@ check_prepare(void)
 }
 
 static void
-queuexact_xact_callback(XactEvent event, void *arg)
+at_xact(XactEvent event)
 {
 	switch (event)
 	{
@@ -812,7 +813,7 @@ merge_into_parents(SubTransactionId subid, SubTransactionId parent)
 }
 
 static void
-queuexact_subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+at_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent)
 {
 	if (nrecords == 0 || records[nrecords - 1].subid != subid)
 		return;
@@ -856,8 +857,7 @@ kvs_queuexact_init(void)
 {
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-	RegisterXactCallback(queuexact_xact_callback, NULL);
-	RegisterSubXactCallback(queuexact_subxact_callback, NULL);
+	kvs_xact_add(KVS_XACT_QUEUES, at_xact, at_subxact);
 	previous_object_access = object_access_hook;
 	object_access_hook = queuexact_object_access;
 }

@@ -25,6 +25,7 @@
 
 #include "guc.h"
 #include "rowmap.h"
+#include "shmem.h"
 
 #define BUCKET_SLOTS	4
 
@@ -112,14 +113,14 @@ kvs_rowmap_put(uint64 hash, const ItemPointerData *tid)
 	pg_atomic_write_u64(&bucket[chosen], value);
 }
 
-void
-kvs_rowmap_request_shmem(void)
+static void
+request_shmem(void)
 {
 	RequestAddinShmemSpace(bucket_count() * BUCKET_SLOTS * sizeof(pg_atomic_uint64) + PG_CACHE_LINE_SIZE);
 }
 
-void
-kvs_rowmap_startup_shmem(void)
+static void
+startup_shmem(void)
 {
 	uint64		count = bucket_count() * BUCKET_SLOTS;
 	bool		found;
@@ -131,4 +132,10 @@ kvs_rowmap_startup_shmem(void)
 	if (!found)
 		for (uint64 i = 0; i < count; i++)
 			pg_atomic_init_u64(&slots[i], 0);
+}
+
+void
+kvs_rowmap_init(void)
+{
+	kvs_shmem_add(request_shmem, startup_shmem);
 }

@@ -25,7 +25,6 @@ extern void kvs_rowmap_put(uint64 hash, const ItemPointerData *tid);
 /* Is the block within the table, whose lock the caller holds?  A row of one that was cut off would be an error to read. */
 extern bool kvs_rowmap_block_exists(Relation rel, BlockNumber block);
 
-extern void kvs_rowmap_request_shmem(void);
-extern void kvs_rowmap_startup_shmem(void);
+extern void kvs_rowmap_init(void);
 
 #endif							/* KVS_ROWMAP_H */

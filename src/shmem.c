@@ -1,9 +1,10 @@
 /*
  * shmem.c
- *		Reserves and initialises the shared memory of all modules.
+ *		Reserves and initialises shared memory, for the modules that ask for some.
  *
- * Shared memory can only be had while the postmaster starts, so it exists only with shared_preload_libraries = 'kvstore'.  Key-value
- * functions work without it; kvs_shared is NULL then.  Sizes are fixed at start: nothing here ever grows.
+ * Shared memory can only be had while the postmaster starts, so it exists only with
+ * shared_preload_libraries = 'kvstore'.  Key-value functions work without it; kvs_shared is NULL
+ * then.  Sizes are fixed at start: nothing here ever grows.
  */
 #include "postgres.h"
 
@@ -12,22 +13,24 @@
 #include "common/controldata_utils.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
-#include "expiry.h"
-#include "feed.h"
-#include "launcher.h"
-#include "lease.h"
-#include "leasefile.h"
-#include "queueslot.h"
-#include "rowmap.h"
 #include "shmem.h"
 #include "statefile.h"
-#include "storecount.h"
-#include "stats.h"
-#include "trouble.h"
-#include "waiter.h"
+
+/* As many modules as may have shared memory. */
+#define MAX_PARTS	16
+
+typedef struct Part
+{
+	void		(*request) (void);
+	void		(*startup) (void);
+} Part;
+
+static Part parts[MAX_PARTS];
+static int	nparts = 0;
 
 KvsShared  *kvs_shared = NULL;
 
@@ -41,17 +44,9 @@ shmem_request(void)
 		previous_request_hook();
 
 	RequestAddinShmemSpace(MAXALIGN(sizeof(KvsShared)));
-	RequestNamedLWLockTranche("kvstore", 1);
-	kvs_stats_request_shmem();
-	kvs_rowmap_request_shmem();
-	kvs_expiry_request_shmem();
-	kvs_trouble_request_shmem();
-	kvs_storecount_request_shmem();
-	kvs_feed_request_shmem();
-	kvs_waiter_request_shmem();
-	kvs_launcher_request_shmem();
-	kvs_queueslot_request_shmem();
-	kvs_lease_request_shmem();
+	for (int i = 0; i < nparts; i++)
+		if (parts[i].request != NULL)
+			parts[i].request();
 }
 
 /*
@@ -81,30 +76,21 @@ shmem_startup(void)
 	kvs_shared = ShmemInitStruct("kvstore", sizeof(KvsShared), &found);
 	if (!found)
 	{
-		memset(kvs_shared, 0, sizeof(KvsShared));
-		kvs_shared->lock = &GetNamedLWLockTranche("kvstore")->lock;
 		kvs_shared->started_at = GetCurrentTimestamp();
 		read_start_state(kvs_shared);
-		pg_atomic_init_u32(&kvs_shared->remembers, 0);
-		pg_atomic_init_u64(&kvs_shared->deletion_clock, 0);
-		for (int i = 0; i < KVS_DELETED_SLOTS; i++)
-			pg_atomic_init_u64(&kvs_shared->deleted[i], 0);
-		for (int i = 0; i < KVS_ABSENCE_BUCKETS; i++)
-			pg_atomic_init_u32(&kvs_shared->absences[i], 0);
 	}
-	kvs_stats_startup_shmem();
-	kvs_rowmap_startup_shmem();
-	kvs_expiry_startup_shmem();
-	kvs_trouble_startup_shmem();
-	kvs_storecount_startup_shmem();
-	kvs_feed_startup_shmem();
-	kvs_waiter_startup_shmem();
-	kvs_launcher_startup_shmem();
-	kvs_queueslot_startup_shmem();
-	kvs_lease_startup_shmem();
-	kvs_leasefile_startup_shmem();
+	for (int i = 0; i < nparts; i++)
+		parts[i].startup();
 	kvs_statefile_startup();
 	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+kvs_shmem_add(void (*request) (void), void (*startup) (void))
+{
+	if (nparts == MAX_PARTS)
+		elog(ERROR, "kvstore has too many parts of shared memory");
+	parts[nparts++] = (Part) {request, startup};
 }
 
 void

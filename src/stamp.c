@@ -50,7 +50,11 @@
 #include "commands/sequence.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "port/atomics.h"
+#include "storage/ipc.h"
 #include "storage/lmgr.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -69,8 +73,48 @@
 #define RATE_BITS		20
 #define SLACK			(INT64CONST(1) << 40)
 
+/* Slots in which deletions are published, by hash of table and key; a power of two. */
+#define DELETED_SLOTS	16384
+
+/* Databases whose versionstamps are known to have jumped since an unclean start; further ones jump once a session. */
+#define JUMPED_MAX		1024
+
+/* Slots for keys that were deleted with a versionstamp that the sequence did not follow. */
+#define REMEMBERED_STAMPS	256
+
+/* The highest versionstamp that was given in a database, or counts, since the server started. */
+typedef struct HighestStamp
+{
+	Oid			database;
+	Oid			sequence;		/* that gave it: CREATE EXTENSION makes a new one */
+	pg_atomic_uint64 number;
+} HighestStamp;
+
+typedef struct DeletedStamp
+{
+	uint64		key;			/* hash of database, table and key */
+	int64		number;
+} DeletedStamp;
+
+typedef struct StampShared
+{
+	/* Under "lock". */
+	LWLock	   *lock;
+	int			jumped_count;
+	Oid			jumped[JUMPED_MAX];
+	int			highest_count;
+	HighestStamp highest[JUMPED_MAX];	/* its numbers are atomics */
+	DeletedStamp remembered[REMEMBERED_STAMPS];
+	pg_atomic_uint32 remembers; /* is anything remembered?  Read without the lock. */
+
+	/* Atomics, no lock: a clock that each deletion advances, and when a key of the slot was last deleted. */
+	pg_atomic_uint64 deletion_clock;
+	pg_atomic_uint64 deleted[DELETED_SLOTS];
+} StampShared;
+
+static StampShared *shared = NULL;	/* there if kvs_shared is */
 static uint32 ready = 0;		/* the state of the catalog for which the sequence was prepared */
-static KvsHighestStamp *my_highest = NULL;	/* of this database, of the sequence it has now */
+static HighestStamp *my_highest = NULL;	/* of this database, of the sequence it has now */
 
 /* ---- The sequence ---- */
 
@@ -102,12 +146,12 @@ database_jumped(bool mark)
 {
 	bool		found = false;
 
-	LWLockAcquire(kvs_shared->lock, mark ? LW_EXCLUSIVE : LW_SHARED);
-	for (int i = 0; i < kvs_shared->jumped_count && !found; i++)
-		found = kvs_shared->jumped[i] == MyDatabaseId;
-	if (mark && !found && kvs_shared->jumped_count < KVS_JUMPED_MAX)
-		kvs_shared->jumped[kvs_shared->jumped_count++] = MyDatabaseId;
-	LWLockRelease(kvs_shared->lock);
+	LWLockAcquire(shared->lock, mark ? LW_EXCLUSIVE : LW_SHARED);
+	for (int i = 0; i < shared->jumped_count && !found; i++)
+		found = shared->jumped[i] == MyDatabaseId;
+	if (mark && !found && shared->jumped_count < JUMPED_MAX)
+		shared->jumped[shared->jumped_count++] = MyDatabaseId;
+	LWLockRelease(shared->lock);
 	return found;
 }
 
@@ -138,23 +182,23 @@ check_start(Oid sequence)
 static void
 find_highest(Oid sequence)
 {
-	KvsHighestStamp *highest = kvs_shared->highest;
+	HighestStamp *highest = shared->highest;
 	int			i = 0;
 
-	LWLockAcquire(kvs_shared->lock, LW_EXCLUSIVE);
-	while (i < kvs_shared->highest_count && highest[i].database != MyDatabaseId)
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	while (i < shared->highest_count && highest[i].database != MyDatabaseId)
 		i++;
-	if (i < KVS_JUMPED_MAX)
+	if (i < JUMPED_MAX)
 	{
-		if (i == kvs_shared->highest_count)
-			kvs_shared->highest_count++;
+		if (i == shared->highest_count)
+			shared->highest_count++;
 		if (highest[i].database != MyDatabaseId || highest[i].sequence != sequence)
 			pg_atomic_init_u64(&highest[i].number, 0);
 		highest[i].database = MyDatabaseId;
 		highest[i].sequence = sequence;
 		my_highest = &highest[i];
 	}
-	LWLockRelease(kvs_shared->lock);
+	LWLockRelease(shared->lock);
 }
 
 /* The sequence, before this session's first number and after each change of its definition. */
@@ -318,7 +362,7 @@ hash_key(Oid relid, const char *key, int size)
 static void
 lift_slot(uint32 slot, uint64 time)
 {
-	pg_atomic_uint64 *deleted = &kvs_shared->deleted[slot];
+	pg_atomic_uint64 *deleted = &shared->deleted[slot];
 	uint64		old = pg_atomic_read_u64(deleted);
 
 	while (old < time && !pg_atomic_compare_exchange_u64(deleted, &old, time))
@@ -330,30 +374,30 @@ void
 kvs_stamp_remember(Oid relid, const char *key, int size, int64 versionstamp)
 {
 	uint64		hash = hash_key(relid, key, size);
-	KvsDeletedStamp *place;
+	DeletedStamp *place;
 
 	if (kvs_shared == NULL)
 		return;
-	place = &kvs_shared->remembered[hash % KVS_REMEMBERED_STAMPS];
-	LWLockAcquire(kvs_shared->lock, LW_EXCLUSIVE);
+	place = &shared->remembered[hash % REMEMBERED_STAMPS];
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	place->number = place->key == hash ? Max(place->number, versionstamp) : versionstamp;
 	place->key = hash;
-	pg_atomic_write_u32(&kvs_shared->remembers, 1);
-	LWLockRelease(kvs_shared->lock);
+	pg_atomic_write_u32(&shared->remembers, 1);
+	LWLockRelease(shared->lock);
 }
 
 /* 0: nothing is remembered of this key. */
 static int64
 recall(uint64 hash)
 {
-	const KvsDeletedStamp *place = &kvs_shared->remembered[hash % KVS_REMEMBERED_STAMPS];
+	const DeletedStamp *place = &shared->remembered[hash % REMEMBERED_STAMPS];
 	int64		number;
 
-	if (likely(pg_atomic_read_u32(&kvs_shared->remembers) == 0))
+	if (likely(pg_atomic_read_u32(&shared->remembers) == 0))
 		return 0;
-	LWLockAcquire(kvs_shared->lock, LW_SHARED);
+	LWLockAcquire(shared->lock, LW_SHARED);
 	number = place->key == hash ? place->number : 0;
-	LWLockRelease(kvs_shared->lock);
+	LWLockRelease(shared->lock);
 	return number;
 }
 
@@ -373,8 +417,8 @@ kvs_stamp_delete(Oid relid, const char *key, int size, int64 versionstamp, int64
 		kvs_stamp_remember(relid, key, size, result);
 	}
 	if (kvs_shared != NULL)
-		lift_slot(hash_key(relid, key, size) % KVS_DELETED_SLOTS,
-				  pg_atomic_add_fetch_u64(&kvs_shared->deletion_clock, 1));
+		lift_slot(hash_key(relid, key, size) % DELETED_SLOTS,
+				  pg_atomic_add_fetch_u64(&shared->deletion_clock, 1));
 	return result;
 }
 
@@ -385,8 +429,8 @@ kvs_stamp_note_deletion_of_all(void)
 
 	if (kvs_shared == NULL)
 		return;
-	time = pg_atomic_add_fetch_u64(&kvs_shared->deletion_clock, 1);
-	for (uint32 slot = 0; slot < KVS_DELETED_SLOTS; slot++)
+	time = pg_atomic_add_fetch_u64(&shared->deletion_clock, 1);
+	for (uint32 slot = 0; slot < DELETED_SLOTS; slot++)
 		lift_slot(slot, time);
 }
 
@@ -398,7 +442,7 @@ kvs_stamp_take(void)
 	KvsStamp	stamp = {0};
 
 	if (kvs_shared != NULL)
-		stamp.clock = pg_atomic_read_u64(&kvs_shared->deletion_clock);
+		stamp.clock = pg_atomic_read_u64(&shared->deletion_clock);
 	/* nextval_internal() locks the sequence's page: a full barrier between the two */
 	stamp.number = kvs_stamp_next();
 	return stamp;
@@ -415,7 +459,7 @@ kvs_stamp_check(KvsStamp *stamp, Oid relid, const char *key, int size, bool inse
 		return;
 	}
 	hash = hash_key(relid, key, size);
-	stamp->outdated |= pg_atomic_read_u64(&kvs_shared->deleted[hash % KVS_DELETED_SLOTS]) > stamp->clock;
+	stamp->outdated |= pg_atomic_read_u64(&shared->deleted[hash % DELETED_SLOTS]) > stamp->clock;
 	if (inserted)
 		kvs_stamp_meet(stamp, recall(hash));
 }
@@ -429,4 +473,37 @@ kvstore_next_versionstamp(PG_FUNCTION_ARGS)
 {
 	PreventCommandIfReadOnly("kvstore.next_versionstamp()");
 	PG_RETURN_INT64(kvs_stamp_above(PG_GETARG_INT64(0)));
+}
+
+/* ---- Initialisation ---- */
+
+static void
+request_shmem(void)
+{
+	RequestAddinShmemSpace(MAXALIGN(sizeof(StampShared)));
+	RequestNamedLWLockTranche("kvstore_stamp", 1);
+}
+
+static void
+startup_shmem(void)
+{
+	bool		found;
+
+	shared = ShmemInitStruct("kvstore stamps", sizeof(StampShared), &found);
+	if (found)
+		return;
+	memset(shared, 0, sizeof(StampShared));
+	shared->lock = &GetNamedLWLockTranche("kvstore_stamp")->lock;
+	for (int i = 0; i < JUMPED_MAX; i++)
+		pg_atomic_init_u64(&shared->highest[i].number, 0);
+	pg_atomic_init_u32(&shared->remembers, 0);
+	pg_atomic_init_u64(&shared->deletion_clock, 0);
+	for (int i = 0; i < DELETED_SLOTS; i++)
+		pg_atomic_init_u64(&shared->deleted[i], 0);
+}
+
+void
+kvs_stamp_init(void)
+{
+	kvs_shmem_add(request_shmem, startup_shmem);
 }

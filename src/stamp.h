@@ -102,4 +102,6 @@ extern void kvs_stamp_note_deletion_of_all(void);
 /* Remember the number of a row that is deleted, if it does not count. */
 extern void kvs_stamp_remember(Oid relid, const char *key, int size, int64 versionstamp);
 
+extern void kvs_stamp_init(void);
+
 #endif							/* KVS_STAMP_H */

@@ -33,6 +33,7 @@
 #include "shmem.h"
 #include "statefile.h"
 #include "stats.h"
+#include "xact.h"
 
 /* Publish at most this often, in milliseconds. */
 #define KVS_STATS_INTERVAL	1000
@@ -196,7 +197,7 @@ publish_all(void)
 }
 
 static void
-stats_xact_callback(XactEvent event, void *arg)
+at_xact(XactEvent event)
 {
 	TimestampTz now;
 
@@ -379,15 +380,15 @@ stats_read(StringInfo in)
 
 /* ---- Initialisation ---- */
 
-void
-kvs_stats_request_shmem(void)
+static void
+request_shmem(void)
 {
 	RequestAddinShmemSpace(hash_estimate_size(KVS_STATS_MAX_STORES, sizeof(SharedStat)));
 	RequestNamedLWLockTranche("kvstore_stats", 1);
 }
 
-void
-kvs_stats_startup_shmem(void)
+static void
+startup_shmem(void)
 {
 	HASHCTL		ctl;
 
@@ -402,7 +403,8 @@ kvs_stats_startup_shmem(void)
 void
 kvs_stats_init(void)
 {
-	RegisterXactCallback(stats_xact_callback, NULL);
+	kvs_shmem_add(request_shmem, startup_shmem);
+	kvs_xact_add(KVS_XACT_STATS, at_xact, NULL);
 	previous_log_hook = emit_log_hook;
 	emit_log_hook = stats_log_hook;
 }

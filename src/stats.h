@@ -93,8 +93,6 @@ kvs_stats_used(void)
 extern void kvs_stats_forget_missing(void);
 extern void kvs_stats_forget_database(Oid database);
 
-extern void kvs_stats_request_shmem(void);
-extern void kvs_stats_startup_shmem(void);
 extern void kvs_stats_init(void);
 
 #endif							/* KVS_STATS_H */

@@ -10,12 +10,12 @@
  */
 #include "postgres.h"
 
+#include "absence.h"
 #include "access/detoast.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
 #include "change.h"
-#include "check.h"
 #include "direct.h"
 #include "errors.h"
 #include "guc.h"
@@ -66,7 +66,7 @@ take_stamp(TupleTableSlot *slot, void *arg)
 	stamped->versionstamp = DatumGetInt64(slot->tts_values[0]);
 	stamped->inserted = DatumGetBool(slot->tts_values[1]);
 	if (stamped->inserted)
-		kvs_check_inserted(stamped->store, KvsKeyDatum(stamped->key));
+		kvs_absence_inserted(stamped->store, KvsKeyDatum(stamped->key));
 }
 
 /* After a row was written with "stamp": stamp it again if that turned out too low. */
@@ -138,7 +138,7 @@ put_by_statement(KvsStore *store, const KvsKey *key, const KvsContent *content, 
 	Stamped		stamped = {.store = store, .key = key};
 	int64		versionstamp;
 
-	kvs_check_wait(store, KvsKeyDatum(key));
+	kvs_absence_wait(store, KvsKeyDatum(key));
 	stamp = kvs_stamp_take();
 	values[0] = KvsKeyDatum(key);
 	values[4] = Int64GetDatum(stamp.number);
@@ -203,7 +203,7 @@ increment_by_statement(KvsStore *store, const KvsKey *key, Numeric by, const Kvs
 	};
 	bool		nulls[6] = {false, false, false, write->expires_at == DT_NOEND, false, false};
 
-	kvs_check_wait(store, KvsKeyDatum(key));
+	kvs_absence_wait(store, KvsKeyDatum(key));
 	stamp = kvs_stamp_take();
 	values[2] = Int64GetDatum(stamp.number);
 	if (kvs_statement_run(store, KVS_PLAN_INCREMENT, values, nulls, take_number, &stamped).written == 0)

@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "shmem.h"
 #include "storecount.h"
 
 /* So many stores are worth keeping what was found, for so many milliseconds, of so many databases. */
@@ -115,15 +116,15 @@ keep(const StoreCount *count)
 	LWLockRelease(shared->lock);
 }
 
-void
-kvs_storecount_request_shmem(void)
+static void
+request_shmem(void)
 {
 	RequestAddinShmemSpace(MAXALIGN(sizeof(StoreCounts)));
 	RequestNamedLWLockTranche("kvstore_storecount", 1);
 }
 
-void
-kvs_storecount_startup_shmem(void)
+static void
+startup_shmem(void)
 {
 	bool		found;
 
@@ -132,6 +133,12 @@ kvs_storecount_startup_shmem(void)
 		return;
 	memset(shared, 0, sizeof(StoreCounts));
 	shared->lock = &GetNamedLWLockTranche("kvstore_storecount")->lock;
+}
+
+void
+kvs_storecount_init(void)
+{
+	kvs_shmem_add(request_shmem, startup_shmem);
 }
 
 /* ---- SQL ---- */

@@ -2,7 +2,6 @@
 #ifndef KVS_STORECOUNT_H
 #define KVS_STORECOUNT_H
 
-extern void kvs_storecount_request_shmem(void);
-extern void kvs_storecount_startup_shmem(void);
+extern void kvs_storecount_init(void);
 
 #endif							/* KVS_STORECOUNT_H */

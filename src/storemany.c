@@ -9,13 +9,13 @@
  */
 #include "postgres.h"
 
+#include "absence.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 
 #include "change.h"
-#include "check.h"
 #include "direct.h"
 #include "policy.h"
 #include "progress.h"
@@ -84,7 +84,7 @@ check_stamp(TupleTableSlot *slot, void *arg)
 	bool		inserted = DatumGetBool(slot->tts_values[1]);
 
 	if (inserted)
-		kvs_check_inserted(many->store, slot->tts_values[2]);
+		kvs_absence_inserted(many->store, slot->tts_values[2]);
 	/* a number that is not ours follows that of the row */
 	if (number != many->stamp->number)
 		kvs_stamp_meet(many->stamp, number - 1);
@@ -193,7 +193,7 @@ kvs_store_put_sorted(KvsStore *store, KvsEntry *entries, int count, KvsStamp *st
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		kvs_check_wait(store, entries[i].key);
+		kvs_absence_wait(store, entries[i].key);
 	}
 	/* also when there are none: the executor checks the caller's rights */
 	make_arrays(entries, count, values);
@@ -262,7 +262,7 @@ kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp *stamp)
 	bool		nulls[KVS_PLAN_ARGS] = {false};
 	KvsFate		fate;
 
-	kvs_check_wait(store, entry->key);
+	kvs_absence_wait(store, entry->key);
 	values[0] = entry->key;
 	values[4] = Int64GetDatum(stamp->number);
 	kvs_statement_set_content(&entry->content, entry->expires_at, values, nulls);

@@ -26,6 +26,7 @@
 
 #include "catalog.h"
 #include "guc.h"
+#include "shmem.h"
 #include "trouble.h"
 
 /* Tables, all databases. */
@@ -279,15 +280,15 @@ kvs_trouble_forget_database(Oid database)
 
 /* ---- Shared memory ---- */
 
-void
-kvs_trouble_request_shmem(void)
+static void
+request_shmem(void)
 {
 	RequestAddinShmemSpace(MAXALIGN(sizeof(TroubleShared)));
 	RequestNamedLWLockTranche("kvstore_trouble", 1);
 }
 
-void
-kvs_trouble_startup_shmem(void)
+static void
+startup_shmem(void)
 {
 	bool		found;
 
@@ -296,6 +297,12 @@ kvs_trouble_startup_shmem(void)
 		return;
 	memset(shared, 0, sizeof(TroubleShared));
 	shared->lock = &GetNamedLWLockTranche("kvstore_trouble")->lock;
+}
+
+void
+kvs_trouble_init(void)
+{
+	kvs_shmem_add(request_shmem, startup_shmem);
 }
 
 /* ---- SQL ---- */

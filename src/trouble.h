@@ -38,7 +38,6 @@ extern int64 kvs_trouble_rows(Oid relid, int64 max);
 extern void kvs_trouble_forget_missing(void);
 extern void kvs_trouble_forget_database(Oid database);
 
-extern void kvs_trouble_request_shmem(void);
-extern void kvs_trouble_startup_shmem(void);
+extern void kvs_trouble_init(void);
 
 #endif							/* KVS_TROUBLE_H */

@@ -35,7 +35,9 @@
 
 #include "catalog.h"
 #include "guc.h"
+#include "shmem.h"
 #include "waiter.h"
+#include "xact.h"
 
 #define BUCKETS			128
 #define NO_TARGET		(-1)
@@ -497,7 +499,7 @@ kvs_waiter_wake_all_at_commit(Oid relid)
 }
 
 static void
-waiter_xact_callback(XactEvent event, void *arg)
+at_xact(XactEvent event)
 {
 	ListCell   *lc;
 
@@ -524,28 +526,21 @@ kvs_waiter_count(int64 *sessions, int64 *targets)
 
 /* ---- Initialisation ---- */
 
-void
-kvs_waiter_init(void)
-{
-	if (process_shared_preload_libraries_in_progress)
-		RegisterXactCallback(waiter_xact_callback, NULL);
-}
-
 static Size
 waiters_size(void)
 {
 	return add_size(offsetof(Waiters, slots), mul_size(sizeof(Slot), kvs_guc_max_waiters));
 }
 
-void
-kvs_waiter_request_shmem(void)
+static void
+request_shmem(void)
 {
 	RequestAddinShmemSpace(MAXALIGN(waiters_size()));
 	RequestNamedLWLockTranche("kvstore_waiters", BUCKETS + 1);
 }
 
-void
-kvs_waiter_startup_shmem(void)
+static void
+startup_shmem(void)
 {
 	LWLockPadded *locks;
 	bool		found;
@@ -570,6 +565,14 @@ kvs_waiter_startup_shmem(void)
 		pg_atomic_init_u64(&waiters->slots[i].timer, DT_NOEND);
 		waiters->slots[i].next_free = i + 1 < kvs_guc_max_waiters ? i + 1 : -1;
 	}
+}
+
+void
+kvs_waiter_init(void)
+{
+	kvs_shmem_add(request_shmem, startup_shmem);
+	if (process_shared_preload_libraries_in_progress)
+		kvs_xact_add(KVS_XACT_WAKE, at_xact, NULL);
 }
 
 /* ---- SQL ---- */

@@ -107,7 +107,5 @@ extern void kvs_waiter_init(void);
 /* How many sessions wait, and for how many things, in all databases. */
 extern void kvs_waiter_count(int64 *sessions, int64 *targets);
 
-extern void kvs_waiter_request_shmem(void);
-extern void kvs_waiter_startup_shmem(void);
 
 #endif							/* KVS_WAITER_H */

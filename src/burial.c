@@ -19,8 +19,8 @@
 
 #include "burial.h"
 #include "identity.h"
+#include "plan.h"
 #include "queueplan.h"
-#include "statement.h"
 
 /* It gives a row for each message that it deleted. */
 #define MOVE \
@@ -74,7 +74,7 @@ run_as_owner(KvsQueue *queue, ParamListInfo params)
 
 	kvs_identity_become(queue->owner, &saved);
 	SPI_connect();
-	moved = kvs_statement_execute(kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_BURY, MOVE, ARGS, types),
+	moved = kvs_plan_execute(kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_BURY, MOVE, ARGS, types),
 								  params, queue->relid, NULL, NULL);
 	SPI_finish();
 	kvs_identity_restore(&saved);
@@ -93,15 +93,15 @@ kvs_burial_move(KvsReader *reader, int attempts, TimestampTz failed_at, const ch
 
 	slot_getallattrs(reader->slot);
 	has_ttl = read_ttl(reader, &ttl);
-	kvs_statement_set_param(params, ARG_ID, INT8OID,
+	kvs_plan_set_param(params, ARG_ID, INT8OID,
 							kvs_reader_column(reader, KVS_QUEUE_COLUMN_ID, &isnull), false);
-	kvs_statement_set_param(params, ARG_ENQUEUED_AT, TIMESTAMPTZOID,
+	kvs_plan_set_param(params, ARG_ENQUEUED_AT, TIMESTAMPTZOID,
 							kvs_reader_column(reader, KVS_QUEUE_COLUMN_ENQUEUED_AT, &isnull), false);
-	kvs_statement_set_param(params, ARG_ATTEMPTS, INT4OID, Int32GetDatum(attempts), false);
-	kvs_statement_set_param(params, ARG_FAILED_AT, TIMESTAMPTZOID, TimestampTzGetDatum(failed_at), false);
-	kvs_statement_set_param(params, ARG_ERROR, TEXTOID,
+	kvs_plan_set_param(params, ARG_ATTEMPTS, INT4OID, Int32GetDatum(attempts), false);
+	kvs_plan_set_param(params, ARG_FAILED_AT, TIMESTAMPTZOID, TimestampTzGetDatum(failed_at), false);
+	kvs_plan_set_param(params, ARG_ERROR, TEXTOID,
 							error ? CStringGetTextDatum(error) : (Datum) 0, error == NULL);
-	kvs_statement_set_param(params, ARG_TTL, INTERVALOID, IntervalPGetDatum(&ttl), !has_ttl);
+	kvs_plan_set_param(params, ARG_TTL, INTERVALOID, IntervalPGetDatum(&ttl), !has_ttl);
 	moved = run_as_owner(reader->queue, params);
 	table_close(dead, NoLock);
 	return moved > 0;

@@ -26,9 +26,9 @@
 #include "ddlcommon.h"
 #include "entry.h"
 #include "expiry.h"
-#include "guard.h"
 #include "guc.h"
 #include "registry.h"
+#include "shape.h"
 
 /* In the order of the registry's columns, after the name. */
 enum

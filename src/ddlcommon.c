@@ -26,7 +26,6 @@
 #include "catalog.h"
 #include "compat.h"
 #include "ddlcommon.h"
-#include "guard.h"
 #include "identity.h"
 #include "registry.h"
 #include "shape.h"

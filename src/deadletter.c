@@ -18,6 +18,7 @@
 #include "deadletter.h"
 #include "entry.h"
 #include "page.h"
+#include "plan.h"
 #include "queuecatalog.h"
 #include "queueplan.h"
 
@@ -51,7 +52,7 @@ kvstore_dead_letters(PG_FUNCTION_ARGS)
 	plan = kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_DEAD_LIST,
 							  "SELECT id, original_id, payload, headers, error, attempts::pg_catalog.int8, enqueued_at, failed_at "
 							  "FROM " KVS_DEAD_TABLE " " KVS_PAGE, lengthof(types), types);
-	kvs_statement_query(plan, params, give_letter, fcinfo->resultinfo);
+	kvs_plan_query(plan, params, give_letter, fcinfo->resultinfo);
 	SPI_finish();
 	table_close(dead, NoLock);
 	table_close(rel, NoLock);
@@ -82,9 +83,9 @@ kvs_deadletter_run(KvsQueue *queue, KvsQueuePlan which, const char *format, cons
 	if (id != NULL)
 	{
 		params = makeParamList(1);
-		kvs_statement_set_param(params, 0, INT8OID, Int64GetDatum(*id), false);
+		kvs_plan_set_param(params, 0, INT8OID, Int64GetDatum(*id), false);
 	}
-	result = kvs_statement_execute(kvs_queue_get_plan(queue, which, format, id ? 1 : 0, id_types), params, InvalidOid,
+	result = kvs_plan_execute(kvs_queue_get_plan(queue, which, format, id ? 1 : 0, id_types), params, InvalidOid,
 								   on_row, arg);
 	SPI_finish();
 	return result;

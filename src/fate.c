@@ -10,7 +10,7 @@
  * trigger changes the row that is being written.
  *
  * RETURNING does not show what the triggers were given, nor the rows that they skipped.  So two
- * triggers of ours are put into the executor's own copy of the table's trigger list (guard.c takes
+ * triggers of ours are put into the executor's own copy of the table's trigger list (plan.c takes
  * the guard out there): one before those of the owner, one behind.  A row that has come to the
  * first and not to the second was skipped.  They exist for one execution of one statement, and
  * only where the owner has such triggers.
@@ -206,7 +206,7 @@ set_observer(ResultRelInfo *info, int place, int16 events, PGFunction function, 
 }
 
 void
-kvs_fate_observe(EState *estate, ResultRelInfo *info, KvsFateWatch *watch)
+kvs_fate_observe(EState *estate, ResultRelInfo *info, void *watch)
 {
 	TriggerDesc *desc = info->ri_TrigDesc;
 	int16		events = desc ? find_events(desc) : 0;

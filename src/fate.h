@@ -32,8 +32,8 @@ typedef struct KvsFateWatch
 
 extern void kvs_fate_begin(KvsFateWatch *watch);
 
-/* Watch the table that a statement writes, whose guard has been left out. */
-extern void kvs_fate_observe(EState *estate, ResultRelInfo *info, KvsFateWatch *watch);
+/* Watch the table that a statement writes, whose guard has been left out, with a KvsFateWatch. */
+extern void kvs_fate_observe(EState *estate, ResultRelInfo *info, void *watch);
 
 /* The statement has ended, and says that it wrote so many rows. */
 extern KvsFate kvs_fate_end(KvsFateWatch *watch, uint64 written);

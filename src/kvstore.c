@@ -11,14 +11,15 @@
 #include "change.h"
 #include "expiry.h"
 #include "feed.h"
-#include "guard.h"
 #include "guc.h"
 #include "launcher.h"
 #include "lease.h"
 #include "leasefile.h"
 #include "list.h"
 #include "parallel.h"
+#include "plan.h"
 #include "queuecatalog.h"
+#include "queueguard.h"
 #include "queueslot.h"
 #include "queuexact.h"
 #include "rowmap.h"
@@ -26,6 +27,7 @@
 #include "stamp.h"
 #include "stats.h"
 #include "storecount.h"
+#include "storeguard.h"
 #include "trouble.h"
 #include "waiter.h"
 #include "xact.h"
@@ -45,7 +47,7 @@ _PG_init(void)
 	kvs_catalog_init();
 	kvs_storecatalog_init();
 	kvs_queuecatalog_init();
-	kvs_guard_init();
+	kvs_plan_init();
 	kvs_stamp_init();
 	kvs_absence_init();
 	kvs_rowmap_init();
@@ -62,4 +64,6 @@ _PG_init(void)
 	kvs_lease_init();
 	kvs_leasefile_init();
 	kvs_queuexact_init();
+	kvs_queueguard_init();
+	kvs_storeguard_init();
 }

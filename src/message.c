@@ -29,13 +29,13 @@
 #include "utils/memutils.h"
 
 #include "expiry.h"
-#include "guard.h"
 #include "message.h"
+#include "plan.h"
 #include "queueplan.h"
 #include "queuexact.h"
 #include "reader.h"
 #include "settle.h"
-#include "statement.h"
+#include "shape.h"
 #include "stats.h"
 
 /* Most rows that are handed to the table at once. */
@@ -212,15 +212,15 @@ insert_by_statement(KvsQueue *queue, bool unless_present, const KvsMessage *mess
 
 	SPI_connect();
 	params = makeParamList(INSERT_ARGS);
-	kvs_statement_set_param(params, 0, INT8ARRAYOID, PointerGetDatum(id_array), false);
-	kvs_statement_set_param(params, 1, JSONBARRAYOID, PointerGetDatum(payload_array), false);
+	kvs_plan_set_param(params, 0, INT8ARRAYOID, PointerGetDatum(id_array), false);
+	kvs_plan_set_param(params, 1, JSONBARRAYOID, PointerGetDatum(payload_array), false);
 	for (int i = 0; i < (int) lengthof(alike); i++)
-		kvs_statement_set_param(params, 2 + i, insert_types[2 + i], message->values[alike[i]], message->nulls[alike[i]]);
+		kvs_plan_set_param(params, 2 + i, insert_types[2 + i], message->values[alike[i]], message->nulls[alike[i]]);
 	plan = unless_present ?
 		kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_INSERT_UNLESS_PRESENT, INSERT_MESSAGES " ON CONFLICT DO NOTHING",
 						   INSERT_ARGS, insert_types) :
 		kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_INSERT, INSERT_MESSAGES, INSERT_ARGS, insert_types);
-	inserted = kvs_statement_execute(plan, params, queue->relid, NULL, NULL);
+	inserted = kvs_plan_execute(plan, params, queue->relid, NULL, NULL);
 	SPI_finish();
 	return inserted;
 }

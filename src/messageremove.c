@@ -26,13 +26,13 @@
 #include "compat.h"
 #include "entry.h"
 #include "message.h"
+#include "plan.h"
 #include "progress.h"
 #include "queuecatalog.h"
 #include "queuexact.h"
 #include "queueplan.h"
 #include "reader.h"
 #include "shmem.h"
-#include "statement.h"
 #include "stats.h"
 #include "subxact.h"
 #include "testing.h"
@@ -153,7 +153,7 @@ purge(KvsQueue *queue, Relation rel)
 	{
 		kvs_queuexact_note_any_removed(queue);
 		SPI_connect();
-		removed = kvs_statement_execute(kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_PURGE, "DELETE FROM kvstore.q_%s", 0, NULL),
+		removed = kvs_plan_execute(kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_PURGE, "DELETE FROM kvstore.q_%s", 0, NULL),
 										NULL, queue->relid, NULL, NULL);
 		SPI_finish();
 		return removed;
@@ -195,8 +195,8 @@ cancel_by_statement(KvsQueue *queue, int64 id)
 
 	SPI_connect();
 	params = makeParamList(1);
-	kvs_statement_set_param(params, 0, INT8OID, Int64GetDatum(id), false);
-	removed = kvs_statement_execute(kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_CANCEL,
+	kvs_plan_set_param(params, 0, INT8OID, Int64GetDatum(id), false);
+	removed = kvs_plan_execute(kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_CANCEL,
 													   "DELETE FROM kvstore.q_%s WHERE id OPERATOR(pg_catalog.=) $1", 1, types),
 									params, queue->relid, NULL, NULL);
 	SPI_finish();

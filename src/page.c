@@ -9,7 +9,7 @@
 #include "catalog/pg_type.h"
 
 #include "page.h"
-#include "statement.h"
+#include "plan.h"
 
 #define DEFAULT_COUNT	10
 
@@ -38,7 +38,7 @@ kvs_page_set_params(ParamListInfo params, FunctionCallInfo fcinfo, int first)
 		low = Max(low, PG_GETARG_INT64(first + 2));
 		high = PG_GETARG_INT64(first + 2);
 	}
-	kvs_statement_set_param(params, 0, INT8OID, Int64GetDatum(low), false);
-	kvs_statement_set_param(params, 1, INT8OID, Int64GetDatum(high), false);
-	kvs_statement_set_param(params, 2, INT8OID, Int64GetDatum(max_count), false);
+	kvs_plan_set_param(params, 0, INT8OID, Int64GetDatum(low), false);
+	kvs_plan_set_param(params, 1, INT8OID, Int64GetDatum(high), false);
+	kvs_plan_set_param(params, 2, INT8OID, Int64GetDatum(max_count), false);
 }

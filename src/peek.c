@@ -20,10 +20,10 @@
 #include "entry.h"
 #include "lease.h"
 #include "page.h"
+#include "plan.h"
 #include "queuecatalog.h"
 #include "queueplan.h"
 #include "shmem.h"
-#include "statement.h"
 
 /* Columns of the statement, in the order of the function's, but for two that it lacks. */
 #define PEEK \
@@ -125,8 +125,8 @@ kvstore_peek(PG_FUNCTION_ARGS)
 	SPI_connect();
 	params = makeParamList(lengthof(types));
 	kvs_page_set_params(params, fcinfo, 1);
-	kvs_statement_set_param(params, 3, INT4OID, Int32GetDatum(peek.queue->max_attempts), false);
-	kvs_statement_query(kvs_queue_get_plan(peek.queue, KVS_QUEUE_PLAN_PEEK, PEEK, lengthof(types), types), params,
+	kvs_plan_set_param(params, 3, INT4OID, Int32GetDatum(peek.queue->max_attempts), false);
+	kvs_plan_query(kvs_queue_get_plan(peek.queue, KVS_QUEUE_PLAN_PEEK, PEEK, lengthof(types), types), params,
 						give_message, &peek);
 	SPI_finish();
 	table_close(rel, NoLock);

@@ -1,6 +1,6 @@
 /*
  * plan.h
- *		Kept plans: who keeps them, and how one is let go of while it may be running.
+ *		Kept plans: who keeps them, how one is run, and let go of while it may be running.
  */
 #ifndef KVS_PLAN_H
 #define KVS_PLAN_H
@@ -8,7 +8,10 @@
 #include "postgres.h"
 
 #include "executor/spi.h"
+#include "executor/tuptable.h"
 #include "lib/ilist.h"
+#include "nodes/execnodes.h"
+#include "nodes/params.h"
 
 /* A kept plan runs between these two; the second must be called after an ERROR, too. */
 extern void kvs_plan_begin(void);
@@ -41,5 +44,40 @@ extern SPIPlanPtr *kvs_plan_use(KvsPlanList *list, KvsPlanOwner *owner, int whic
 
 /* Free the plans of this one.  While any plan is running they are kept until none is. */
 extern void kvs_plan_free_all(KvsPlanList *list, KvsPlanOwner *owner);
+
+/* Make a plan, the generic one, and keep it, inside SPI_connect(). */
+extern SPIPlanPtr kvs_plan_prepare(const char *sql, int nargs, const Oid *types);
+
+/* Set argument $i+1. */
+extern void kvs_plan_set_param(ParamListInfo params, int i, Oid type, Datum value, bool isnull);
+
+/* Gets each row of a statement's RETURNING, before the next one is written; what by-reference values point to does not stay. */
+typedef void (*KvsOnRow) (TupleTableSlot *slot, void *arg);
+
+/* Gets the table that a statement writes, whose guard has been left out, before the statement runs. */
+typedef void (*KvsObserve) (EState *estate, ResultRelInfo *info, void *arg);
+
+/* How a plan is run. */
+typedef struct KvsPlanMode
+{
+	bool		read_only;
+	Oid			relid;			/* the table whose guard is left out, or InvalidOid */
+	KvsObserve	observe;		/* of that table, or NULL */
+	void	   *observe_arg;
+} KvsPlanMode;
+
+/*
+ * Run a kept plan as the caller, inside SPI_connect().  on_row may be NULL.  Returns how many rows it
+ * wrote, locked or gave.
+ */
+extern uint64 kvs_plan_run(SPIPlanPtr plan, ParamListInfo params, const KvsPlanMode *mode, KvsOnRow on_row, void *arg);
+
+/* The same without the guard of this table. */
+extern uint64 kvs_plan_execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, KvsOnRow on_row, void *arg);
+
+/* The same of a plan that only reads, with the active snapshot. */
+extern uint64 kvs_plan_query(SPIPlanPtr plan, ParamListInfo params, KvsOnRow on_row, void *arg);
+
+extern void kvs_plan_init(void);
 
 #endif							/* KVS_PLAN_H */

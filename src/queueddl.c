@@ -24,7 +24,6 @@
 #include "ddlcommon.h"
 #include "entry.h"
 #include "expiry.h"
-#include "guard.h"
 #include "queuecatalog.h"
 #include "queueslot.h"
 #include "registry.h"

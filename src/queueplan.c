@@ -22,6 +22,6 @@ kvs_queue_get_plan(KvsQueue *queue, KvsQueuePlan which, const char *format, int 
 	SPIPlanPtr *plan = kvs_plan_use(&planned, &queue->planned, which);
 
 	if (unlikely(*plan == NULL))
-		*plan = kvs_statement_prepare(psprintf(format, queue->name), nargs, types);
+		*plan = kvs_plan_prepare(psprintf(format, queue->name), nargs, types);
 	return *plan;
 }

@@ -27,6 +27,7 @@
 #include "deadletter.h"
 #include "entry.h"
 #include "message.h"
+#include "plan.h"
 #include "progress.h"
 #include "queueplan.h"
 #include "shmem.h"
@@ -257,7 +258,7 @@ find_fit(Redrive *redrive, Fit *fit)
 	fit->size = BATCH;
 	fit->ids = palloc(sizeof(int64) * fit->size);
 	SPI_connect();
-	kvs_statement_query(kvs_queue_get_plan(redrive->queue, KVS_QUEUE_PLAN_DEAD_CONDITIONS, LIST_CONDITIONS, 0, NULL), NULL,
+	kvs_plan_query(kvs_queue_get_plan(redrive->queue, KVS_QUEUE_PLAN_DEAD_CONDITIONS, LIST_CONDITIONS, 0, NULL), NULL,
 						note_fit, fit);
 	SPI_finish();
 }

@@ -25,10 +25,10 @@
 #include "burial.h"
 #include "expiry.h"
 #include "identity.h"
+#include "plan.h"
 #include "queueplan.h"
 #include "queuexact.h"
 #include "settle.h"
-#include "statement.h"
 #include "stats.h"
 #include "testing.h"
 #include "undelivered.h"
@@ -60,8 +60,8 @@ execute(KvsQueue *queue, KvsQueuePlan which, const Datum *values, const bool *nu
 	SPI_connect();
 	params = makeParamList(nargs);
 	for (int i = 0; i < nargs; i++)
-		kvs_statement_set_param(params, i, types[i], values[i], nulls != NULL && nulls[i]);
-	count = kvs_statement_execute(kvs_queue_get_plan(queue, which, statements[which], nargs, types), params, queue->relid,
+		kvs_plan_set_param(params, i, types[i], values[i], nulls != NULL && nulls[i]);
+	count = kvs_plan_execute(kvs_queue_get_plan(queue, which, statements[which], nargs, types), params, queue->relid,
 								  NULL, NULL);
 	SPI_finish();
 	return count;

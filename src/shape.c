@@ -20,7 +20,6 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-#include "guard.h"
 #include "shape.h"
 
 char *
@@ -153,7 +152,7 @@ kvs_shape_has_trigger(Relation rel, int16 events)
 	TriggerDesc *desc = rel->trigdesc;
 
 	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
-		if ((desc->triggers[i].tgtype & events) != 0 && !kvs_guard_is_own(desc->triggers[i].tgname))
+		if ((desc->triggers[i].tgtype & events) != 0 && !kvs_shape_is_guard(desc->triggers[i].tgname))
 			return true;
 	return false;
 }

@@ -11,6 +11,20 @@
 
 #include "compat.h"
 
+/* The triggers on every store: before and after each row, and before TRUNCATE (guard.c). */
+#define KVS_GUARD_TRIGGER	"kvstore_guard"
+#define KVS_GUARD_AFTER		"kvstore_guard_after"
+#define KVS_GUARD_TRUNCATE	"kvstore_guard_truncate"
+#define KVS_GUARD_TRIGGERS	3
+
+/* Is a trigger of this name the guard? */
+static inline bool
+kvs_shape_is_guard(const char *name)
+{
+	return strcmp(name, KVS_GUARD_TRIGGER) == 0 || strcmp(name, KVS_GUARD_AFTER) == 0 ||
+		strcmp(name, KVS_GUARD_TRUNCATE) == 0;
+}
+
 /* A column that a table must have at its place. */
 typedef struct KvsColumn
 {

@@ -1,10 +1,11 @@
 /*
  * statement.c
- *		The statements that write stores, as kept plans, run as the caller; and how a kept plan is run without the guard.
+ *		The statements that write stores, as kept plans, run as the caller.
  *
- * The executor does what is hard: privileges, policies, the user's own indexes, constraints and triggers, ON CONFLICT without lost updates, and
- * errors of serialization.  A plan is made once in a session for each store and statement; it is always the generic one, for a statement over
- * one key has no better.  The rows of RETURNING go straight to a callback, without the tuple table that SPI would build for them.
+ * The executor does what is hard: privileges, policies, the user's own indexes, constraints and
+ * triggers, ON CONFLICT without lost updates, and errors of serialization.  A plan is made once in a
+ * session for each store and statement.  It is always the generic one, for a statement over one key
+ * has no better.
  */
 #include "postgres.h"
 
@@ -20,7 +21,6 @@
 
 #include "catalog.h"
 #include "expiry.h"
-#include "guard.h"
 #include "plan.h"
 #include "statement.h"
 
@@ -185,122 +185,10 @@ get_plan(KvsStore *store, int which)
 	for (int i = 0; i < statement->nargs; i++)
 		types[i] = resolve_type(statement->types[i]);
 	sql = psprintf(statement->sql, store->name, kvs_catalog_function_schema());
-	return *plan = kvs_statement_prepare(sql, statement->nargs, types);
+	return *plan = kvs_plan_prepare(sql, statement->nargs, types);
 }
 
 /* ---- Running one ---- */
-
-typedef struct Sink
-{
-	DestReceiver receiver;		/* must be first */
-	KvsOnRow	on_row;
-	void	   *arg;
-} Sink;
-
-static bool
-sink_receive(TupleTableSlot *slot, DestReceiver *self)
-{
-	Sink	   *sink = (Sink *) self;
-
-	slot_getallattrs(slot);
-	sink->on_row(slot, sink->arg);
-	return true;
-}
-
-static void
-sink_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
-{
-}
-
-static void
-sink_nothing(DestReceiver *self)
-{
-}
-
-static void
-ignore_row(TupleTableSlot *slot, void *arg)
-{
-}
-
-/* How a plan is run. */
-typedef struct ExecuteMode
-{
-	bool		read_only;
-	Oid			relid;			/* the table whose guard is left out, or InvalidOid */
-	KvsFateWatch *watch;		/* of the rows of that table, or NULL */
-} ExecuteMode;
-
-static uint64
-execute(SPIPlanPtr plan, ParamListInfo params, const ExecuteMode *mode, KvsOnRow on_row, void *arg)
-{
-	SPIExecuteOptions options;
-	KvsGuardPass before;
-	Sink		sink;
-	volatile int result = 0;
-
-	memset(&sink, 0, sizeof(sink));
-	sink.receiver.receiveSlot = sink_receive;
-	sink.receiver.rStartup = sink_startup;
-	sink.receiver.rShutdown = sink_nothing;
-	sink.receiver.rDestroy = sink_nothing;
-	sink.receiver.mydest = DestNone;
-	sink.on_row = on_row ? on_row : ignore_row;
-	sink.arg = arg;
-	memset(&options, 0, sizeof(options));
-	options.params = params;
-	options.read_only = mode->read_only;
-	options.dest = &sink.receiver;
-	kvs_plan_begin();
-	before = kvs_guard_let_pass(mode->relid, &sink.receiver, mode->watch);
-	PG_TRY();
-	{
-		result = SPI_execute_plan_extended(plan, &options);
-	}
-	PG_FINALLY();
-	{
-		kvs_guard_end(before);
-		kvs_plan_end();
-	}
-	PG_END_TRY();
-	if (result < 0)
-		elog(ERROR, "could not run a statement: %s", SPI_result_code_string(result));
-	return SPI_processed;
-}
-
-uint64
-kvs_statement_execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, KvsOnRow on_row, void *arg)
-{
-	ExecuteMode mode = {.relid = relid};
-
-	return execute(plan, params, &mode, on_row, arg);
-}
-
-uint64
-kvs_statement_query(SPIPlanPtr plan, ParamListInfo params, KvsOnRow on_row, void *arg)
-{
-	ExecuteMode mode = {.read_only = true};
-
-	return execute(plan, params, &mode, on_row, arg);
-}
-
-SPIPlanPtr
-kvs_statement_prepare(const char *sql, int nargs, const Oid *types)
-{
-	SPIPlanPtr	plan = SPI_prepare_cursor(sql, nargs, unconstify(Oid *, types), CURSOR_OPT_GENERIC_PLAN);
-
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-	return plan;
-}
-
-void
-kvs_statement_set_param(ParamListInfo params, int i, Oid type, Datum value, bool isnull)
-{
-	params->params[i].value = value;
-	params->params[i].isnull = isnull;
-	params->params[i].pflags = PARAM_FLAG_CONST;
-	params->params[i].ptype = type;
-}
 
 /* Rows of a statement that ends with RETURNING_PLACE. */
 typedef struct NotedRows
@@ -331,7 +219,7 @@ kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *values, const boo
 	const Statement *statement = &statements[which];
 	NotedRows	noted = {store->relid, on_row, arg};
 	KvsFateWatch watch;
-	ExecuteMode mode = {.relid = store->relid, .watch = &watch};
+	KvsPlanMode mode = {.relid = store->relid, .observe = kvs_fate_observe, .observe_arg = &watch};
 	ParamListInfo params;
 	uint64		written;
 
@@ -339,9 +227,9 @@ kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *values, const boo
 	SPI_connect();
 	params = makeParamList(statement->nargs);
 	for (int i = 0; i < statement->nargs; i++)
-		kvs_statement_set_param(params, i, resolve_type(statement->types[i]), values[i], nulls != NULL && nulls[i]);
-	written = execute(get_plan(store, which), params, &mode, statement->gives_place ? note_row : on_row,
-					  statement->gives_place ? (void *) &noted : arg);
+		kvs_plan_set_param(params, i, resolve_type(statement->types[i]), values[i], nulls != NULL && nulls[i]);
+	written = kvs_plan_run(get_plan(store, which), params, &mode, statement->gives_place ? note_row : on_row,
+						   statement->gives_place ? (void *) &noted : arg);
 	SPI_finish();
 	return kvs_fate_end(&watch, written);
 }

@@ -1,18 +1,15 @@
 /*
  * statement.h
- *		The kept plans that write stores, and how any kept plan is run.
+ *		The kept plans that write stores, and how they are run.
  */
 #ifndef KVS_STATEMENT_H
 #define KVS_STATEMENT_H
 
 #include "postgres.h"
 
-#include "executor/spi.h"
-#include "executor/tuptable.h"
-#include "nodes/params.h"
-
 #include "catalog.h"
 #include "fate.h"
+#include "plan.h"
 #include "store.h"
 
 /* The statements; statement.c has their text and arguments.  What reads has the places before them, see scan.c. */
@@ -42,24 +39,6 @@ typedef enum KvsPlan
 
 /* Most arguments that a statement has. */
 #define KVS_PLAN_ARGS	9
-
-/* Gets each row of a statement's RETURNING, before the next one is written; what by-reference values point to does not stay. */
-typedef void (*KvsOnRow) (TupleTableSlot *slot, void *arg);
-
-/*
- * Run a kept plan as the caller, inside SPI_connect(), without the guard trigger of this table.  on_row may be NULL.  Returns how many rows it
- * wrote, locked or gave.
- */
-extern uint64 kvs_statement_execute(SPIPlanPtr plan, ParamListInfo params, Oid relid, KvsOnRow on_row, void *arg);
-
-/* Run a kept plan that only reads, with the active snapshot, inside SPI_connect().  Returns how many rows it gave. */
-extern uint64 kvs_statement_query(SPIPlanPtr plan, ParamListInfo params, KvsOnRow on_row, void *arg);
-
-/* Make a plan, the generic one, and keep it, inside SPI_connect(). */
-extern SPIPlanPtr kvs_statement_prepare(const char *sql, int nargs, const Oid *types);
-
-/* Set argument $i+1. */
-extern void kvs_statement_set_param(ParamListInfo params, int i, Oid type, Datum value, bool isnull);
 
 /*
  * Run a statement of a store as the caller, without the guard trigger.  "nulls" and on_row may be

@@ -39,15 +39,15 @@
 #include "compat.h"
 #include "content.h"
 #include "expiry.h"
-#include "guard.h"
 #include "identity.h"
+#include "plan.h"
 #include "queuexact.h"
 #include "reader.h"
 #include "replication.h"
+#include "shape.h"
 #include "shmem.h"
 #include "snapshot.h"
 #include "stamp.h"
-#include "statement.h"
 #include "stats.h"
 #include "sweepblocks.h"
 #include "testing.h"
@@ -69,7 +69,7 @@ has_other_triggers(Relation rel)
 		Trigger    *trigger = &triggers->triggers[i];
 
 		if (TRIGGER_FOR_DELETE(trigger->tgtype) && trigger->tgenabled != TRIGGER_DISABLED &&
-			!kvs_guard_is_own(trigger->tgname))
+			!kvs_shape_is_guard(trigger->tgname))
 			return true;
 	}
 	return false;
@@ -171,8 +171,8 @@ delete_by_statement(KvsSweep *sweep, ItemPointer tid)
 		if (sweep->plan == NULL)
 			elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 	}
-	kvs_statement_set_param(params, 0, TIDOID, PointerGetDatum(tid), false);
-	deleted = kvs_statement_execute(sweep->plan, params, RelationGetRelid(sweep->rel), NULL, NULL);
+	kvs_plan_set_param(params, 0, TIDOID, PointerGetDatum(tid), false);
+	deleted = kvs_plan_execute(sweep->plan, params, RelationGetRelid(sweep->rel), NULL, NULL);
 	pfree(params);
 	return deleted > 0;
 }

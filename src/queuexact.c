@@ -354,7 +354,8 @@ kvs_queuexact_note_arrival(KvsQueue *queue, int priority, KvsPosition low, KvsPo
 {
 	Record	   *record;
 
-	if (kvs_shared == NULL)
+	/* an owner who went round the guard gave it a priority that nobody looks for */
+	if (kvs_shared == NULL || priority < 0 || priority >= KVS_PRIORITIES)
 		return;
 	record = get_record(queue->relid, queue->slot);
 	widen(record->arrivals, &record->arrived, priority, &(Range) {low, high, count});

@@ -50,6 +50,8 @@ SQL_SCRIPT = kvstore--$(KVS_VERSION).sql
 DATA_built = $(SQL_SCRIPT)
 # Upgrade scripts, written by hand, lie at the top: kvstore--1.0.0--1.1.0.sql
 DATA = $(filter-out $(SQL_SCRIPT),$(wildcard kvstore--*--*.sql))
+# To $docdir/extension, side by side
+DOCS = $(wildcard README.md doc/*.md)
 PGFILEDESC = "kvstore - key-value store, watch and queues"
 
 # The server's headers as system headers: their own warnings are not ours to mend.  (The -I that PGXS adds for the

@@ -16,7 +16,7 @@ KVS_BUILD=$KVS_ROOT/.tools/sanitize
 kvs_install_missing check
 kvs_as_owner rm -rf "$KVS_BUILD"
 kvs_as_owner mkdir -p "$KVS_BUILD"
-(cd "$KVS_ROOT" && kvs_as_owner cp -R --parents Makefile kvstore.control sql src test/sanitize "$KVS_BUILD/")
+(cd "$KVS_ROOT" && kvs_as_owner cp -R --parents Makefile kvstore.control README.md doc sql src test/sanitize "$KVS_BUILD/")
 
 kvs_as_owner gcc -shared -fPIC -o "$KVS_BUILD/preload.so" "$KVS_BUILD/test/sanitize/preload.c"
 KVS_SERVER_PRELOAD=$KVS_BUILD/preload.so:$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)

@@ -189,7 +189,7 @@ run_tap()
 	mapfile -t names < <(tests_in test/t pl)
 	[ ${#names[@]} -gt 0 ] || return 0
 	kvs_node_modules examples/consumer
-	kvs_copy_in tap test README.md extras examples
+	kvs_copy_in tap test README.md doc CONTRIBUTING.md SECURITY.md CHANGELOG.md LICENSE extras examples
 	# A test adds another version of the extension to the private copy.
 	[ -z "$KVS_USER" ] || chown "$KVS_USER:" "$KVS_TREE$PG_SHAREDIR/extension"
 	work=$KVS_TMP/work/tap

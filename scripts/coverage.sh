@@ -22,7 +22,7 @@ FIGURES=$KVS_ROOT/results/coverage
 kvs_install_missing check gcovr
 kvs_make_tmp
 # The servers' user owns the copy: it is servers that write the counts.
-kvs_copy_in coverage .tools Makefile META.json README.md examples expected extras kvstore.control scripts sql src test
+kvs_copy_in coverage .tools Makefile META.json README.md doc CONTRIBUTING.md SECURITY.md CHANGELOG.md LICENSE examples expected extras kvstore.control scripts sql src test
 COPY=$KVS_TMP/work/coverage
 rm -f "$COPY"/src/*.{o,bc}
 

@@ -1,11 +1,16 @@
-# README.md tells the truth: its examples give the output it shows, its table of settings is that of the server.
+# README.md and the pages in doc/ tell the truth: their examples give the output they show, the table of settings is that of the server, the list
+# of functions is complete, and each link leads somewhere.
 #
-# Examples: a fenced block "sql" that is followed by a fenced block "text", with nothing but empty lines between, holds what one types into
-# psql and what psql then prints, on stdout and stderr, with command tags.  All of them are run in order by one psql in one new database.  What
-# differs from one run to the next is compared in a normal form: a time is "<time>", spaces and lines of dashes have one length, lines that begin
-# with "CONTEXT:" are left out, and a line "..." stands for any number of lines.
+# Examples: each fenced block "sql" holds what one types into psql.  If a fenced block "text" follows, with nothing but empty lines between, that is
+# what psql then prints, on stdout and stderr, with command tags; otherwise no ERROR may be printed.  The blocks of a page are run in order, in a new
+# database.  It has the extension and the store "default", unless the page creates the extension itself.  What differs from one run to the next is
+# compared in a normal form: a time is "<time>", spaces and lines of dashes have one length, lines that begin with "CONTEXT:" are left out, and a
+# line "..." stands for any number of lines.
 #
-# Settings: a table with the columns "Setting" and "Default", and "Context" if there is one.
+# A comment <!-- test: ... --> before a block says where it is run: "needs pg_cron" only where that is installed; "on the subscriber" and "on both
+# servers" on another server, or there too.
+#
+# Settings: a table with the columns "Setting", "Default", "Context" and "Memory of each".  A number there is the bytes of shared memory of a unit.
 use strict;
 use warnings;
 
@@ -18,10 +23,16 @@ use Test::More;
 
 use KvsTest;
 
-my $file = "$FindBin::RealBin/../../README.md";
-plan skip_all => 'there is no README.md here' unless -r $file;
-my @lines = split /\n/, slurp_file($file);
-my $node = kvs_node('readme');
+my $root = "$FindBin::RealBin/../..";
+plan skip_all => 'there is no README.md here' unless -r "$root/README.md";
+my @pages = map { s/^\Q$root\E\///r } "$root/README.md", sort glob("$root/doc/*.md");
+my %lines = map { $_ => [ split /\n/, slurp_file("$root/$_") ] } @pages, grep { -r "$root/$_" } qw(CONTRIBUTING.md SECURITY.md CHANGELOG.md);
+
+chomp(my $sharedir = `pg_config --sharedir`);
+my $has_cron = -e "$sharedir/extension/pg_cron.control";
+my $node = kvs_node('readme', preload => 0, init => { allows_streaming => 'logical' }, conf => "shared_preload_libraries = 'kvstore" . ($has_cron ? ", pg_cron'\ncron.database_name = 'page_operations'" : "'")
+	  . "\nmax_worker_processes = 16\n");
+my $subscriber;
 
 # ---- Settings ----
 
@@ -34,57 +45,130 @@ sub cells
 }
 
 my %documented;
-for my $i (0 .. $#lines)
+for my $page (@pages)
 {
-	next unless $lines[$i] =~ /^\|/;
-	my @head = cells($lines[$i]);
-	next unless grep({ $_ eq 'Setting' } @head) && grep({ $_ eq 'Default' } @head);
-	for my $line (@lines[ $i + 2 .. $#lines ])
+	my @lines = @{ $lines{$page} };
+	for my $i (0 .. $#lines)
 	{
-		last unless $line =~ /^\|/;
-		my %row;
-		@row{@head} = map { s/`//gr } cells($line);
-		$documented{ $row{Setting} } = \%row;
+		next unless $lines[$i] =~ /^\|/;
+		my @head = cells($lines[$i]);
+		next unless grep({ $_ eq 'Setting' } @head) && grep({ $_ eq 'Default' } @head);
+		for my $line (@lines[ $i + 2 .. $#lines ])
+		{
+			last unless $line =~ /^\|/;
+			my %row;
+			@row{@head} = map { s/`//gr } cells($line);
+			$documented{ $row{Setting} } = \%row;
+		}
 	}
 }
 
-SKIP:
+# As SHOW says it, in a server where nothing is set.
+my %actual = map { my ($name, $default, $context) = split /\|/; $name => { Default => $default, Context => $context } } split /\n/,
+  $node->safe_psql('postgres', q{LOAD 'kvstore'; SELECT name, current_setting(name), context FROM pg_settings WHERE name LIKE 'kvstore.%'});
+is_deeply([ sort keys %documented ], [ sort keys %actual ], 'the settings of the server are those of the pages');
+for my $name (sort grep { $actual{$_} } keys %documented)
 {
-	skip 'README.md has no table of settings', 1 unless %documented;
-
-	# As SHOW says it, in a server where nothing is set.
-	my %actual = map { my ($name, $default, $context) = split /\|/; $name => { Default => $default, Context => $context } } split /\n/,
-	  $node->safe_psql('postgres', q{LOAD 'kvstore'; SELECT name, current_setting(name), context FROM pg_settings WHERE name LIKE 'kvstore.%'});
-	is_deeply([ sort keys %documented ], [ sort keys %actual ], 'the settings of the server are those of README.md');
-	for my $name (sort grep { $actual{$_} } keys %documented)
-	{
-		is($documented{$name}{Default}, $actual{$name}{Default}, "$name: default");
-		is($documented{$name}{Context}, $actual{$name}{Context}, "$name: context") if exists $documented{$name}{Context};
-	}
+	is($documented{$name}{Default}, $actual{$name}{Default}, "$name: default");
+	is($documented{$name}{Context}, $actual{$name}{Context}, "$name: context");
 }
+
+# ---- Functions ----
+
+$node->safe_psql('postgres', 'CREATE EXTENSION kvstore');
+my @names = split /\n/, $node->safe_psql('postgres', q{SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname LIKE 'kv\_%'
+	UNION SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'v' AND relname ~ 'kv' ORDER BY 1});
+my $reference = join "\n", @{ $lines{'doc/reference.md'} // [] };
+cmp_ok(scalar(@names), '>', 80, 'there are functions and views');
+is(join(' ', grep { $reference !~ /`(CALL )?\Q$_\E\b/ } @names), '', 'doc/reference.md has all of them');
+
+# ---- Links ----
+
+# The anchors of a page, as the sites that show Markdown make them of its headings.
+sub anchors
+{
+	my ($page) = @_;
+	my (%seen, $fenced);
+
+	for my $line (@{ $lines{$page} })
+	{
+		$fenced = !$fenced if $line =~ /^\s*```/;
+		next if $fenced || $line !~ /^#+ (.*?)\s*$/;
+		my $anchor = lc($1) =~ s/[^\w\- ]//gr =~ tr/ /-/r;
+		my $count = $seen{$anchor}++;
+		$seen{"$anchor-$count"} = 1 if $count;
+	}
+	return \%seen;
+}
+
+my %linked;
+for my $page (sort keys %lines)
+{
+	my $fenced;
+	my @broken;
+	for my $line (@{ $lines{$page} })
+	{
+		$fenced = !$fenced if $line =~ /^\s*```/;
+		next if $fenced;
+		for my $target ($line =~ /\]\(([^()\s]+)\)/g)
+		{
+			next if $target =~ /^https?:/;
+			my ($path, $anchor) = split /#/, $target, 2;
+			my $dir = $page =~ m{^(.*/)} ? $1 : '';
+			my $file = $path eq '' ? $page : "$dir$path";
+			1 while $file =~ s{[^/]+/\.\./}{};
+			$linked{$file} = 1 if $page eq 'README.md';
+			push @broken, $target unless -e "$root/$file" && (!defined $anchor || ($lines{$file} && anchors($file)->{$anchor}));
+		}
+	}
+	is(join(' ', @broken), '', "$page: each link leads somewhere");
+}
+is(join(' ', grep { !$linked{$_} && $_ ne 'README.md' } @pages), '', 'README.md leads to each page');
+
+chomp(my $docdir = `pg_config --docdir`);
+is(join(' ', grep { !-r "$docdir/extension/" . s{.*/}{}r } @pages), '', 'make install has installed the pages');
 
 # ---- Examples ----
 
-# The fenced blocks, each with its language, its first line's number and what stands between it and the one before.
-my @blocks;
-my $between = '';
-for (my $i = 0; $i < @lines; $i++)
+# The fenced blocks of a page, each with its language, its first line's number and what stands between it and the one before.
+sub blocks
 {
-	if ($lines[$i] !~ /^(\s*)```(\w*)/)
+	my @lines = @_;
+	my @blocks;
+	my $between = '';
+
+	for (my $i = 0; $i < @lines; $i++)
 	{
-		$between .= $lines[$i];
-		next;
+		if ($lines[$i] !~ /^(\s*)```(\w*)/)
+		{
+			$between .= "$lines[$i]\n";
+			next;
+		}
+		my ($indent, $block) = ($1, { language => $2, line => $i + 2, between => $between, text => [] });
+		push @{ $block->{text} }, $lines[$i] =~ s/^$indent//r while ++$i < @lines && $lines[$i] !~ /^\s*```\s*$/;
+		push @blocks, $block;
+		$between = '';
 	}
-	my ($indent, $block) = ($1, { language => $2, line => $i + 2, between => $between, text => [] });
-	push @{ $block->{text} }, $lines[$i] =~ s/^$indent//r while ++$i < @lines && $lines[$i] !~ /^\s*```\s*$/;
-	push @blocks, $block;
-	$between = '';
+	return @blocks;
 }
-my @examples;
-for my $i (1 .. $#blocks)
+
+# Those to run: each with "where", a list of "here" and "there", and "shown", undefined if nothing is.
+sub examples
 {
-	my ($sql, $text) = @blocks[ $i - 1, $i ];
-	push @examples, { line => $sql->{line}, sql => $sql->{text}, text => $text->{text} } if $sql->{language} eq 'sql' && $text->{language} eq 'text' && $text->{between} !~ /\S/;
+	my @blocks = blocks(@_);
+	my @examples;
+
+	for my $i (0 .. $#blocks)
+	{
+		my ($sql, $text) = @blocks[ $i, $i + 1 ];
+		next unless $sql->{language} eq 'sql';
+		my $where = $sql->{between} =~ /<!-- test: (.*) -->\s*\z/ ? $1 : 'on the publisher';
+		next if $where eq 'needs pg_cron' && !$has_cron;
+		$sql->{where} = { 'on the subscriber' => 'there', 'on both servers' => 'here there' }->{$where} // 'here';
+		$sql->{shown} = $text->{text} if $text && $text->{language} eq 'text' && $text->{between} !~ /\S/;
+		push @examples, $sql;
+	}
+	return @examples;
 }
 
 sub normal
@@ -104,31 +188,94 @@ sub matches
 	return join('', map { "$_\n" } @$printed) =~ /^$pattern\z/;
 }
 
-SKIP:
+# Run some examples in one psql, and give what each has printed.
+sub run_there
 {
-	skip 'README.md has no examples', 1 unless @examples;
-
-	$node->safe_psql('postgres', 'CREATE DATABASE readme');
+	my ($server, $database, @examples) = @_;
 	my $marker = '---- example ends ----';
-	my $script = join "\n", 'SET TimeZone = \'UTC\';', "\\echo $marker", map({ (@{ $_->{sql} }, "\\echo $marker") } @examples), '';
+	my $script = join "\n", 'SET TimeZone = \'UTC\';', "\\echo $marker", map({ (@{ $_->{text} }, "\\echo $marker") } @examples), '';
+	my $publisher = $node->connstr($database);
 	my $output = '';
-	IPC::Run::run [ 'psql', '-X', '-d', $node->connstr('readme') ], '<', \$script, '>', \$output, '2>&1';
+
+	$script =~ s/host=\.\.\. dbname=\.\.\./$publisher =~ s{'}{''}gr/e;
+	IPC::Run::run [ 'psql', '-X', '-d', $server->connstr($database) ], '<', \$script, '>', \$output, '2>&1';
 	my @printed = split /\Q$marker\E\n/, $output, -1;
 	shift @printed;
-	is(scalar(@printed), @examples + 1, 'psql has come to the end of the last example');
-	for my $i (0 .. $#examples)
+	is(scalar(@printed), @examples + 1, "$database: psql has come to the end of the last example");
+	return @printed;
+}
+
+sub judge
+{
+	my ($page, $example, $printed) = @_;
+	my @got = map { normal($_) } grep { !/^CONTEXT:/ } split /\n/, $printed // 'nothing at all';
+
+	if (!$example->{shown})
 	{
-		my @shown = map { normal($_) } grep { !/^CONTEXT:/ } @{ $examples[$i]{text} };
-		my @got = map { normal($_) } grep { !/^CONTEXT:/ } split /\n/, $printed[$i] // '';
-		for my $part (\@shown, \@got)
+		ok(!grep({ /^(ERROR|FATAL|PANIC):|^invalid command|^psql: / } @got) && defined $printed, "$page, line $example->{line}: no error")
+		  || diag("printed:\n  ", join("\n  ", @got));
+		return;
+	}
+	my @shown = map { normal($_) } grep { !/^CONTEXT:/ } @{ $example->{shown} };
+	for my $part (\@shown, \@got)
+	{
+		pop @$part while @$part && $part->[-1] eq '';
+		shift @$part while @$part && $part->[0] eq '';
+	}
+	ok(matches(\@shown, \@got), "$page, line $example->{line}: the output is as shown")
+	  || diag("shown:\n  ", join("\n  ", @shown), "\nprinted:\n  ", join("\n  ", @got));
+}
+
+for my $page (@pages)
+{
+	my @examples = examples(@{ $lines{$page} });
+	next unless @examples;
+	my $database = 'page_' . lc($page =~ s{.*/|\.md$}{}gr);
+	my $makes_it = grep { /^CREATE EXTENSION kvstore/ } map { @{ $_->{text} } } @examples;
+	my $setup = $makes_it ? '' : 'CREATE EXTENSION kvstore; SELECT kv_create_store()';
+
+	$subscriber //= kvs_node('subscriber') if grep { $_->{where} =~ /there/ } @examples;
+	for my $server ($node, grep { defined } $subscriber)
+	{
+		$server->safe_psql('postgres', "CREATE DATABASE $database");
+		$server->safe_psql($database, $setup);
+	}
+	while (@examples)
+	{
+		my $where = $examples[0]{where};
+		my @together;
+		push @together, shift @examples while @examples && $examples[0]{where} eq $where;
+		for my $server (split / /, $where)
 		{
-			pop @$part while @$part && $part->[-1] eq '';
-			shift @$part while @$part && $part->[0] eq '';
+			my @printed = run_there($server eq 'here' ? $node : $subscriber, $database, @together);
+			judge($page, $together[$_], $printed[$_]) for 0 .. $#together;
 		}
-		ok(matches(\@shown, \@got), "README.md, line $examples[$i]{line}: the output is as shown")
-		  || diag("shown:\n  ", join("\n  ", @shown), "\nprinted:\n  ", join("\n  ", @got));
 	}
 }
-$node->stop;
+$_->stop for grep { defined } $subscriber, $node;
+
+# ---- Memory ----
+
+# What the server would take, in MB; many units make the difference plain.
+sub shared_memory
+{
+	my ($out, $err);
+
+	IPC::Run::run([ 'postgres', '-D', $node->data_dir, '-C', 'shared_memory_size', @_ ], '>', \$out, '2>', \$err) or die $err;
+	return $out =~ s/\D//gr;
+}
+
+my $normal = shared_memory();
+for my $name (sort grep { ($documented{$_}{'Memory of each'} // '') =~ /^[\d.]+$/ } keys %documented)
+{
+	my $more = $name =~ /max_queues|max_waiters/ ? 50_000 : 4_000_000;
+	my $bytes = (shared_memory('-c', "$name=" . ($actual{$name}{Default} + $more)) - $normal) * 1024 * 1024 / $more;
+	my $told = $documented{$name}{'Memory of each'};
+
+	ok(abs($bytes - $told) < 0.1 * $told, "$name: a unit takes $told bytes") || diag("it takes $bytes");
+}
+my ($told) = $reference =~ /At default settings it is about (\d+) MB/;
+my $ours = $normal - shared_memory('-c', 'shared_preload_libraries=' . ($has_cron ? 'pg_cron' : ''));
+ok(abs($ours - $told) < 0.1 * $told, "at default settings it is about $told MB") || diag("it is $ours");
 
 done_testing();

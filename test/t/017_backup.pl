@@ -1,4 +1,4 @@
-# The chapter "Backup and restore" of README.md: each line of its fenced blocks "sh" is run, in order,
+# The chapter "Backup and restore" of doc/operations.md: each line of its fenced blocks "sh" is run, in order,
 # by one shell a section, and what the chapter promises of a section is checked after it.
 use strict;
 use warnings;
@@ -12,8 +12,8 @@ use Test::More;
 
 use KvsTest;
 
-my $file = "$FindBin::RealBin/../../README.md";
-plan skip_all => 'there is no README.md here' unless -r $file;
+my $file = "$FindBin::RealBin/../../doc/operations.md";
+plan skip_all => 'there is no doc/operations.md here' unless -r $file;
 my ($chapter) = slurp_file($file) =~ /^## Backup and restore\n(.*?)^## /ms or die 'no such chapter';
 
 my $node = kvs_node('backup', init => { allows_streaming => 'logical' }, conf => "autovacuum = off\n");

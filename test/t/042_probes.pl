@@ -1,4 +1,4 @@
-# The probes in README.md: they are YAML that Kubernetes would take, and their commands tell what they should.
+# The probes in doc/operations.md: they are YAML that Kubernetes would take, and their commands tell what they should.
 use strict;
 use warnings;
 
@@ -12,8 +12,8 @@ use YAML::PP;
 
 use KvsTest;
 
-my $file = "$FindBin::RealBin/../../README.md";
-plan skip_all => 'there is no README.md here' unless -r $file;
+my $file = "$FindBin::RealBin/../../doc/operations.md";
+plan skip_all => 'there is no doc/operations.md here' unless -r $file;
 my ($yaml) = slurp_file($file) =~ /^```yaml\n(startupProbe:.*?)^```/ms;
 my $probes = YAML::PP->new->load_string($yaml);
 

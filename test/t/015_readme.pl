@@ -8,7 +8,7 @@
 # line "..." stands for any number of lines.
 #
 # A comment <!-- test: ... --> before a block says where it is run: "needs pg_cron" only where that is installed; "on the subscriber" and "on both
-# servers" on another server, or there too.
+# servers" on another server, or there too; "in a new database" in one that has nothing, not even the extension.
 #
 # Settings: a table with the columns "Setting", "Default", "Context" and "Memory of each".  A number there is the bytes of shared memory of a unit.
 use strict;
@@ -152,6 +152,14 @@ sub blocks
 	return @blocks;
 }
 
+# The lines outside of blocks.
+sub outside
+{
+	my $fenced;
+
+	return grep { $fenced = !$fenced if /^\s*```/; !$fenced } @_;
+}
+
 # Those to run: each with "where", a list of "here" and "there", and "shown", undefined if nothing is.
 sub examples
 {
@@ -164,7 +172,7 @@ sub examples
 		next unless $sql->{language} eq 'sql';
 		my $where = $sql->{between} =~ /<!-- test: (.*) -->\s*\z/ ? $1 : 'on the publisher';
 		next if $where eq 'needs pg_cron' && !$has_cron;
-		$sql->{where} = { 'on the subscriber' => 'there', 'on both servers' => 'here there' }->{$where} // 'here';
+		$sql->{where} = { 'on the subscriber' => 'there', 'on both servers' => 'here there', 'in a new database' => 'new' }->{$where} // 'here';
 		$sql->{shown} = $text->{text} if $text && $text->{language} eq 'text' && $text->{between} !~ /\S/;
 		push @examples, $sql;
 	}
@@ -226,12 +234,17 @@ sub judge
 	  || diag("shown:\n  ", join("\n  ", @shown), "\nprinted:\n  ", join("\n  ", @got));
 }
 
+# Roles that the pages speak of.
+$node->safe_psql('postgres', 'CREATE ROLE app_owner; CREATE ROLE app_pod');
 for my $page (@pages)
 {
+	my @apart_from_blocks = grep { /^ {4,}(SELECT|CALL|CREATE|ALTER|DROP|GRANT|INSERT|UPDATE|DELETE|BEGIN|SET)\b.*;/ } outside(@{ $lines{$page} });
+	is(join("\n", @apart_from_blocks), '', "$page: SQL stands in blocks, which are run");
+
 	my @examples = examples(@{ $lines{$page} });
 	next unless @examples;
 	my $database = 'page_' . lc($page =~ s{.*/|\.md$}{}gr);
-	my $makes_it = grep { /^CREATE EXTENSION kvstore/ } map { @{ $_->{text} } } @examples;
+	my $makes_it = grep { /^CREATE EXTENSION kvstore/ } map { @{ $_->{text} } } grep { $_->{where} eq 'here' } @examples;
 	my $setup = $makes_it ? '' : 'CREATE EXTENSION kvstore; SELECT kv_create_store()';
 
 	$subscriber //= kvs_node('subscriber') if grep { $_->{where} =~ /there/ } @examples;
@@ -239,6 +252,14 @@ for my $page (@pages)
 	{
 		$server->safe_psql('postgres', "CREATE DATABASE $database");
 		$server->safe_psql($database, $setup);
+	}
+	# What stands apart comes first, all of it in one session.
+	if (my @apart = grep { $_->{where} eq 'new' } @examples)
+	{
+		$node->safe_psql('postgres', "CREATE DATABASE ${database}_new");
+		my @printed = run_there($node, "${database}_new", @apart);
+		judge($page, $apart[$_], $printed[$_]) for 0 .. $#apart;
+		@examples = grep { $_->{where} ne 'new' } @examples;
 	}
 	while (@examples)
 	{
@@ -274,7 +295,7 @@ for my $name (sort grep { ($documented{$_}{'Memory of each'} // '') =~ /^[\d.]+$
 
 	ok(abs($bytes - $told) < 0.1 * $told, "$name: a unit takes $told bytes") || diag("it takes $bytes");
 }
-my ($told) = $reference =~ /At default settings it is about (\d+) MB/;
+my ($told) = $reference =~ /At\s+default\s+settings\s+it\s+is\s+about\s+(\d+)\s+MB/;
 my $ours = $normal - shared_memory('-c', 'shared_preload_libraries=' . ($has_cron ? 'pg_cron' : ''));
 ok(abs($ours - $told) < 0.1 * $told, "at default settings it is about $told MB") || diag("it is $ours");
 

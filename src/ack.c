@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "args.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
@@ -20,7 +21,6 @@
 #include "utils/tuplestore.h"
 
 #include "array.h"
-#include "entry.h"
 #include "expiry.h"
 #include "queueargs.h"
 #include "queuexact.h"
@@ -229,7 +229,7 @@ act_on_one(FunctionCallInfo fcinfo, Action action, Request *request)
 	KvsReceipt	receipt;
 	KvsSettled	result;
 
-	kvs_receipt_from_text(kvs_entry_text_arg(fcinfo, 0), &receipt);
+	kvs_receipt_from_text(kvs_args_text(fcinfo, 0), &receipt);
 	result = act(&session, &receipt, action, request);
 	close_queue(&session);
 	return result;
@@ -350,7 +350,7 @@ read_nack(FunctionCallInfo fcinfo, Request *request)
 	request->now = kvs_testing_now();
 	request->ready_at = kvs_queueargs_delay(fcinfo, 1, request->now, DT_NOBEGIN);
 	request->error = PG_ARGISNULL(2) ? NULL : read_error(PG_GETARG_TEXT_PP(2));
-	request->dead = kvs_entry_bool_arg(fcinfo, 3);
+	request->dead = kvs_args_bool(fcinfo, 3);
 }
 
 /* kv_nack(receipt, delay, error, dead) returns text: 'retry', 'dead', or NULL for a stale receipt */

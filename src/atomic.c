@@ -21,6 +21,7 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
+#include "args.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -34,8 +35,9 @@
 #include "errors.h"
 #include "fate.h"
 #include "number.h"
-#include "operationqueue.h"
-#include "operations.h"
+#include "atomicqueue.h"
+#include "atomicread.h"
+#include "keyargs.h"
 #include "policy.h"
 #include "shmem.h"
 #include "stats.h"
@@ -156,7 +158,7 @@ fold_operation(Atomic *atomic, const KvsOperation *operation, KvsState *state)
 			state->present = true;
 			state->content = operation->content;
 			state->expires_at = operation->ttl_given ? operation->expires_at :
-				kvs_entry_default_expiry(atomic->store, atomic->now);
+				kvs_store_default_expiry(atomic->store, atomic->now);
 			break;
 		case KVS_OPERATION_DELETE:
 			state->present = false;
@@ -167,7 +169,7 @@ fold_operation(Atomic *atomic, const KvsOperation *operation, KvsState *state)
 			else
 			{
 				state->content = operation->content;
-				state->expires_at = kvs_entry_default_expiry(atomic->store, atomic->now);
+				state->expires_at = kvs_store_default_expiry(atomic->store, atomic->now);
 			}
 			state->present = true;
 			break;
@@ -420,7 +422,7 @@ kvstore_atomic(PG_FUNCTION_ARGS)
 	int			with_key;
 
 	if (PG_ARGISNULL(0))
-		kvs_entry_null_argument("operations");
+		kvs_args_report_null("operations");
 	atomic.store = kvs_entry_open_for_write(fcinfo, 1, "kv_atomic()");
 	atomic.now = GetCurrentTimestamp();
 	count = kvs_operations_read(PG_GETARG_JSONB_P(0), atomic.now, &atomic.operations);
@@ -451,7 +453,7 @@ check(FunctionCallInfo fcinfo, KvsForm form)
 	KvsStore   *store;
 	KvsState	state;
 
-	kvs_entry_key_arg(fcinfo, 0, form, &key);
+	kvs_keyargs_key(fcinfo, 0, form, &key);
 	if (versionstamp < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -480,13 +482,13 @@ incr(FunctionCallInfo fcinfo, KvsForm form)
 	KvsWrite	write = {0};
 	Numeric		result;
 
-	kvs_entry_key_arg(fcinfo, 0, form, &key);
+	kvs_keyargs_key(fcinfo, 0, form, &key);
 	if (PG_ARGISNULL(1))
-		kvs_entry_null_argument("by");
+		kvs_args_report_null("by");
 	store = kvs_entry_open_for_write(fcinfo, 3, "kv_incr()");
 	write.now = GetCurrentTimestamp();
-	write.expires_at = PG_ARGISNULL(2) ? kvs_entry_default_expiry(store, write.now) :
-		kvs_entry_ttl_arg(fcinfo, 2, write.now);
+	write.expires_at = PG_ARGISNULL(2) ? kvs_store_default_expiry(store, write.now) :
+		kvs_args_ttl(fcinfo, 2, write.now);
 	result = kvs_store_increment(store, &key, PG_GETARG_NUMERIC(1), &write);
 	kvs_stats_add(store->stat, KVS_COUNT_SETS, 1);
 	PG_RETURN_NUMERIC(result);

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "args.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -17,6 +18,7 @@
 
 #include "array.h"
 #include "entry.h"
+#include "keyargs.h"
 #include "list.h"
 #include "progress.h"
 #include "stats.h"
@@ -31,13 +33,13 @@ read_array_values(FunctionCallInfo fcinfo, int arg, Datum **values)
 	int			count;
 
 	if (PG_ARGISNULL(arg))
-		kvs_entry_null_argument("new_values");
+		kvs_args_report_null("new_values");
 	count = kvs_array_read(PG_GETARG_ARRAYTYPE_P(arg), "new_values", values, &nulls);
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
-			kvs_entry_null_argument("value");
+			kvs_args_report_null("value");
 	}
 	return count;
 }
@@ -51,7 +53,7 @@ read_json_values(FunctionCallInfo fcinfo, int arg, Datum **values)
 	int			count = 0;
 
 	if (PG_ARGISNULL(arg))
-		kvs_entry_null_argument("new_values");
+		kvs_args_report_null("new_values");
 	array = PG_GETARG_JSONB_P(arg);
 	if (!JB_ROOT_IS_ARRAY(array) || JB_ROOT_IS_SCALAR(array))
 		ereport(ERROR,
@@ -77,10 +79,10 @@ set_many(FunctionCallInfo fcinfo, KvsForm form)
 	KvsStore   *store = kvs_entry_open_for_write(fcinfo, 4, "kv_set_many()");
 	TimestampTz now = GetCurrentTimestamp();
 	bool		given;
-	TimestampTz expires_at = kvs_entry_expiry_args(fcinfo, 2, 3, now, &given);
+	TimestampTz expires_at = kvs_args_expiry(fcinfo, 2, 3, now, &given);
 	Datum	   *keys;
 	Datum	   *values;
-	int			count = form == KVS_FORM_TEXT ? kvs_entry_text_keys_arg(fcinfo, 0, &keys) : kvs_entry_path_keys_arg(fcinfo, 0, &keys);
+	int			count = form == KVS_FORM_TEXT ? kvs_keyargs_texts(fcinfo, 0, &keys) : kvs_keyargs_paths(fcinfo, 0, &keys);
 	int			value_count = form == KVS_FORM_TEXT ? read_array_values(fcinfo, 1, &values) : read_json_values(fcinfo, 1, &values);
 	KvsEntry   *entries;
 	int64		versionstamp;
@@ -98,7 +100,7 @@ set_many(FunctionCallInfo fcinfo, KvsForm form)
 		entries[i].key = keys[i];
 		entries[i].content.kind = KVS_KIND_JSON;
 		entries[i].content.datum = values[i];
-		entries[i].expires_at = given ? expires_at : kvs_entry_default_expiry(store, now);
+		entries[i].expires_at = given ? expires_at : kvs_store_default_expiry(store, now);
 	}
 	count = kvs_store_sort_entries(entries, count);
 	kvs_progress_begin(KVS_COMMAND_SET_MANY, store->relid, count);
@@ -116,7 +118,7 @@ delete_many(FunctionCallInfo fcinfo, KvsForm form)
 {
 	KvsStore   *store = kvs_entry_open_for_write(fcinfo, 1, "kv_delete_many()");
 	Datum	   *keys;
-	int			count = form == KVS_FORM_TEXT ? kvs_entry_text_keys_arg(fcinfo, 0, &keys) : kvs_entry_path_keys_arg(fcinfo, 0, &keys);
+	int			count = form == KVS_FORM_TEXT ? kvs_keyargs_texts(fcinfo, 0, &keys) : kvs_keyargs_paths(fcinfo, 0, &keys);
 	int64		deleted;
 
 	kvs_store_sort_keys(keys, count);

@@ -276,23 +276,6 @@ kvs_catalog_check_name(const text *name, const char *noun)
 
 /* ---- Initialisation ---- */
 
-bool
-kvs_catalog_may_see(Oid relid)
-{
-	bool		is_missing = false;
-
-	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
-		(pg_class_aclcheck_ext(relid, GetUserId(), ACL_SELECT, &is_missing) == ACLCHECK_OK && !is_missing);
-}
-
-/* kvstore.may_see(relid) returns boolean */
-PG_FUNCTION_INFO_V1(kvstore_may_see);
-Datum
-kvstore_may_see(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(!PG_ARGISNULL(0) && kvs_catalog_may_see(PG_GETARG_OID(0)));
-}
-
 void
 kvs_catalog_init(void)
 {

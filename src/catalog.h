@@ -110,11 +110,6 @@ extern List *kvs_catalog_list_tables(const char *prefix);
 /* The schema of the functions, operators and types, quoted where necessary. */
 extern const char *kvs_catalog_function_schema(void);
 
-/*
- * May the caller know how much a table has, how often it is used and who waits for it?  Who may SELECT
- * it, and who may read all statistics.  No lock may be held.
- */
-extern bool kvs_catalog_may_see(Oid relid);
 
 extern void kvs_catalog_init(void);
 extern void kvs_storecatalog_init(void);

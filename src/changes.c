@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
+#include "args.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -26,8 +27,8 @@
 
 #include "catalog.h"
 #include "compat.h"
-#include "entry.h"
 #include "feed.h"
+#include "keyargs.h"
 #include "list.h"
 #include "position.h"
 #include "shmem.h"
@@ -252,12 +253,12 @@ begin_follow(FunctionCallInfo fcinfo, KvsForm form, const char *function, int st
 	check_feed(function);
 	check_isolation(function);
 	if (PG_ARGISNULL(0))
-		kvs_entry_null_argument("after");
+		kvs_args_report_null("after");
 	follow->reader = palloc0(sizeof(KvsFeedReader));
 	follow->reader->position = kvs_position_from_text(PG_GETARG_TEXT_PP(0), &follow->relid);
 	follow->function = function;
 	follow->form = form;
-	follow->store_name = kvs_entry_text_arg(fcinfo, store_arg);
+	follow->store_name = kvs_args_text(fcinfo, store_arg);
 	follow->left = PG_INT64_MAX;
 	kvs_list_prefix_arg(fcinfo, 1, form, &follow->range);
 	follow->wait.look = look;

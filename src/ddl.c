@@ -13,6 +13,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "args.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
@@ -24,7 +25,6 @@
 #include "catalog.h"
 #include "change.h"
 #include "ddlcommon.h"
-#include "entry.h"
 #include "expiry.h"
 #include "guc.h"
 #include "registry.h"
@@ -142,9 +142,9 @@ kvstore_create_store(PG_FUNCTION_ARGS)
 		.companion = &view,
 		.check = check_shape,
 		.create = create_table,
-		.name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store"),
-		.unlogged = kvs_entry_bool_arg(fcinfo, 1),
-		.if_not_exists = kvs_entry_bool_arg(fcinfo, 4),
+		.name = kvs_catalog_check_name(kvs_args_text(fcinfo, 0), "store"),
+		.unlogged = kvs_args_bool(fcinfo, 1),
+		.if_not_exists = kvs_args_bool(fcinfo, 4),
 		.settings = settings,
 		.nsettings = SETTINGS
 	};
@@ -164,14 +164,14 @@ Datum
 kvstore_alter_store(PG_FUNCTION_ARGS)
 {
 	KvsSetting	settings[SETTINGS];
-	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store");
+	char	   *name = kvs_catalog_check_name(kvs_args_text(fcinfo, 0), "store");
 	Relation	rel;
 	KvsStore   *store;
 
 	read_settings(fcinfo, 1, settings);
 	PreventCommandIfReadOnly("kv_alter_store()");
 	kvs_registry_spare_warning(kvs_ddl_lock_own_table("s_", name, ShareUpdateExclusiveLock));
-	store = kvs_catalog_open_store(kvs_entry_text_arg(fcinfo, 0), ShareUpdateExclusiveLock, &rel);
+	store = kvs_catalog_open_store(kvs_args_text(fcinfo, 0), ShareUpdateExclusiveLock, &rel);
 	kvs_settings_write(&kvs_registry_stores, store->name, settings, SETTINGS);
 	kvs_registry_changed(store->relid);
 	table_close(rel, NoLock);
@@ -206,7 +206,7 @@ PG_FUNCTION_INFO_V1(kvstore_drop_store);
 Datum
 kvstore_drop_store(PG_FUNCTION_ARGS)
 {
-	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "store");
+	char	   *name = kvs_catalog_check_name(kvs_args_text(fcinfo, 0), "store");
 	Oid			relid;
 
 	PreventCommandIfReadOnly("kv_drop_store()");

@@ -10,13 +10,13 @@
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "args.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/tuplestore.h"
 
 #include "deadletter.h"
-#include "entry.h"
 #include "page.h"
 #include "plan.h"
 #include "queuecatalog.h"
@@ -40,7 +40,7 @@ kvstore_dead_letters(PG_FUNCTION_ARGS)
 	static const Oid types[] = {INT8OID, INT8OID, INT8OID};
 	Relation	rel;
 	Relation	dead;
-	KvsQueue   *queue = kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), AccessShareLock, &rel);
+	KvsQueue   *queue = kvs_queue_open(kvs_args_text(fcinfo, 0), AccessShareLock, &rel);
 	SPIPlanPtr	plan;
 	ParamListInfo params;
 
@@ -67,7 +67,7 @@ kvs_deadletter_open(FunctionCallInfo fcinfo, const char *function, bool all, Rel
 	KvsQueue   *queue;
 
 	PreventCommandIfReadOnly(function);
-	queue = kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), RowExclusiveLock, rel);
+	queue = kvs_queue_open(kvs_args_text(fcinfo, 0), RowExclusiveLock, rel);
 	table_close(kvs_queue_open_dead(queue, all ? ShareUpdateExclusiveLock : RowExclusiveLock), NoLock);
 	return queue;
 }
@@ -95,7 +95,7 @@ int64
 kvs_deadletter_id_arg(FunctionCallInfo fcinfo)
 {
 	if (PG_ARGISNULL(1))
-		kvs_entry_null_argument("id");
+		kvs_args_report_null("id");
 	return PG_GETARG_INT64(1);
 }
 

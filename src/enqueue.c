@@ -6,9 +6,9 @@
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
 #include "access/table.h"
 #include "catalog/pg_type.h"
+#include "args.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -19,17 +19,11 @@
 
 #include "array.h"
 #include "duration.h"
-#include "enqueue.h"
-#include "entry.h"
-#include "errors.h"
-#include "guc.h"
 #include "message.h"
 #include "queueargs.h"
 #include "queuecatalog.h"
+#include "send.h"
 #include "shmem.h"
-#include "undelivered.h"
-
-#define DEDUPE_KEY_MAX_SIZE	2048
 
 /* Arguments of both functions. */
 enum
@@ -66,27 +60,6 @@ read_interval(FunctionCallInfo fcinfo, int arg, TimestampTz now, const char *nam
 	return result;
 }
 
-void
-kvs_enqueue_set_ready_at(KvsMessage *message, TimestampTz ready_at, const char *name)
-{
-	if (TIMESTAMP_NOT_FINITE(ready_at))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a message must be ready some time"),
-				 errhint("Give a delay or ready_at that is not infinite.")));
-	kvs_queueargs_check_moment(ready_at, name);
-	kvs_message_set(message, KVS_QUEUE_COLUMN_READY_AT, TimestampTzGetDatum(ready_at));
-}
-
-void
-kvs_enqueue_set_expiry(KvsMessage *message, TimestampTz expires_at, const char *name)
-{
-	if (expires_at == DT_NOEND)
-		return;
-	kvs_queueargs_check_moment(expires_at, name);
-	kvs_message_set(message, KVS_QUEUE_COLUMN_EXPIRES_AT, TimestampTzGetDatum(expires_at));
-}
-
 static void
 read_ready_at(FunctionCallInfo fcinfo, KvsMessage *message, TimestampTz now)
 {
@@ -95,89 +68,9 @@ read_ready_at(FunctionCallInfo fcinfo, KvsMessage *message, TimestampTz now)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("delay and ready_at must not both be given")));
 	if (!PG_ARGISNULL(ARG_DELAY))
-		kvs_enqueue_set_ready_at(message, read_interval(fcinfo, ARG_DELAY, now, "delay"), "delay");
+		kvs_send_set_ready_at(message, read_interval(fcinfo, ARG_DELAY, now, "delay"), "delay");
 	else if (!PG_ARGISNULL(ARG_READY_AT))
-		kvs_enqueue_set_ready_at(message, Max(now, PG_GETARG_TIMESTAMPTZ(ARG_READY_AT)), "ready_at");
-}
-
-void
-kvs_enqueue_set_priority(KvsMessage *message, int64 priority)
-{
-	if (priority < 0 || priority > KVS_MAX_PRIORITY)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("priority must be between 0 and %d", KVS_MAX_PRIORITY)));
-	kvs_message_set(message, KVS_QUEUE_COLUMN_PRIORITY, Int16GetDatum((int16) priority));
-}
-
-static void
-check_size(Datum value, const char *name)
-{
-	Size		size = toast_raw_datum_size(value) - VARHDRSZ;
-
-	if (unlikely((int64) size > kvs_guc_max_value_size))
-		ereport(ERROR,
-				(errcode(KVS_ERRCODE_TOO_LARGE),
-				 errmsg("%s is too large", name),
-				 errdetail("It has %zu bytes; the limit is %d.", size, kvs_guc_max_value_size),
-				 errhint("The limit is the setting kvstore.max_value_size.")));
-}
-
-void
-kvs_enqueue_check_payload(Datum payload)
-{
-	check_size(payload, "payload");
-}
-
-void
-kvs_enqueue_set_headers(KvsMessage *message, Datum headers)
-{
-	check_size(headers, "headers");
-	kvs_message_set(message, KVS_QUEUE_COLUMN_HEADERS, headers);
-}
-
-void
-kvs_enqueue_set_backoff(KvsMessage *message, ArrayType *backoff)
-{
-	Interval	delays[KVS_BACKOFF_MAX];
-
-	kvs_backoff_check(backoff, delays);
-	kvs_message_set(message, KVS_QUEUE_COLUMN_BACKOFF, PointerGetDatum(backoff));
-}
-
-/* It must fit into an index entry. */
-void
-kvs_enqueue_set_dedupe_key(KvsMessage *message, const text *key)
-{
-	if (VARSIZE_ANY_EXHDR(key) > DEDUPE_KEY_MAX_SIZE)
-		ereport(ERROR,
-				(errcode(KVS_ERRCODE_TOO_LARGE),
-				 errmsg("dedupe_key is too large"),
-				 errdetail("It has %d bytes; the limit is %d.", (int) VARSIZE_ANY_EXHDR(key), DEDUPE_KEY_MAX_SIZE)));
-	kvs_message_set(message, KVS_QUEUE_COLUMN_DEDUPE_KEY, PointerGetDatum(key));
-}
-
-/* The keys are written when the message is given up; whether the sender may write them is asked now. */
-void
-kvs_enqueue_set_undelivered(KvsMessage *message, Jsonb *keys, const text *store_name)
-{
-	const AclMode rights = ACL_SELECT | ACL_INSERT | ACL_UPDATE;
-	KvsKeyIterator iterator;
-	KvsKey		key;
-	KvsStore   *store;
-	Relation	rel;
-
-	kvs_entry_iterate_keys(&iterator, keys, "keys_if_undelivered");
-	while (kvs_entry_next_key(&iterator, &key))
-		 /* checked, no more */ ;
-	check_size(JsonbPGetDatum(keys), "keys_if_undelivered");
-	store = kvs_catalog_open_store(store_name, AccessShareLock, &rel);
-	kvs_undelivered_check_store(store, rel);
-	if (pg_class_aclmask(store->relid, GetUserId(), rights, ACLMASK_ALL) != rights)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(rel));
-	table_close(rel, NoLock);
-	kvs_message_set(message, KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED, JsonbPGetDatum(keys));
-	kvs_message_set(message, KVS_QUEUE_COLUMN_UNDELIVERED_STORE, PointerGetDatum(store_name));
+		kvs_send_set_ready_at(message, Max(now, PG_GETARG_TIMESTAMPTZ(ARG_READY_AT)), "ready_at");
 }
 
 /* Everything but the payload. */
@@ -187,21 +80,21 @@ read_options(FunctionCallInfo fcinfo, KvsMessage *message, TimestampTz now)
 	kvs_message_init(message, now);
 	read_ready_at(fcinfo, message, now);
 	if (!PG_ARGISNULL(ARG_PRIORITY))
-		kvs_enqueue_set_priority(message, PG_GETARG_INT64(ARG_PRIORITY));
+		kvs_send_set_priority(message, PG_GETARG_INT64(ARG_PRIORITY));
 	if (!PG_ARGISNULL(ARG_HEADERS))
-		kvs_enqueue_set_headers(message, PG_GETARG_DATUM(ARG_HEADERS));
+		kvs_send_set_headers(message, PG_GETARG_DATUM(ARG_HEADERS));
 	if (!PG_ARGISNULL(ARG_MAX_ATTEMPTS))
 		kvs_message_set(message, KVS_QUEUE_COLUMN_MAX_ATTEMPTS,
 						Int32GetDatum(kvs_queue_check_max_attempts(PG_GETARG_INT64(ARG_MAX_ATTEMPTS))));
 	if (!PG_ARGISNULL(ARG_BACKOFF))
-		kvs_enqueue_set_backoff(message, PG_GETARG_ARRAYTYPE_P(ARG_BACKOFF));
+		kvs_send_set_backoff(message, PG_GETARG_ARRAYTYPE_P(ARG_BACKOFF));
 	if (!PG_ARGISNULL(ARG_TTL))
-		kvs_enqueue_set_expiry(message, read_interval(fcinfo, ARG_TTL, now, "ttl"), "ttl");
+		kvs_send_set_expiry(message, read_interval(fcinfo, ARG_TTL, now, "ttl"), "ttl");
 	if (!PG_ARGISNULL(ARG_DEDUPE_KEY))
-		kvs_enqueue_set_dedupe_key(message, PG_GETARG_TEXT_PP(ARG_DEDUPE_KEY));
+		kvs_send_set_dedupe_key(message, PG_GETARG_TEXT_PP(ARG_DEDUPE_KEY));
 	if (!PG_ARGISNULL(ARG_KEYS_IF_UNDELIVERED))
-		kvs_enqueue_set_undelivered(message, PG_GETARG_JSONB_P(ARG_KEYS_IF_UNDELIVERED),
-									kvs_entry_text_arg(fcinfo, ARG_UNDELIVERED_STORE));
+		kvs_send_set_undelivered(message, PG_GETARG_JSONB_P(ARG_KEYS_IF_UNDELIVERED),
+									kvs_args_text(fcinfo, ARG_UNDELIVERED_STORE));
 }
 
 static KvsQueue *
@@ -209,22 +102,7 @@ open_queue(FunctionCallInfo fcinfo, const char *function, Relation *rel)
 {
 	PreventCommandIfReadOnly(function);
 	kvs_shmem_require(function);
-	return kvs_queue_open(kvs_entry_text_arg(fcinfo, ARG_QUEUE), RowExclusiveLock, rel);
-}
-
-int64
-kvs_enqueue(KvsQueue *queue, Relation rel, const KvsMessage *message, Datum payload, TimestampTz now)
-{
-	KvsMessageWriter writer;
-	int64		id;
-
-	kvs_message_begin(&writer, queue, rel);
-	if (message->nulls[KVS_QUEUE_COLUMN_DEDUPE_KEY])
-		kvs_message_insert(&writer, message, &payload, 1, &id);
-	else
-		id = kvs_message_insert_unless_present(&writer, message, payload, now);
-	kvs_message_end(&writer);
-	return id;
+	return kvs_queue_open(kvs_args_text(fcinfo, ARG_QUEUE), RowExclusiveLock, rel);
 }
 
 /* ---- SQL ---- */
@@ -245,11 +123,11 @@ kvstore_enqueue(PG_FUNCTION_ARGS)
 	int64		id;
 
 	if (PG_ARGISNULL(ARG_PAYLOAD))
-		kvs_entry_null_argument("payload");
+		kvs_args_report_null("payload");
 	payload = PG_GETARG_DATUM(ARG_PAYLOAD);
-	check_size(payload, "payload");
+	kvs_send_check_payload(payload);
 	read_options(fcinfo, &message, now);
-	id = kvs_enqueue(queue, rel, &message, payload, now);
+	id = kvs_send(queue, rel, &message, payload, now);
 	table_close(rel, NoLock);
 	if (unlikely(id == 0))
 		PG_RETURN_NULL();
@@ -263,14 +141,14 @@ read_payloads(FunctionCallInfo fcinfo, Datum **payloads)
 	int			count;
 
 	if (PG_ARGISNULL(ARG_PAYLOAD))
-		kvs_entry_null_argument("payloads");
+		kvs_args_report_null("payloads");
 	count = kvs_array_read(PG_GETARG_ARRAYTYPE_P(ARG_PAYLOAD), "payloads", payloads, &nulls);
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
-			kvs_entry_null_argument("payload");
-		check_size((*payloads)[i], "payload");
+			kvs_args_report_null("payload");
+		kvs_send_check_payload((*payloads)[i]);
 	}
 	return count;
 }

@@ -17,6 +17,7 @@
 #include "catalog.h"
 #include "expiry.h"
 #include "expirymap.h"
+#include "rights.h"
 
 /* First and longest delay between full passes over a database, in milliseconds; it doubles in between. */
 #define FIRST_FULL_DELAY	(60 * 1000)
@@ -515,7 +516,7 @@ kvstore_expiry_map(PG_FUNCTION_ARGS)
 		bool		nulls[3] = {false, rows[i].block < 0, false};
 
 		if (i == 0 || rows[i].relid != rows[i - 1].relid)
-			visible = kvs_catalog_may_see(rows[i].relid);
+			visible = kvs_rights_may_see(rows[i].relid);
 		if (!visible)
 			continue;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);

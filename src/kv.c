@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "args.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -18,6 +19,7 @@
 #include "array.h"
 #include "compat.h"
 #include "entry.h"
+#include "keyargs.h"
 #include "stats.h"
 #include "store.h"
 
@@ -33,8 +35,8 @@ get_content(FunctionCallInfo fcinfo, KvsForm form, bool want_bytes)
 	bool		found;
 	Datum		result = (Datum) 0;
 
-	kvs_entry_key_arg(fcinfo, 0, form, &key);
-	kvs_scan_begin(&scan, kvs_entry_text_arg(fcinfo, 1), GetCurrentTimestamp());
+	kvs_keyargs_key(fcinfo, 0, form, &key);
+	kvs_scan_begin(&scan, kvs_args_text(fcinfo, 1), GetCurrentTimestamp());
 	kvs_stats_add(scan.store->stat, KVS_COUNT_GETS, 1);
 	found = kvs_scan_find(&scan, &key, &row);
 	if (found)
@@ -77,8 +79,8 @@ exists(FunctionCallInfo fcinfo, KvsForm form)
 	KvsRow		row;
 	bool		found;
 
-	kvs_entry_key_arg(fcinfo, 0, form, &key);
-	kvs_scan_begin(&scan, kvs_entry_text_arg(fcinfo, 1), GetCurrentTimestamp());
+	kvs_keyargs_key(fcinfo, 0, form, &key);
+	kvs_scan_begin(&scan, kvs_args_text(fcinfo, 1), GetCurrentTimestamp());
 	found = kvs_scan_find(&scan, &key, &row);
 	kvs_stats_add(scan.store->stat, KVS_COUNT_GETS, 1);
 	kvs_stats_add(scan.store->stat, KVS_COUNT_HITS, found ? 1 : 0);
@@ -108,8 +110,8 @@ entry(FunctionCallInfo fcinfo, KvsForm form)
 	KvsScan		scan;
 
 	kvs_entry_begin_rows(fcinfo, form, &rows);
-	kvs_entry_key_arg(fcinfo, 0, form, &key);
-	kvs_scan_begin(&scan, kvs_entry_text_arg(fcinfo, 1), GetCurrentTimestamp());
+	kvs_keyargs_key(fcinfo, 0, form, &key);
+	kvs_scan_begin(&scan, kvs_args_text(fcinfo, 1), GetCurrentTimestamp());
 	give_entry(&scan, &rows, &key);
 	kvs_scan_end(&scan);
 	return (Datum) 0;
@@ -140,16 +142,16 @@ set_content(FunctionCallInfo fcinfo, KvsForm form, KvsContent content, const cha
 	bool		expiry_given;
 	int64		versionstamp;
 
-	kvs_entry_key_arg(fcinfo, 0, form, &key);
+	kvs_keyargs_key(fcinfo, 0, form, &key);
 	store = kvs_entry_open_for_write(fcinfo, 6, function);
 	kvs_store_check_size(store, content.datum);
 
 	write.now = GetCurrentTimestamp();
-	write.expires_at = kvs_entry_expiry_args(fcinfo, 2, 3, write.now, &expiry_given);
+	write.expires_at = kvs_args_expiry(fcinfo, 2, 3, write.now, &expiry_given);
 	if (!expiry_given)
-		write.expires_at = kvs_entry_default_expiry(store, write.now);
+		write.expires_at = kvs_store_default_expiry(store, write.now);
 	read_if_version(fcinfo, 4, &write);
-	write.keep_ttl = kvs_entry_bool_arg(fcinfo, 5);
+	write.keep_ttl = kvs_args_bool(fcinfo, 5);
 
 	versionstamp = kvs_store_put(store, &key, &content, &write);
 	kvs_stats_add(store->stat, versionstamp != 0 ? KVS_COUNT_SETS : KVS_COUNT_CONFLICTS, 1);
@@ -164,7 +166,7 @@ set(FunctionCallInfo fcinfo, KvsForm form)
 	KvsContent	content = {KVS_KIND_JSON, PG_GETARG_DATUM(1)};
 
 	if (PG_ARGISNULL(1))
-		kvs_entry_null_argument("value");
+		kvs_args_report_null("value");
 	return set_content(fcinfo, form, content, "kv_set()");
 }
 
@@ -174,7 +176,7 @@ set_bytes(FunctionCallInfo fcinfo, KvsForm form)
 	KvsContent	content = {KVS_KIND_BYTES, PG_GETARG_DATUM(1)};
 
 	if (PG_ARGISNULL(1))
-		kvs_entry_null_argument("bytes");
+		kvs_args_report_null("bytes");
 	return set_content(fcinfo, form, content, "kv_set_bytes()");
 }
 
@@ -187,7 +189,7 @@ delete(FunctionCallInfo fcinfo, KvsForm form)
 	KvsWrite	write = {0};
 	bool		deleted;
 
-	kvs_entry_key_arg(fcinfo, 0, form, &key);
+	kvs_keyargs_key(fcinfo, 0, form, &key);
 	store = kvs_entry_open_for_write(fcinfo, 2, "kv_delete()");
 	write.now = GetCurrentTimestamp();
 	read_if_version(fcinfo, 1, &write);
@@ -208,7 +210,7 @@ take(FunctionCallInfo fcinfo, KvsForm form)
 	KvsWrite	write = {0};
 	KvsContent	content;
 
-	kvs_entry_key_arg(fcinfo, 0, form, &key);
+	kvs_keyargs_key(fcinfo, 0, form, &key);
 	store = kvs_entry_open_for_write(fcinfo, 1, "kv_take()");
 	write.now = GetCurrentTimestamp();
 	kvs_stats_add(store->stat, KVS_COUNT_GETS, 1);
@@ -231,10 +233,10 @@ expire(FunctionCallInfo fcinfo, KvsForm form)
 	bool		given;
 	bool		renewed;
 
-	kvs_entry_key_arg(fcinfo, 0, form, &key);
+	kvs_keyargs_key(fcinfo, 0, form, &key);
 	store = kvs_entry_open_for_write(fcinfo, 4, "kv_expire()");
 	write.now = GetCurrentTimestamp();
-	write.expires_at = kvs_entry_expiry_args(fcinfo, 1, 2, write.now, &given);
+	write.expires_at = kvs_args_expiry(fcinfo, 1, 2, write.now, &given);
 	read_if_version(fcinfo, 3, &write);
 	renewed = kvs_store_expire(store, &key, &write);
 	if (!renewed && write.if_version_given)
@@ -266,17 +268,17 @@ kvstore_get_many(PG_FUNCTION_ARGS)
 	KvsScan		scan;
 
 	if (PG_ARGISNULL(0))
-		kvs_entry_null_argument("keys");
+		kvs_args_report_null("keys");
 	kvs_entry_begin_rows(fcinfo, KVS_FORM_TEXT, &rows);
 	count = kvs_array_read(PG_GETARG_ARRAYTYPE_P(0), "keys", &keys, &nulls);
-	kvs_scan_begin(&scan, kvs_entry_text_arg(fcinfo, 1), GetCurrentTimestamp());
+	kvs_scan_begin(&scan, kvs_args_text(fcinfo, 1), GetCurrentTimestamp());
 	for (int i = 0; i < count; i++)
 	{
 		KvsKey		key;
 
 		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
-			kvs_entry_null_argument("key");
+			kvs_args_report_null("key");
 		kvs_key_from_text(&key, DatumGetTextPP(keys[i]));
 		give_entry(&scan, &rows, &key);
 	}
@@ -295,11 +297,11 @@ kvstore_get_many_paths(PG_FUNCTION_ARGS)
 	KvsScan		scan;
 
 	if (PG_ARGISNULL(0))
-		kvs_entry_null_argument("keys");
+		kvs_args_report_null("keys");
 	kvs_entry_begin_rows(fcinfo, KVS_FORM_PATH, &rows);
-	kvs_entry_iterate_keys(&iterator, PG_GETARG_JSONB_P(0), "keys");
-	kvs_scan_begin(&scan, kvs_entry_text_arg(fcinfo, 1), GetCurrentTimestamp());
-	while (kvs_entry_next_key(&iterator, &key))
+	kvs_keyargs_iterate(&iterator, PG_GETARG_JSONB_P(0), "keys");
+	kvs_scan_begin(&scan, kvs_args_text(fcinfo, 1), GetCurrentTimestamp());
+	while (kvs_keyargs_next(&iterator, &key))
 		give_entry(&scan, &rows, &key);
 	kvs_scan_end(&scan);
 	return (Datum) 0;

@@ -3,6 +3,7 @@
 
 #include "access/table.h"
 #include "catalog/pg_authid.h"
+#include "args.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -11,7 +12,6 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
-#include "entry.h"
 #include "guc.h"
 #include "lease.h"
 #include "queueargs.h"
@@ -107,11 +107,11 @@ kvstore_release_id(PG_FUNCTION_ARGS)
 	bool		held;
 
 	kvs_queueargs_begin("kv_release_id()");
-	queue = kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), RowExclusiveLock, &rel);
+	queue = kvs_queue_open(kvs_args_text(fcinfo, 0), RowExclusiveLock, &rel);
 	if (!kvs_compat_owns_table(queue->relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, psprintf("q_%s", queue->name));
 	if (PG_ARGISNULL(1))
-		kvs_entry_null_argument("id");
+		kvs_args_report_null("id");
 	held = kvs_lease_release(queue, PG_GETARG_INT64(1), NULL, 0) == KVS_CLAIM_DONE;
 	if (held)
 		kvs_stats_add(queue->stat, KVS_COUNT_QUEUE_RELEASED, 1);

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "args.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -17,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "entry.h"
+#include "keyargs.h"
 #include "list.h"
 #include "stats.h"
 
@@ -145,20 +147,20 @@ read_bounds(FunctionCallInfo fcinfo, KvsForm form, KvsRange *range)
 {
 	KvsKey		bound;
 
-	range->reverse = kvs_entry_bool_arg(fcinfo, 5);
+	range->reverse = kvs_args_bool(fcinfo, 5);
 	if (!PG_ARGISNULL(1))
 	{
-		kvs_entry_key_arg(fcinfo, 1, form, &bound);
+		kvs_keyargs_key(fcinfo, 1, form, &bound);
 		raise_low(range, &bound);
 	}
 	if (!PG_ARGISNULL(2))
 	{
-		kvs_entry_key_arg(fcinfo, 2, form, &bound);
+		kvs_keyargs_key(fcinfo, 2, form, &bound);
 		lower_high(range, &bound);
 	}
 	if (!PG_ARGISNULL(3))
 	{
-		kvs_entry_key_arg(fcinfo, 3, form, &bound);
+		kvs_keyargs_key(fcinfo, 3, form, &bound);
 		if (range->reverse)
 			lower_high(range, &bound);
 		else
@@ -185,7 +187,7 @@ read_page_size(FunctionCallInfo fcinfo, int arg)
 void
 kvs_list_read_args(FunctionCallInfo fcinfo, KvsForm form, KvsList *list)
 {
-	list->keys_only = kvs_entry_bool_arg(fcinfo, 6);
+	list->keys_only = kvs_args_bool(fcinfo, 6);
 	list->left = read_page_size(fcinfo, 4);
 	kvs_list_prefix_arg(fcinfo, 0, form, &list->range);
 	read_bounds(fcinfo, form, &list->range);
@@ -213,7 +215,7 @@ list(FunctionCallInfo fcinfo, KvsForm form)
 
 	kvs_entry_begin_rows(fcinfo, form, &rows);
 	kvs_list_read_args(fcinfo, form, &list);
-	kvs_scan_begin(&list.scan, kvs_entry_text_arg(fcinfo, KVS_LIST_STORE_ARG), GetCurrentTimestamp());
+	kvs_scan_begin(&list.scan, kvs_args_text(fcinfo, KVS_LIST_STORE_ARG), GetCurrentTimestamp());
 	kvs_stats_add(list.scan.store->stat, KVS_COUNT_LISTS, 1);
 	kvs_list_begin(&list.scan, &list.range);
 	while (kvs_list_fetch(&list, &row))
@@ -232,7 +234,7 @@ count(FunctionCallInfo fcinfo, KvsForm form)
 	int64		result = 0;
 
 	kvs_list_prefix_arg(fcinfo, 0, form, &range);
-	kvs_scan_begin(&scan, kvs_entry_text_arg(fcinfo, 1), GetCurrentTimestamp());
+	kvs_scan_begin(&scan, kvs_args_text(fcinfo, 1), GetCurrentTimestamp());
 	kvs_stats_add(scan.store->stat, KVS_COUNT_LISTS, 1);
 	kvs_list_begin(&scan, &range);
 	while (kvs_list_next(&scan, &range, &row))

@@ -21,6 +21,7 @@
 #include "access/sysattr.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
+#include "args.h"
 #include "funcapi.h"
 #include "nodes/extensible.h"
 #include "nodes/makefuncs.h"
@@ -33,6 +34,7 @@
 #include "utils/timestamp.h"
 
 #include "entry.h"
+#include "keyargs.h"
 #include "list.h"
 #include "stats.h"
 
@@ -150,7 +152,7 @@ start_scan(ListState *state)
 		i++;
 	}
 	kvs_list_read_args(fcinfo, state->form, list);
-	store = kvs_entry_text_arg(fcinfo, KVS_LIST_STORE_ARG);
+	store = kvs_args_text(fcinfo, KVS_LIST_STORE_ARG);
 	MemoryContextSwitchTo(state->css.ss.ps.state->es_query_cxt);
 	if (state->now == 0)
 		state->now = GetCurrentTimestamp();

@@ -8,6 +8,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "args.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -17,7 +18,6 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "entry.h"
 #include "lease.h"
 #include "page.h"
 #include "plan.h"
@@ -117,7 +117,7 @@ kvstore_peek(PG_FUNCTION_ARGS)
 	Peek		peek;
 	ParamListInfo params;
 
-	peek.queue = kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), AccessShareLock, &rel);
+	peek.queue = kvs_queue_open(kvs_args_text(fcinfo, 0), AccessShareLock, &rel);
 	peek.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	peek.now = GetCurrentTimestamp();
 	InitMaterializedSRF(fcinfo, 0);

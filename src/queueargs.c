@@ -8,8 +8,8 @@
 #include "utils/timestamp.h"
 
 #include "duration.h"
-#include "entry.h"
 #include "queueargs.h"
+#include "send.h"
 #include "shmem.h"
 
 void
@@ -52,15 +52,6 @@ kvs_queueargs_deadline(FunctionCallInfo fcinfo, int arg, const KvsQueue *queue, 
 	return deadline;
 }
 
-void
-kvs_queueargs_check_moment(TimestampTz moment, const char *name)
-{
-	if (moment > KVS_LAST_MOMENT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not go beyond the year 9999", name)));
-}
-
 TimestampTz
 kvs_queueargs_delay(FunctionCallInfo fcinfo, int arg, TimestampTz now, TimestampTz missing)
 {
@@ -73,6 +64,6 @@ kvs_queueargs_delay(FunctionCallInfo fcinfo, int arg, TimestampTz now, Timestamp
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("delay must not be negative")));
-	kvs_queueargs_check_moment(result, "delay");
+	kvs_send_check_moment(result, "delay");
 	return result;
 }

@@ -21,9 +21,6 @@ extern int64 kvs_queueargs_count(FunctionCallInfo fcinfo, int arg, int64 missing
 /* When a lease ends that begins now; SQL NULL is the queue's own.  22023: not positive, or too long. */
 extern TimestampTz kvs_queueargs_deadline(FunctionCallInfo fcinfo, int arg, const KvsQueue *queue, TimestampTz now);
 
-/* 22023 if a message would have a moment that is so far away; "name" is that of the argument. */
-extern void kvs_queueargs_check_moment(TimestampTz moment, const char *name);
-
 /* A delay that is not negative, from now; SQL NULL is "missing". */
 extern TimestampTz kvs_queueargs_delay(FunctionCallInfo fcinfo, int arg, TimestampTz now, TimestampTz missing);
 

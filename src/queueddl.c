@@ -12,6 +12,7 @@
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "args.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -22,7 +23,6 @@
 #include "catalog.h"
 #include "compat.h"
 #include "ddlcommon.h"
-#include "entry.h"
 #include "expiry.h"
 #include "queuecatalog.h"
 #include "queueslot.h"
@@ -171,9 +171,9 @@ kvstore_create_queue(PG_FUNCTION_ARGS)
 		.companion = &dead_letters,
 		.check = kvs_queue_check_shape,
 		.create = create_messages,
-		.name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "queue"),
-		.unlogged = kvs_entry_bool_arg(fcinfo, 4),
-		.if_not_exists = kvs_entry_bool_arg(fcinfo, 6),
+		.name = kvs_catalog_check_name(kvs_args_text(fcinfo, 0), "queue"),
+		.unlogged = kvs_args_bool(fcinfo, 4),
+		.if_not_exists = kvs_args_bool(fcinfo, 6),
 		.settings = settings,
 		.nsettings = SETTINGS
 	};
@@ -190,11 +190,11 @@ kvstore_create_queue(PG_FUNCTION_ARGS)
 static KvsQueue *
 open_own(FunctionCallInfo fcinfo, const char *function, Relation *rel)
 {
-	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "queue");
+	char	   *name = kvs_catalog_check_name(kvs_args_text(fcinfo, 0), "queue");
 
 	PreventCommandIfReadOnly(function);
 	kvs_registry_spare_warning(kvs_ddl_lock_own_table("q_", name, ShareUpdateExclusiveLock));
-	return kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), ShareUpdateExclusiveLock, rel);
+	return kvs_queue_open(kvs_args_text(fcinfo, 0), ShareUpdateExclusiveLock, rel);
 }
 
 /* Lock the dead letters of a queue, if they are there; 42501 if they are not its owner's. */
@@ -291,7 +291,7 @@ Datum
 kvstore_drop_queue(PG_FUNCTION_ARGS)
 {
 	Oid			relid;
-	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "queue");
+	char	   *name = kvs_catalog_check_name(kvs_args_text(fcinfo, 0), "queue");
 
 	PreventCommandIfReadOnly("kv_drop_queue()");
 	if (!OidIsValid(kvs_ddl_find_own_table("q_", name)) && !OidIsValid(kvs_ddl_find_own_table("d_", name)))

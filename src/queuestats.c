@@ -18,6 +18,7 @@
 #include "access/tableam.h"
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
+#include "args.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -31,7 +32,6 @@
 
 #include "catalog.h"
 #include "compat.h"
-#include "entry.h"
 #include "expiry.h"
 #include "guc.h"
 #include "lease.h"
@@ -40,6 +40,7 @@
 #include "queuexact.h"
 #include "shape.h"
 #include "reader.h"
+#include "rights.h"
 #include "shmem.h"
 #include "stats.h"
 
@@ -412,7 +413,7 @@ give_stats_if_readable(Oid relid, ReturnSetInfo *rsinfo)
 	Relation	rel;
 	KvsQueue   *queue = NULL;
 
-	if (!kvs_catalog_may_see(relid))
+	if (!kvs_rights_may_see(relid))
 		return;
 	rel = try_relation_open(relid, AccessShareLock);
 	if (rel == NULL)
@@ -438,9 +439,9 @@ kvstore_queue_stats(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(0))
 	{
 		Relation	rel;
-		KvsQueue   *queue = kvs_queue_open(kvs_entry_text_arg(fcinfo, 0), AccessShareLock, &rel);
+		KvsQueue   *queue = kvs_queue_open(kvs_args_text(fcinfo, 0), AccessShareLock, &rel);
 
-		if (!kvs_catalog_may_see(queue->relid))
+		if (!kvs_rights_may_see(queue->relid))
 			kvs_queueargs_check_rights(queue, ACL_SELECT);
 		give_stats(queue, rel, rsinfo);
 		table_close(rel, NoLock);
@@ -482,7 +483,7 @@ kvstore_queue_counts(PG_FUNCTION_ARGS)
 		values[4] = Int64GetDatum(slot->nstuck);
 		asked |= kvs_queuecount_ask(slot, now);
 		LWLockRelease(slot->lock);
-		if (kvs_catalog_may_see(relid))
+		if (kvs_rights_may_see(relid))
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	if (asked && kvs_expiry_database() != NULL)

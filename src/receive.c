@@ -13,6 +13,7 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "args.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -20,7 +21,6 @@
 #include "utils/timestamp.h"
 
 #include "dequeue.h"
-#include "entry.h"
 #include "queueargs.h"
 #include "shmem.h"
 #include "stats.h"
@@ -39,7 +39,7 @@ static void
 attempt(Receive *receive, AclMode rights, int lease_arg)
 {
 	Relation	rel;
-	KvsQueue   *queue = kvs_queue_open(kvs_entry_text_arg(receive->fcinfo, 0), RowExclusiveLock, &rel);
+	KvsQueue   *queue = kvs_queue_open(kvs_args_text(receive->fcinfo, 0), RowExclusiveLock, &rel);
 
 	kvs_queueargs_check_rights(queue, rights);
 	receive->wait.relid = queue->relid;

@@ -18,6 +18,7 @@
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "args.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -25,7 +26,6 @@
 #include "utils/timestamp.h"
 
 #include "deadletter.h"
-#include "entry.h"
 #include "message.h"
 #include "plan.h"
 #include "progress.h"
@@ -110,7 +110,7 @@ fill_message(KvsMessage *message, TupleTableSlot *slot, TimestampTz now)
 	kvs_message_set(message, KVS_QUEUE_COLUMN_PRIORITY, Int16GetDatum(Min(Max(priority, 0), KVS_MAX_PRIORITY)));
 	if (!slot->tts_isnull[LETTER_TTL])
 		kvs_message_set(message, KVS_QUEUE_COLUMN_EXPIRES_AT,
-						TimestampTzGetDatum(kvs_entry_add_interval(now, DatumGetIntervalP(slot->tts_values[LETTER_TTL]))));
+						TimestampTzGetDatum(kvs_args_add_interval(now, DatumGetIntervalP(slot->tts_values[LETTER_TTL]))));
 }
 
 /* The letter is deleted; what it was becomes a message, unless its key is in use. */
@@ -159,7 +159,7 @@ check_and_send_letter(TupleTableSlot *slot, void *arg)
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
 			 errmsg("message %lld of queue \"%s\" has the dedupe_key of the dead letter",
 					(long long) redrive->last_id, redrive->queue->name),
-			 errdetail("The key is \"%.*s\".", kvs_entry_shown_size(key, strlen(key)), key)));
+			 errdetail("The key is \"%.*s\".", kvs_args_shown_size(key, strlen(key)), key)));
 }
 
 /* Returns how many letters of this id there were: 1 or 0. */

@@ -19,6 +19,7 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
+#include "args.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -27,7 +28,6 @@
 #include "catalog.h"
 #include "compat.h"
 #include "ddlcommon.h"
-#include "entry.h"
 #include "expiry.h"
 #include "registry.h"
 #include "replication.h"
@@ -143,8 +143,8 @@ kvstore_create_snapshot_store(PG_FUNCTION_ARGS)
 		.registry = &kvs_registry_snapshots,
 		.check = check_shape,
 		.create = create_table,
-		.name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "snapshot store"),
-		.if_not_exists = kvs_entry_bool_arg(fcinfo, 2),
+		.name = kvs_catalog_check_name(kvs_args_text(fcinfo, 0), "snapshot store"),
+		.if_not_exists = kvs_args_bool(fcinfo, 2),
 		.settings = &setting,
 		.nsettings = 1
 	};
@@ -159,7 +159,7 @@ PG_FUNCTION_INFO_V1(kvstore_drop_snapshot_store);
 Datum
 kvstore_drop_snapshot_store(PG_FUNCTION_ARGS)
 {
-	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "snapshot store");
+	char	   *name = kvs_catalog_check_name(kvs_args_text(fcinfo, 0), "snapshot store");
 	Oid			relid;
 
 	PreventCommandIfReadOnly("kv_drop_snapshot_store()");
@@ -184,13 +184,13 @@ PG_FUNCTION_INFO_V1(kvstore_alter_snapshot_store);
 Datum
 kvstore_alter_snapshot_store(PG_FUNCTION_ARGS)
 {
-	char	   *name = kvs_catalog_check_name(kvs_entry_text_arg(fcinfo, 0), "snapshot store");
+	char	   *name = kvs_catalog_check_name(kvs_args_text(fcinfo, 0), "snapshot store");
 	KvsSetting	setting = default_ttl_arg(fcinfo, 1);
 	KvsSnapshotStore store;
 
 	PreventCommandIfReadOnly("kv_alter_snapshot_store()");
 	kvs_registry_spare_warning(kvs_ddl_find_own_table("p_", name));
-	kvs_snapshot_open(kvs_entry_text_arg(fcinfo, 0), ShareUpdateExclusiveLock, &store);
+	kvs_snapshot_open(kvs_args_text(fcinfo, 0), ShareUpdateExclusiveLock, &store);
 	kvs_settings_write(&kvs_registry_snapshots, store.name, &setting, 1);
 	relation_close(store.rel, NoLock);
 	PG_RETURN_BOOL(true);
@@ -239,7 +239,7 @@ kvstore_snapshot_table(PG_FUNCTION_ARGS)
 {
 	KvsSnapshotStore store;
 
-	kvs_snapshot_open(kvs_entry_text_arg(fcinfo, 0), AccessShareLock, &store);
+	kvs_snapshot_open(kvs_args_text(fcinfo, 0), AccessShareLock, &store);
 	relation_close(store.rel, NoLock);
 	PG_RETURN_TEXT_P(kvs_ddl_table_name(&kvs_registry_snapshots, store.name));
 }

@@ -18,6 +18,7 @@
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
+#include "args.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -31,7 +32,6 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
-#include "entry.h"
 #include "errors.h"
 #include "guc.h"
 #include "snapshot.h"
@@ -59,7 +59,7 @@ static void
 open_for_write(FunctionCallInfo fcinfo, int store_arg, const char *function, KvsSnapshotStore *store)
 {
 	PreventCommandIfReadOnly(function);
-	kvs_snapshot_open(kvs_entry_text_arg(fcinfo, store_arg), RowExclusiveLock, store);
+	kvs_snapshot_open(kvs_args_text(fcinfo, store_arg), RowExclusiveLock, store);
 	if (pg_class_aclmask(RelationGetRelid(store->rel), GetUserId(), ACL_INSERT | ACL_DELETE, ACLMASK_ANY) == 0)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(store->rel));
 }
@@ -259,10 +259,10 @@ check_name_size(const text *name)
 static text *
 context_arg(FunctionCallInfo fcinfo, int arg, const char *name)
 {
-	text	   *context = kvs_entry_text_arg(fcinfo, arg);
+	text	   *context = kvs_args_text(fcinfo, arg);
 
 	if (context == NULL)
-		kvs_entry_null_argument(name);
+		kvs_args_report_null(name);
 	return context;
 }
 
@@ -287,7 +287,7 @@ read_content(FunctionCallInfo fcinfo, int state_arg, int metadata_arg, int hash_
 	int64		size;
 
 	if (PG_ARGISNULL(state_arg))
-		kvs_entry_null_argument("state");
+		kvs_args_report_null("state");
 	snap->state = PG_GETARG_JSONB_P(state_arg);
 	snap->metadata = PG_ARGISNULL(metadata_arg) ? NULL : PG_GETARG_JSONB_P(metadata_arg);
 	document = document_of(snap->state);
@@ -373,7 +373,7 @@ kvstore_snapshot_append(PG_FUNCTION_ARGS)
 	KvsSnapshotStore store;
 	Snap		snap;
 	int64		keep;
-	text	   *if_latest = kvs_entry_text_arg(fcinfo, 7);
+	text	   *if_latest = kvs_args_text(fcinfo, 7);
 	bool		appends;
 
 	/* an error about an argument counts, too */
@@ -388,9 +388,9 @@ kvstore_snapshot_append(PG_FUNCTION_ARGS)
 	snap.now = GetCurrentTimestamp();
 	snap.expires_at = DT_NOEND;
 	if (!PG_ARGISNULL(2))
-		snap.expires_at = kvs_entry_add_interval(snap.now, PG_GETARG_INTERVAL_P(2));
+		snap.expires_at = kvs_args_add_interval(snap.now, PG_GETARG_INTERVAL_P(2));
 	else if (store.has_default_ttl)
-		snap.expires_at = kvs_entry_add_interval(snap.now, &store.default_ttl);
+		snap.expires_at = kvs_args_add_interval(snap.now, &store.default_ttl);
 	if (snap.expires_at < snap.now)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -420,7 +420,7 @@ Datum
 kvstore_snapshot_delete(PG_FUNCTION_ARGS)
 {
 	KvsSnapshotStore store;
-	Removal		removal = {.hash = kvs_entry_text_arg(fcinfo, 2), .before = DT_NOEND};
+	Removal		removal = {.hash = kvs_args_text(fcinfo, 2), .before = DT_NOEND};
 	int64		result;
 
 	removal.context = context_arg(fcinfo, 0, "context");
@@ -562,7 +562,7 @@ kvstore_snapshot_fork(PG_FUNCTION_ARGS)
 	open_for_write(fcinfo, 3, "kv_snapshot_fork()", &store);
 	lock_context(&store, into);
 	SPI_connect();
-	result = fork_context(&store, context, into, kvs_entry_text_arg(fcinfo, 2), GetCurrentTimestamp());
+	result = fork_context(&store, context, into, kvs_args_text(fcinfo, 2), GetCurrentTimestamp());
 	SPI_finish();
 	relation_close(store.rel, NoLock);
 	PG_RETURN_INT64(result);

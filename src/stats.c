@@ -30,6 +30,7 @@
 #include "utils/tuplestore.h"
 
 #include "catalog.h"
+#include "rights.h"
 #include "shmem.h"
 #include "statefile.h"
 #include "stats.h"
@@ -472,7 +473,7 @@ kvstore_stat_counts(PG_FUNCTION_ARGS)
 		Oid			relid = copies[k].key.relid;
 
 		/* those of the database belong to no table */
-		if (OidIsValid(relid) && !kvs_catalog_may_see(relid))
+		if (OidIsValid(relid) && !kvs_rights_may_see(relid))
 			continue;
 		for (int i = 0; i < KVS_COUNTERS; i++)
 		{

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "absence.h"
+#include "args.h"
 #include "access/detoast.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
@@ -427,4 +428,12 @@ kvstore_add(PG_FUNCTION_ARGS)
 				 errmsg("by must not be null")));
 	kvs_content_read(values, nulls, &content);
 	return kvs_number_apply(KVS_SUM, &content, PG_GETARG_NUMERIC(3)).datum;
+}
+
+TimestampTz
+kvs_store_default_expiry(const KvsStore *store, TimestampTz now)
+{
+	if (likely(!store->has_default_ttl))
+		return DT_NOEND;
+	return kvs_args_add_interval(now, &store->default_ttl);
 }

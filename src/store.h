@@ -134,4 +134,7 @@ extern bool kvs_store_expire(KvsStore *store, const KvsKey *key, const KvsWrite 
 /* Raise KV002 if a value of so many bytes is too large for this store. */
 extern void kvs_store_check_size(const KvsStore *store, Datum value);
 
+/* When an entry expires that is written now to this store with no expiry given. */
+extern TimestampTz kvs_store_default_expiry(const KvsStore *store, TimestampTz now);
+
 #endif							/* KVS_STORE_H */

@@ -10,6 +10,7 @@
 
 #include "access/detoast.h"
 #include "catalog/pg_type.h"
+#include "args.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -22,6 +23,7 @@
 #include "base64.h"
 #include "compat.h"
 #include "entry.h"
+#include "keyargs.h"
 #include "list.h"
 #include "number.h"
 #include "progress.h"
@@ -132,7 +134,7 @@ read_field(Import *import, const char *field, int len, JsonbValue *value, KvsEnt
 	else if (len == 3 && memcmp(field, "u64", 3) == 0)
 		content = read_u64(import, value);
 	else
-		bad_entry(import, psprintf("Field \"%.*s\" is not known.", kvs_entry_shown_size(field, len), field));
+		bad_entry(import, psprintf("Field \"%.*s\" is not known.", kvs_args_shown_size(field, len), field));
 	if (entry->content.kind != 0)
 		bad_entry(import, "It must have one of \"value\", \"bytes\" and \"u64\", not several.");
 	entry->content = content;
@@ -190,7 +192,7 @@ read_object(Import *import, JsonbContainer *root)
 			name = value;
 		else if (token == WJB_VALUE)
 		{
-			import->name = psprintf("\"%.*s\"", kvs_entry_shown_size(name.val.string.val, name.val.string.len),
+			import->name = psprintf("\"%.*s\"", kvs_args_shown_size(name.val.string.val, name.val.string.len),
 									name.val.string.val);
 			kvs_key_from_jsonb_value(&key, &name);
 			read_entry(import, &key, &value, false);
@@ -220,7 +222,7 @@ read_array(Import *import, JsonbContainer *root)
 		if (found == NULL)
 			bad_entry(import, "It must be an object with the field \"key\".");
 		kvs_key_from_jsonb_value(&key, found);
-		kvs_entry_check_key(&key);
+		kvs_keyargs_check(&key);
 		read_entry(import, &key, &value, true);
 	}
 }
@@ -236,7 +238,7 @@ kvstore_import(PG_FUNCTION_ARGS)
 	int			count;
 
 	if (PG_ARGISNULL(0))
-		kvs_entry_null_argument("data");
+		kvs_args_report_null("data");
 	data = PG_GETARG_JSONB_P(0);
 	import.store = kvs_entry_open_for_write(fcinfo, 1, "kv_import()");
 	import.now = GetCurrentTimestamp();
@@ -392,7 +394,7 @@ export_entries(FunctionCallInfo fcinfo, KvsForm form)
 	JsonbValue *result;
 
 	kvs_list_prefix_arg(fcinfo, 0, form, &range);
-	kvs_scan_begin(&scan, kvs_entry_text_arg(fcinfo, 1), GetCurrentTimestamp());
+	kvs_scan_begin(&scan, kvs_args_text(fcinfo, 1), GetCurrentTimestamp());
 	kvs_stats_add(scan.store->stat, KVS_COUNT_LISTS, 1);
 	kvs_list_begin(&scan, &range);
 	pushJsonbValue(&export.state, is_text ? WJB_BEGIN_OBJECT : WJB_BEGIN_ARRAY, NULL);

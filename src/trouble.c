@@ -26,6 +26,7 @@
 
 #include "catalog.h"
 #include "guc.h"
+#include "rights.h"
 #include "shmem.h"
 #include "trouble.h"
 
@@ -384,7 +385,7 @@ kvstore_troubles(PG_FUNCTION_ARGS)
 		};
 		bool		nulls[lengthof(values)] = {false};
 
-		if (items[i].failures > 0 && kvs_catalog_may_see(items[i].relid))
+		if (items[i].failures > 0 && kvs_rights_may_see(items[i].relid))
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -22,8 +22,8 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
-#include "entry.h"
 #include "identity.h"
+#include "keyargs.h"
 #include "stats.h"
 #include "store.h"
 #include "subxact.h"
@@ -116,8 +116,8 @@ make_entries(const Undelivered *undelivered, const KvsStore *store, KvsEntry **e
 	int			count = 0;
 
 	*entries = palloc0(sizeof(KvsEntry) * Max(JB_ROOT_COUNT(undelivered->keys), 1));
-	kvs_entry_iterate_keys(&iterator, undelivered->keys, "keys_if_undelivered");
-	while (kvs_entry_next_key(&iterator, &key))
+	kvs_keyargs_iterate(&iterator, undelivered->keys, "keys_if_undelivered");
+	while (kvs_keyargs_next(&iterator, &key))
 	{
 		KvsEntry   *entry = &(*entries)[count++];
 
@@ -125,7 +125,7 @@ make_entries(const Undelivered *undelivered, const KvsStore *store, KvsEntry **e
 		entry->key = kvs_key_make_datum(KvsKeyBytes(&key), key.size);
 		entry->content.kind = KVS_KIND_JSON;
 		entry->content.datum = undelivered->payload;
-		entry->expires_at = kvs_entry_default_expiry(store, undelivered->now);
+		entry->expires_at = kvs_store_default_expiry(store, undelivered->now);
 	}
 	return kvs_store_sort_entries(*entries, count);
 }

@@ -35,6 +35,7 @@
 
 #include "catalog.h"
 #include "guc.h"
+#include "rights.h"
 #include "shmem.h"
 #include "waiter.h"
 #include "xact.h"
@@ -636,7 +637,7 @@ kvstore_waiters(PG_FUNCTION_ARGS)
 		};
 		bool		nulls[4] = {false, false, false, false};
 
-		if (!kvs_catalog_may_see(rows[i].relid))
+		if (!kvs_rights_may_see(rows[i].relid))
 			continue;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}

@@ -13,6 +13,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "args.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -25,6 +26,7 @@
 #include "compat.h"
 #include "entry.h"
 #include "feed.h"
+#include "keyargs.h"
 #include "scan.h"
 #include "shmem.h"
 #include "stats.h"
@@ -148,11 +150,11 @@ begin_watch(FunctionCallInfo fcinfo, KvsForm form)
 {
 	Watch	   *watch = palloc0(sizeof(Watch));
 
-	watch->count = form == KVS_FORM_TEXT ? kvs_entry_text_keys_arg(fcinfo, 0, &watch->keys) :
-		kvs_entry_path_keys_arg(fcinfo, 0, &watch->keys);
+	watch->count = form == KVS_FORM_TEXT ? kvs_keyargs_texts(fcinfo, 0, &watch->keys) :
+		kvs_keyargs_paths(fcinfo, 0, &watch->keys);
 	read_known(fcinfo, 1, watch);
 	watch->wait.deadline = kvs_wait_deadline(fcinfo, 2, 30);
-	watch->store_name = kvs_entry_text_arg(fcinfo, 3);
+	watch->store_name = kvs_args_text(fcinfo, 3);
 	watch->wait.look = look;
 	watch->wait.aim = aim;
 	return watch;

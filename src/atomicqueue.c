@@ -1,5 +1,5 @@
 /*
- * operationqueue.c
+ * atomicqueue.c
  *		The operation of kv_atomic() that sends a message: {"enqueue": {"queue": q, "payload": v, ...}}.
  *
  * Its options are those of kv_enqueue(), with times in milliseconds, and JSON null is "not given".  Messages are sent when the entries are written, so
@@ -15,8 +15,8 @@
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 
-#include "enqueue.h"
-#include "operationqueue.h"
+#include "atomicqueue.h"
+#include "send.h"
 
 typedef enum Field
 {
@@ -116,26 +116,26 @@ read_field(KvsOperation *operation, Field field, JsonbValue *value, TimestampTz 
 			enqueue->queue = read_text(value, field, position);
 			break;
 		case FIELD_DELAY_MS:
-			kvs_enqueue_set_ready_at(message, kvs_operation_read_ms(value, names[field], now, position), names[field]);
+			kvs_send_set_ready_at(message, kvs_operation_read_ms(value, names[field], now, position), names[field]);
 			break;
 		case FIELD_PRIORITY:
-			kvs_enqueue_set_priority(message, read_integer(value, field, position));
+			kvs_send_set_priority(message, read_integer(value, field, position));
 			break;
 		case FIELD_HEADERS:
-			kvs_enqueue_set_headers(message, JsonbPGetDatum(JsonbValueToJsonb(value)));
+			kvs_send_set_headers(message, JsonbPGetDatum(JsonbValueToJsonb(value)));
 			break;
 		case FIELD_MAX_ATTEMPTS:
 			kvs_message_set(message, KVS_QUEUE_COLUMN_MAX_ATTEMPTS,
 							Int32GetDatum(kvs_queue_check_max_attempts(read_integer(value, field, position))));
 			break;
 		case FIELD_BACKOFF_MS:
-			kvs_enqueue_set_backoff(message, read_backoff(value, now, position));
+			kvs_send_set_backoff(message, read_backoff(value, now, position));
 			break;
 		case FIELD_TTL_MS:
-			kvs_enqueue_set_expiry(message, kvs_operation_read_ms(value, names[field], now, position), names[field]);
+			kvs_send_set_expiry(message, kvs_operation_read_ms(value, names[field], now, position), names[field]);
 			break;
 		case FIELD_DEDUPE_KEY:
-			kvs_enqueue_set_dedupe_key(message, read_text(value, field, position));
+			kvs_send_set_dedupe_key(message, read_text(value, field, position));
 			break;
 		case FIELD_KEYS_IF_UNDELIVERED:
 			enqueue->keys = JsonbValueToJsonb(value);
@@ -182,7 +182,7 @@ kvs_operationqueue_read(KvsOperation *operation, JsonbValue *object, TimestampTz
 		{
 			has_payload = true;
 			enqueue->payload = JsonbPGetDatum(JsonbValueToJsonb(&value));
-			kvs_enqueue_check_payload(enqueue->payload);
+			kvs_send_check_payload(enqueue->payload);
 		}
 		else if (value.type != jbvNull)
 			read_field(operation, field, &value, now);
@@ -250,9 +250,9 @@ kvs_operationqueue_send(KvsOperation *operations, int count, TimestampTz now)
 		context.position = operations[i].position;
 		queue = kvs_queue_open(enqueue->queue, RowExclusiveLock, &rel);
 		if (enqueue->keys != NULL)
-			kvs_enqueue_set_undelivered(&enqueue->message, enqueue->keys,
+			kvs_send_set_undelivered(&enqueue->message, enqueue->keys,
 										enqueue->store ? enqueue->store : cstring_to_text("default"));
-		kvs_enqueue(queue, rel, &enqueue->message, enqueue->payload, now);
+		kvs_send(queue, rel, &enqueue->message, enqueue->payload, now);
 		table_close(rel, NoLock);
 	}
 	kvs_operations_pop_context(&context);

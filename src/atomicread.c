@@ -1,5 +1,5 @@
 /*
- * operations.c
+ * atomicread.c
  *		The operations of kv_atomic(), read from JSON.
  *
  * An operation is an object with one field, its name, and in it an object of arguments.  Nothing is guessed: an unknown operation, an unknown or
@@ -13,11 +13,11 @@
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 
+#include "atomicqueue.h"
+#include "atomicread.h"
 #include "base64.h"
-#include "entry.h"
+#include "keyargs.h"
 #include "number.h"
-#include "operationqueue.h"
-#include "operations.h"
 
 /* Arguments, as bits: what an operation may have. */
 #define ARG_KEY				(1 << 0)
@@ -55,7 +55,7 @@ static const struct
 	{"delete", KVS_OPERATION_DELETE, KVS_SUM, ARG_KEY, 0},
 	{"sum", KVS_OPERATION_ARITHMETIC, KVS_SUM, ARG_KEY | ARG_VALUE | ARG_U64, ARG_VALUE | ARG_U64},
 	{"min", KVS_OPERATION_ARITHMETIC, KVS_MIN, ARG_KEY | ARG_VALUE | ARG_U64, ARG_VALUE | ARG_U64},
-	{"enqueue", KVS_OPERATION_ENQUEUE, KVS_SUM, 0, 0},	/* operationqueue.c */
+	{"enqueue", KVS_OPERATION_ENQUEUE, KVS_SUM, 0, 0},	/* atomicqueue.c */
 	{"max", KVS_OPERATION_ARITHMETIC, KVS_MAX, ARG_KEY | ARG_VALUE | ARG_U64, ARG_VALUE | ARG_U64},
 };
 
@@ -80,22 +80,6 @@ read_versionstamp(const JsonbValue *value, int position)
 		return (int64) number;
 	kvs_operation_bad(position, "\"versionstamp\" must be a number from 0 up, as such or as a decimal string, or null for 0.");
 	return 0;
-}
-
-TimestampTz
-kvs_operation_read_ms(const JsonbValue *value, const char *name, TimestampTz now, int position)
-{
-	Numeric		limit;
-	int64		ms;
-
-	limit = int64_to_numeric((END_TIMESTAMP - now) / 1000 - 1);
-	if (value->type != jbvNumeric ||
-		DatumGetBool(DirectFunctionCall2(numeric_lt, NumericGetDatum(value->val.numeric),
-										 NumericGetDatum(int64_to_numeric(0)))) ||
-		DatumGetBool(DirectFunctionCall2(numeric_gt, NumericGetDatum(value->val.numeric), NumericGetDatum(limit))))
-		kvs_operation_bad(position, "\"%s\" must be a number of milliseconds from 0 up.", name);
-	ms = DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric)));
-	return now + ms * 1000;
 }
 
 static KvsContent
@@ -136,7 +120,7 @@ read_argument(KvsOperation *operation, int bit, JsonbValue *value, TimestampTz n
 		KvsKey		key;
 
 		kvs_key_from_jsonb_value(&key, value);
-		kvs_entry_check_key(&key);
+		kvs_keyargs_check(&key);
 		operation->key = kvs_key_make_datum(KvsKeyBytes(&key), key.size);
 	}
 	else if (bit == ARG_VERSIONSTAMP)
@@ -236,29 +220,6 @@ read_operation(KvsOperation *operation, JsonbValue *object, TimestampTz now)
 	operation->type = kinds[kind].type;
 	operation->arithmetic = kinds[kind].arithmetic;
 	read_arguments(operation, kind, &value, now);
-}
-
-/* Errors from below, such as a key that is too large, do not know which operation it was. */
-static void
-operation_error_context(void *arg)
-{
-	errcontext("operation %d of kv_atomic()", ((KvsOperationContext *) arg)->position);
-}
-
-void
-kvs_operations_push_context(KvsOperationContext *context)
-{
-	context->position = 0;
-	context->callback.previous = error_context_stack;
-	context->callback.callback = operation_error_context;
-	context->callback.arg = context;
-	error_context_stack = &context->callback;
-}
-
-void
-kvs_operations_pop_context(KvsOperationContext *context)
-{
-	error_context_stack = context->callback.previous;
 }
 
 int

@@ -1,9 +1,9 @@
 /*
- * operations.h
- *		The operations of kv_atomic(), read from JSON.
+ * atomicoperation.h
+ *		An operation of kv_atomic(), and what is said of one that is not understood.
  */
-#ifndef KVS_OPERATIONS_H
-#define KVS_OPERATIONS_H
+#ifndef KVS_ATOMICOPERATION_H
+#define KVS_ATOMICOPERATION_H
 
 #include "postgres.h"
 
@@ -11,13 +11,10 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
-#include "entry.h"
+#include "args.h"
 #include "key.h"
 #include "number.h"
 #include "store.h"
-
-/* Most operations of one call. */
-#define KVS_OPERATIONS_MAX	1000
 
 typedef enum KvsOperationType
 {
@@ -28,7 +25,7 @@ typedef enum KvsOperationType
 	KVS_OPERATION_ENQUEUE
 } KvsOperationType;
 
-/* See operationqueue.c. */
+/* See atomicqueue.c. */
 typedef struct KvsEnqueue KvsEnqueue;
 
 typedef struct KvsOperation
@@ -45,12 +42,6 @@ typedef struct KvsOperation
 	KvsEnqueue *enqueue;		/* ENQUEUE */
 } KvsOperation;
 
-/*
- * Read the operations, palloc'd; returns how many.  22023 for what is not understood, naming its position; KV002 for a key too large.
- * Values are not checked for size.
- */
-extern int	kvs_operations_read(Jsonb *json, TimestampTz now, KvsOperation **operations);
-
 /* 22023, with what is wrong with the operation at this position. */
 #define kvs_operation_bad(position, ...) \
 	ereport(ERROR, \
@@ -59,7 +50,7 @@ extern int	kvs_operations_read(Jsonb *json, TimestampTz now, KvsOperation **oper
 			 errdetail(__VA_ARGS__)))
 
 /* A JSON string or part of it that is safe to show, for "%.*s". */
-#define KVS_OPERATION_SHOWN(str)	kvs_entry_shown_size((str).val.string.val, (str).val.string.len), (str).val.string.val
+#define KVS_OPERATION_SHOWN(str)	kvs_args_shown_size((str).val.string.val, (str).val.string.len), (str).val.string.val
 
 /* So many milliseconds from now on. */
 extern TimestampTz kvs_operation_read_ms(const JsonbValue *value, const char *name, TimestampTz now, int position);
@@ -74,4 +65,4 @@ typedef struct KvsOperationContext
 extern void kvs_operations_push_context(KvsOperationContext *context);
 extern void kvs_operations_pop_context(KvsOperationContext *context);
 
-#endif							/* KVS_OPERATIONS_H */
+#endif							/* KVS_ATOMICOPERATION_H */

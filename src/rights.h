@@ -1,0 +1,16 @@
+/*
+ * rights.h
+ *		What a role may be shown of a table that others use.
+ */
+#ifndef KVS_RIGHTS_H
+#define KVS_RIGHTS_H
+
+#include "postgres.h"
+
+/*
+ * May the caller know how much a table has, how often it is used and who waits for it?  Who may SELECT
+ * it, and who may read all statistics.  No lock may be held.
+ */
+extern bool kvs_rights_may_see(Oid relid);
+
+#endif							/* KVS_RIGHTS_H */

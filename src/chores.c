@@ -28,6 +28,7 @@
 #include "settle.h"
 #include "stats.h"
 #include "subxact.h"
+#include "survey.h"
 #include "testing.h"
 #include "waiter.h"
 #include "workerstep.h"
@@ -162,7 +163,7 @@ end_leases(KvsQueue *queue, TimestampTz now)
 
 	do
 	{
-		kvs_queueslot_survey(queue, now, false, &survey);
+		kvs_survey_begin(queue, now, false, &survey);
 		kvs_stats_add(queue->stat, KVS_COUNT_QUEUE_RETRIED, survey.expired);
 		if (survey.returned >= 0)
 			kvs_waiter_wake_one_now(queue->relid);

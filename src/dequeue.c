@@ -31,6 +31,7 @@
 #include "reader.h"
 #include "receipt.h"
 #include "stats.h"
+#include "survey.h"
 #include "testing.h"
 #include "waiter.h"
 
@@ -335,7 +336,7 @@ static void
 advance_head(Dequeue *dequeue, void *arg, KvsPosition reached, bool at_end)
 {
 	kvs_testing_stop("dequeue-advance");
-	kvs_queueslot_advance(dequeue->queue, arg, reached, at_end);
+	kvs_survey_advance(dequeue->queue, arg, reached, at_end);
 }
 
 static void
@@ -349,7 +350,7 @@ advance_late(Dequeue *dequeue, void *arg, KvsPosition reached, bool at_end)
 {
 	KvsLateRange *range = arg;
 
-	kvs_queueslot_advance_late(dequeue->queue, range, at_end ? kvs_position_behind(range->high) : reached);
+	kvs_survey_advance_late(dequeue->queue, range, at_end ? kvs_position_behind(range->high) : reached);
 }
 
 static void
@@ -384,7 +385,7 @@ look_at_the_rest(Dequeue *dequeue)
 {
 	KvsSurvey	survey;
 
-	kvs_queueslot_survey(dequeue->queue, dequeue->request->now, true, &survey);
+	kvs_survey_begin(dequeue->queue, dequeue->request->now, true, &survey);
 	dequeue->request->more = survey.returned >= 0 || survey.nlate > 0;
 	for (int priority = KVS_MAX_PRIORITY; priority >= 0 && !dequeue->request->more; priority--)
 		if (survey.heads[priority].filled)
@@ -453,7 +454,7 @@ take_messages(Dequeue *dequeue)
 	KvsDequeue *request = dequeue->request;
 	KvsSurvey	survey;
 
-	kvs_queueslot_survey(dequeue->queue, request->now, true, &survey);
+	kvs_survey_begin(dequeue->queue, request->now, true, &survey);
 	kvs_stats_add(dequeue->queue->stat, KVS_COUNT_QUEUE_RETRIED, survey.expired);
 	if (survey.expired > 0 && kvs_expiry_database() != NULL)
 		kvs_expiry_lower_next_due(request->now);

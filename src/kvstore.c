@@ -13,7 +13,7 @@
 #include "feed.h"
 #include "guc.h"
 #include "launcher.h"
-#include "lease.h"
+#include "leaseentry.h"
 #include "leasefile.h"
 #include "list.h"
 #include "parallel.h"
@@ -61,7 +61,7 @@ _PG_init(void)
 	kvs_list_node_init();
 	kvs_parallel_init();
 	kvs_queueslot_init();
-	kvs_lease_init();
+	kvs_leaseentry_init();
 	kvs_leasefile_init();
 	kvs_queuexact_init();
 	kvs_queueguard_init();

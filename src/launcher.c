@@ -44,7 +44,6 @@
 #include "shmem.h"
 #include "stats.h"
 #include "trouble.h"
-#include "worker.h"
 
 /* All in milliseconds. */
 #define DATABASES_EVERY	((int64) 60 * 1000) /* look for new databases */

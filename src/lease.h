@@ -211,9 +211,6 @@ extern TimestampTz kvs_lease_next_work_at(KvsQueueSlot *slot);
 /* Since when the first returned message is ready; DT_NOEND: there is none. */
 extern TimestampTz kvs_lease_oldest_ready(KvsQueueSlot *slot);
 
-/* Are all its leases returned ones whose failures could not be written for KVS_LEASE_KEEP? */
-extern bool kvs_lease_are_overdue(KvsQueueSlot *slot, TimestampTz now);
-
 /* The transaction that was ending the lease commits; "doomed": with a row that is given up, and left to the worker. */
 extern void kvs_lease_finish(KvsQueueSlot *slot, int64 id, uint64 token, bool doomed, TimestampTz now);
 
@@ -248,14 +245,5 @@ extern void kvs_lease_save(void (*give) (const KvsLeaseImage *lease, void *arg),
 
 /* Make one as it was; false: there is no room. */
 extern bool kvs_lease_restore(const KvsLeaseImage *image);
-
-/* ---- For queueslot.c ---- */
-
-extern void kvs_lease_init_slot(KvsQueueSlot *slot);
-
-/* With the lock held: remove all leases of the queue. */
-extern void kvs_lease_forget_all(KvsQueueSlot *slot);
-
-extern void kvs_lease_init(void);
 
 #endif							/* KVS_LEASE_H */

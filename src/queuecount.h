@@ -7,25 +7,15 @@
 
 #include "postgres.h"
 
-#include "utils/rel.h"
-
 #include "queueslot.h"
 
 /* With the lock of the slot held: a transaction has committed that makes so many rows more, or less; "empties": of none, it was a TRUNCATE. */
 extern void kvs_queuecount_publish(KvsMessageCount *count, FullTransactionId xid, bool empties, int64 change);
-
-/* ---- Counting ---- */
-
-/* With the lock held: nobody knows how many there are. */
-extern void kvs_queuecount_init_slot(KvsQueueSlot *slot);
 
 /* With the lock held: have the worker count, if need be.  True: lower next due (expiry.h), when the lock is released. */
 extern bool kvs_queuecount_ask(KvsQueueSlot *slot, TimestampTz now);
 
 /* Have all queues of this database counted anew. */
 extern void kvs_queuecount_ask_all(void);
-
-/* Count, in a transaction that has not written anything.  False: not now, and a new time is set. */
-extern bool kvs_queuecount_run(KvsQueue *queue, Relation rel);
 
 #endif							/* KVS_QUEUECOUNT_H */

@@ -38,8 +38,6 @@
 #include "utils/hsearch.h"
 
 #include "guc.h"
-#include "lease.h"
-#include "queuecount.h"
 #include "queueslot.h"
 #include "shmem.h"
 #include "testing.h"
@@ -71,6 +69,7 @@ typedef struct DirectoryEntry
 static Slots *all = NULL;
 static KvsQueueSlot *slots = NULL;	/* its slots */
 static HTAB *directory = NULL;	/* who has which slot */
+static const KvsSlotLeases *lease_rules = NULL;	/* what leases have in a slot */
 static LWLock *directory_lock = NULL;	/* for the directory, and for which slots are free */
 
 /* ---- Slots ---- */
@@ -93,8 +92,11 @@ reset_slot(KvsQueueSlot *slot, Oid database, Oid relid)
 	}
 	slot->narrivals = slot->nranges = slot->generation << 32;
 	slot->nlate = 0;
-	kvs_lease_init_slot(slot);
-	kvs_queuecount_init_slot(slot);
+	lease_rules->reset(slot);
+	/* nobody knows how many messages there are; numbers of counts are those of no other generation */
+	memset(&slot->count, 0, sizeof(slot->count));
+	slot->count.number = slot->generation << 32;
+	slot->count.due = DT_NOEND;
 }
 
 static KvsQueueSlot *
@@ -127,7 +129,7 @@ free_slot(KvsQueueSlot *slot)
 {
 	DirectoryKey key = {slot->database, slot->relid};
 
-	kvs_lease_forget_all(slot);
+	lease_rules->forget(slot);
 	slot->database = slot->relid = InvalidOid;
 	hash_search(directory, &key, HASH_REMOVE, NULL);
 }
@@ -136,7 +138,7 @@ free_slot(KvsQueueSlot *slot)
 static bool
 is_idle(KvsQueueSlot *slot, bool aged, TimestampTz now)
 {
-	return slot->nleases == 0 || (aged && slot->nheld == 0 && kvs_lease_are_overdue(slot, now));
+	return slot->nleases == 0 || (aged && slot->nheld == 0 && lease_rules->are_overdue(slot, now));
 }
 
 /*
@@ -463,108 +465,7 @@ kvs_queueslot_arrive(KvsQueueSlot *slot, int priority, KvsPosition low, KvsPosit
 		add_late_range(slot, priority, low, high);
 }
 
-/* ---- Scans ---- */
-
-void
-kvs_queueslot_survey(KvsQueue *queue, TimestampTz now, bool make, KvsSurvey *survey)
-{
-	KvsQueueSlot *slot = make ? kvs_queueslot_lock(queue) : kvs_queueslot_lock_existing(queue);
-
-	survey->returned = -1;
-	survey->next_due = DT_NOEND;
-	survey->expired = survey->nlate = 0;
-	survey->verify_at = DT_NOEND;
-	for (int i = 0; i < KVS_PRIORITIES; i++)
-		survey->heads[i] = (KvsHeadScan) {true, i, lowest_position, 0, highest_position};
-	if (slot == NULL)
-		return;
-	/* where somebody receives, what nobody finds is looked for now and then, also if no head has moved */
-	if (make && slot->verify_at == DT_NOEND)
-		slot->verify_at = TimestampTzPlusMilliseconds(now, slot->verify_pause);
-	if (make && kvs_testing_is("verify-soon"))
-		slot->verify_at = now;
-	survey->verify_at = slot->verify_at;
-	survey->expired = kvs_lease_expire(slot, now);
-	survey->returned = kvs_lease_first_ready(slot, now);
-	survey->next_due = Min(kvs_lease_next_return(slot), kvs_lease_next_deadline(slot));
-	for (int i = 0; i < KVS_PRIORITIES; i++)
-		survey->heads[i] = (KvsHeadScan) {slot->filled[i], i, slot->heads[i], slot->narrivals, highest_position};
-	survey->nlate = slot->nlate;
-	memcpy(survey->late, slot->late, slot->nlate * sizeof(KvsLateRange));
-	LWLockRelease(slot->lock);
-}
-
-/* Lower the limit to the arrivals that came since.  Returns whether there were any. */
-static bool
-note_arrivals(const KvsQueueSlot *slot, KvsHeadScan *scan)
-{
-	uint64		came = slot->narrivals - scan->number;
-	bool		any = false;
-
-	if (came > KVS_ARRIVALS)
-	{
-		scan->limit = lowest_position;
-		any = true;
-	}
-	else
-		for (uint64 n = scan->number; n < slot->narrivals; n++)
-		{
-			const KvsArrival *arrival = &slot->arrivals[n % KVS_ARRIVALS];
-
-			if (arrival->priority != scan->priority)
-				continue;
-			any = true;
-			if (kvs_position_compare(arrival->low, scan->limit) < 0)
-				scan->limit = arrival->low;
-		}
-	scan->number = slot->narrivals;
-	return any;
-}
-
-void
-kvs_queueslot_advance(KvsQueue *queue, KvsHeadScan *scan, KvsPosition reached, bool at_end)
-{
-	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
-	bool		arrivals = note_arrivals(slot, scan);
-
-	/* for tests of the tests: what happens without this rule */
-	if (kvs_testing_is("head-ignores-arrivals"))
-		scan->limit = highest_position;
-	if (kvs_position_compare(scan->limit, reached) < 0)
-		reached = scan->limit;
-	if (kvs_position_compare(reached, slot->heads[scan->priority]) > 0)
-	{
-		slot->heads[scan->priority] = reached;
-		if (slot->verify_at == DT_NOEND)
-			slot->verify_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), slot->verify_pause);
-		if (kvs_testing_is("verify-soon"))
-			slot->verify_at = GetCurrentTimestamp();
-	}
-	if (at_end && !arrivals && kvs_position_compare(scan->limit, highest_position) == 0)
-		slot->filled[scan->priority] = false;
-	slot->used_at = GetCurrentStatementStartTimestamp();
-	LWLockRelease(slot->lock);
-}
-
-void
-kvs_queueslot_advance_late(KvsQueue *queue, const KvsLateRange *range, KvsPosition reached)
-{
-	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
-
-	for (int i = 0; i < slot->nlate; i++)
-	{
-		KvsLateRange *found = &slot->late[i];
-
-		if (found->number != range->number)
-			continue;
-		if (kvs_position_compare(reached, found->low) > 0)
-			found->low = reached;
-		if (kvs_position_compare(found->low, found->high) > 0)
-			*found = slot->late[--slot->nlate];
-		break;
-	}
-	LWLockRelease(slot->lock);
-}
+/* ---- Where to begin ---- */
 
 void
 kvs_queueslot_announce_from(KvsQueue *queue, int priority, KvsPosition low)
@@ -665,6 +566,12 @@ startup_shmem(void)
 	memset(all, 0, slots_size());
 	for (int i = 0; i < kvs_guc_max_queues; i++)
 		slots[i].lock = &locks[i].lock;
+}
+
+void
+kvs_queueslot_set_leases(const KvsSlotLeases *rules)
+{
+	lease_rules = rules;
 }
 
 void

@@ -131,6 +131,19 @@ kvs_position_behind(KvsPosition position)
 	return position;
 }
 
+/* What the leases of a queue have in its slot; all are called with its lock held (leaseentry.c). */
+typedef struct KvsSlotLeases
+{
+	void		(*reset) (KvsQueueSlot *slot);	/* it belongs to another queue now, which has none */
+	void		(*forget) (KvsQueueSlot *slot); /* the queue is gone */
+
+	/* May they be forgotten: is each a returned one whose failures could not be written for KVS_LEASE_KEEP? */
+	bool		(*are_overdue) (KvsQueueSlot *slot, TimestampTz now);
+} KvsSlotLeases;
+
+/* Once, before any slot is used. */
+extern void kvs_queueslot_set_leases(const KvsSlotLeases *rules);
+
 /*
  * Lock a queue's slot, found or made; 53400 if there is none left.  Only receivers call it.  Release the lock of the slot it returns.
  */
@@ -177,41 +190,6 @@ extern KvsQueueSlot *kvs_queueslot_restore(Oid database, Oid relid);
 
 /* Messages of this priority, from "low" to "high", can be delivered from now on. */
 extern void kvs_queueslot_arrive(KvsQueueSlot *slot, int priority, KvsPosition low, KvsPosition high);
-
-/* ---- Scans for what can be delivered, see queueslot.c ---- */
-
-/* From the head of one priority on. */
-typedef struct KvsHeadScan
-{
-	bool		filled;			/* else there is nothing to scan */
-	int			priority;
-	KvsPosition start;			/* the first position to look at */
-	uint64		number;			/* arrivals that the head knows of */
-	KvsPosition limit;			/* the head must not be moved beyond */
-} KvsHeadScan;
-
-/* What to look at, read before any row is. */
-typedef struct KvsSurvey
-{
-	int			returned;		/* the highest priority of returned messages that are ready; -1: none */
-	TimestampTz next_due;		/* when another returned message is ready, or the first lease expires; DT_NOEND: never */
-	int			expired;		/* leases whose time was over: they were ended */
-	TimestampTz verify_at;		/* when the worker looks for what nobody finds; DT_NOEND: it need not */
-	KvsHeadScan heads[KVS_PRIORITIES];
-	int			nlate;
-	KvsLateRange late[KVS_LATE_RANGES];
-} KvsSurvey;
-
-/*
- * Leases whose time is over are ended.  "make": the caller receives, and the queue gets a slot; else, without one, all is from the bottom.
- */
-extern void kvs_queueslot_survey(KvsQueue *queue, TimestampTz now, bool make, KvsSurvey *survey);
-
-/* All below "reached" is dead or leased: move the head.  "at_end": there is nothing from there on either. */
-extern void kvs_queueslot_advance(KvsQueue *queue, KvsHeadScan *scan, KvsPosition reached, bool at_end);
-
-/* All of a late range below "reached" is dead or leased.  The range goes when it is empty. */
-extern void kvs_queueslot_advance_late(KvsQueue *queue, const KvsLateRange *range, KvsPosition reached);
 
 /* There is a message that no scan would have come by, and perhaps others from there on. */
 extern void kvs_queueslot_announce_from(KvsQueue *queue, int priority, KvsPosition low);

@@ -43,6 +43,7 @@
 #include "rights.h"
 #include "shmem.h"
 #include "stats.h"
+#include "survey.h"
 
 /* Delayed messages that are counted, and entries of the index that are looked at for it. */
 #define SPLIT_MAX		10000
@@ -124,7 +125,7 @@ ask_shared(KvsQueue *queue, TimestampTz now, Known *known)
 	known->returned = kvs_lease_oldest_ready(slot);
 	asked = kvs_queuecount_ask(slot, now);
 	LWLockRelease(slot->lock);
-	kvs_queueslot_survey(queue, now, false, &known->survey);
+	kvs_survey_begin(queue, now, false, &known->survey);
 	if (asked && kvs_expiry_database() != NULL)
 		kvs_expiry_lower_next_due(now);
 }

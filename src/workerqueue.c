@@ -3,7 +3,7 @@
  *		The worker's task of looking after queues.
  *
  * Each queue of this database that is in shared memory is asked when it has something due: a lease expires; something is to be settled (chores.c); its heads
- * have moved for a while, so that they are verified (verify.c); or somebody has asked how many messages it has, and they are to be counted (queuecount.c).
+ * have moved for a while, so that they are verified (workerverify.c); or somebody has asked how many messages it has, and they are to be counted (workercount.c).
  * A queue whose table is gone is forgotten, with its leases; one that cannot be read just now is backed off, and keeps them.
  */
 #include "postgres.h"
@@ -19,11 +19,12 @@
 #include "chores.h"
 #include "guc.h"
 #include "lease.h"
-#include "queuecount.h"
 #include "queueslot.h"
-#include "verify.h"
-#include "worker.h"
+#include "workercount.h"
+#include "workerprocess.h"
+#include "workerqueue.h"
 #include "workerstep.h"
+#include "workerverify.h"
 
 /* Messages settled in one transaction. */
 #define BATCH		100
@@ -93,7 +94,7 @@ verify(KvsQueue *queue, Relation rel)
 
 	kvs_queueslot_verifying(queue);
 	kvs_reader_begin(&reader, queue, rel);
-	done = kvs_verify_queue(&reader);
+	done = kvs_workerverify_queue(&reader);
 	kvs_reader_end(&reader);
 	if (done)
 		kvs_queueslot_verified(queue, VERIFY_SHARE * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()));
@@ -104,7 +105,7 @@ static void
 do_due(const Due *due, KvsQueue *queue, Relation rel, TimestampTz now)
 {
 	if (due->count <= now)
-		(void) kvs_queuecount_run(queue, rel);
+		(void) kvs_workercount_run(queue, rel);
 	if (due->verify <= now)
 		verify(queue, rel);
 	if (queue->replicated)
@@ -181,7 +182,7 @@ queue_step(void)
 
 		if (earliest(&due) > now)
 			continue;
-		if (kvs_worker_is_in_the_way())
+		if (kvs_workerprocess_is_in_the_way())
 			break;
 		any |= work_on(&due, now);
 	}
@@ -189,8 +190,8 @@ queue_step(void)
 }
 
 static void
-queue_rest(void)
+queue_idle(void)
 {
 }
 
-const KvsWorkerTask kvs_worker_queue_task = {queue_step, queue_next, queue_rest};
+const KvsWorkerTask kvs_workerqueue_task = {queue_step, queue_next, queue_idle};

@@ -31,7 +31,7 @@
 #include "expiry.h"
 #include "guc.h"
 #include "trouble.h"
-#include "worker.h"
+#include "workerprocess.h"
 #include "workerstep.h"
 
 /* Looks at the clock in kvstore.step_timeout.  All of these are counted in such parts of it. */
@@ -60,6 +60,7 @@ typedef struct Step
 } Step;
 
 static Step step;
+static TimestampTz (*next_due) (Oid except) = NULL;
 static TimeoutId timer = MAX_TIMEOUTS;
 
 /* ---- The timer ---- */
@@ -112,7 +113,7 @@ kvs_workerstep_begin(Oid relid, const char *activity)
 {
 	memset(&step, 0, sizeof(step));
 	step.relid = relid;
-	kvs_worker_begin(activity);
+	kvs_workerprocess_begin(activity);
 	get_name(relid, step.name);
 }
 
@@ -121,7 +122,7 @@ kvs_workerstep_arm(void)
 {
 	(void) set_config_option("lock_timeout", LOCK_TIMEOUT_MS, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	step.tick = (int64) kvs_guc_step_timeout * 1000 / TICKS;
-	step.others_due = kvs_worker_next_due(step.relid);
+	step.others_due = next_due(step.relid);
 	step.start = GetCurrentTimestamp();
 	kvs_trouble_begin_work(step.relid, 1);
 	step.armed = true;
@@ -157,7 +158,7 @@ kvs_workerstep_commit(bool done)
 
 	disarm();
 	check_cancelled();
-	kvs_worker_commit();
+	kvs_workerprocess_commit();
 	if (armed || kvs_trouble_until(relid) != DT_NOBEGIN)
 		kvs_trouble_end_work(relid, done);
 	step.relid = InvalidOid;
@@ -186,7 +187,7 @@ kvs_workerstep_recover(void)
 
 	HOLD_INTERRUPTS();
 	disarm();
-	error = kvs_worker_abort();
+	error = kvs_workerprocess_abort();
 	if (step.cancelled)
 	{
 		error->sqlerrcode = ERRCODE_QUERY_CANCELED;
@@ -231,23 +232,24 @@ set_aside(Oid relid, bool tell)
 {
 	char		name[NAMEDATALEN];
 
-	kvs_worker_begin("setting a table aside");
+	kvs_workerprocess_begin("setting a table aside");
 	get_name(relid, name);
 	if (tell)
 		ereport(LOG,
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("kvstore: table \"%s\" is set aside: the worker ended itself, for it could not cancel what the owner's code does", name),
 				 errhint("It is tried again, at growing intervals.  kv_health() names it until that succeeds.")));
-	kvs_worker_commit();
+	kvs_workerprocess_commit();
 	kvs_expiry_put_aside(relid, kvs_trouble_until(relid), true);
 }
 
 void
-kvs_workerstep_come(void)
+kvs_workerstep_come(TimestampTz (*find_next_due) (Oid except))
 {
 	Oid			relid;
 	bool		tell;
 
+	next_due = find_next_due;
 	timer = RegisterTimeout(USER_TIMEOUT, look_at_clock);
 	while (OidIsValid(relid = kvs_trouble_take_unfinished(&tell)))
 		set_aside(relid, tell);

@@ -47,8 +47,12 @@ extern TimestampTz kvs_workerstep_aside_until(Oid relid);
 /* How many rows a step may take: "max", or fewer if that was too many of late. */
 extern int64 kvs_workerstep_rows(Oid relid, int64 max);
 
-/* The worker comes, and goes; the latter returns whether it ended itself. */
-extern void kvs_workerstep_come(void);
+/*
+ * The worker comes, and goes; the latter returns whether it ended itself.  "find_next_due" says when
+ * something is due, but for table "except".  It clears next due (expiry.h), so what is there afterwards
+ * has come since.
+ */
+extern void kvs_workerstep_come(TimestampTz (*find_next_due) (Oid except));
 extern bool kvs_workerstep_leave(void);
 
 #endif							/* KVS_WORKERSTEP_H */

@@ -26,8 +26,9 @@
 #include "stats.h"
 #include "sweep.h"
 #include "trouble.h"
-#include "worker.h"
+#include "workerprocess.h"
 #include "workerstep.h"
+#include "workersweep.h"
 
 /* In milliseconds. */
 #define NAP_MAX			10
@@ -101,7 +102,7 @@ list_unmapped(void)
 	if (!registered)
 		CacheRegisterSyscacheCallback(RELOID, pg_class_callback, (Datum) 0);
 	registered = true;
-	kvs_worker_begin("looking for stores");
+	kvs_workerprocess_begin("looking for stores");
 	/* Flag first: a change that comes while we look must not be lost. */
 	unmapped_valid = true;
 	stores = kvs_sweep_list_stores();
@@ -112,7 +113,7 @@ list_unmapped(void)
 		if (kvs_expiry_get_table(lfirst_oid(lc)) == NULL)
 			unmapped = lappend_oid(unmapped, lfirst_oid(lc));
 	MemoryContextSwitchTo(old);
-	kvs_worker_commit();
+	kvs_workerprocess_commit();
 }
 
 /* Each store is due in full. */
@@ -122,7 +123,7 @@ begin_full_pass(void)
 	List	   *stores;
 	ListCell   *lc;
 
-	kvs_worker_begin("looking for stores");
+	kvs_workerprocess_begin("looking for stores");
 	unmapped_valid = false;
 	stores = kvs_sweep_list_stores();
 	kvs_sweep_forget_others(stores);
@@ -134,7 +135,7 @@ begin_full_pass(void)
 
 		kvs_expiry_lower(table ? kvs_expiry_whole(table) : kvs_expiry_unmapped(lfirst_oid(lc)), DT_NOBEGIN);
 	}
-	kvs_worker_commit();
+	kvs_workerprocess_commit();
 }
 
 static void
@@ -153,7 +154,7 @@ check_full_pass(void)
 	}
 	PG_CATCH();
 	{
-		kvs_worker_recover();
+		kvs_workerprocess_recover();
 		kvs_expiry_lower(slot, TimestampTzPlusMilliseconds(now, FULL_RETRY));
 	}
 	PG_END_TRY();
@@ -211,10 +212,10 @@ check_unmapped(void)
 	{
 		if (!kvs_expiry_is_unmapped_in(lfirst_oid(lc), slot))
 			continue;
-		while (!kvs_worker_is_in_the_way() && sweep_unmapped(lfirst_oid(lc)))
+		while (!kvs_workerprocess_is_in_the_way() && sweep_unmapped(lfirst_oid(lc)))
 			;
 	}
-	if (kvs_worker_is_in_the_way())
+	if (kvs_workerprocess_is_in_the_way())
 		kvs_expiry_lower(slot, DT_NOBEGIN);
 	kvs_expiry_done();
 	return true;
@@ -260,7 +261,7 @@ sweep_step(void)
 	sweep_bit(&work, &result);
 	count_batch(start, work.relid, result.removed);
 	if (result.removed >= kvs_guc_sweep_batch)
-		kvs_worker_wait(Min(NAP * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()), NAP_MAX));
+		kvs_workerprocess_wait(Min(NAP * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()), NAP_MAX));
 	else if (result.pass_removed == 0)
 		pass_after = Max(pass_after, read_steady_clock() - PASS_AT_ONCE * 1000) + result.pass_blocks * (USECS_PER_SEC / PASS_RATE);
 	return true;
@@ -278,18 +279,18 @@ sweep_next(Oid except)
 
 /* Tell what it took until nothing was due any more. */
 static void
-sweep_rest(void)
+sweep_idle(void)
 {
 	if (busy.removed > 0 && kvs_guc_log_sweep >= 0 && busy.removed >= kvs_guc_log_sweep)
 	{
-		kvs_worker_begin("logging");
+		kvs_workerprocess_begin("logging");
 		ereport(LOG,
 				(errmsg("kvstore: removed %lld expired entries of database \"%s\" in %ld ms, %d transactions",
 						(long long) busy.removed, get_database_name(MyDatabaseId),
 						TimestampDifferenceMilliseconds(busy.since, GetCurrentTimestamp()), busy.batches)));
-		kvs_worker_commit();
+		kvs_workerprocess_commit();
 	}
 	memset(&busy, 0, sizeof(busy));
 }
 
-const KvsWorkerTask kvs_worker_sweep_task = {sweep_step, sweep_next, sweep_rest};
+const KvsWorkerTask kvs_workersweep_task = {sweep_step, sweep_next, sweep_idle};

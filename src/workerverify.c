@@ -1,5 +1,5 @@
 /*
- * verify.c
+ * workerverify.c
  *		Looking for messages that no dequeue would find.
  *
  * If a rule of queueslot.c were broken, a message would lie below the head, or where nothing is said to be, on no list and with no lease, and would never be
@@ -14,10 +14,11 @@
 #include "utils/timestamp.h"
 
 #include "lease.h"
+#include "survey.h"
 #include "testing.h"
-#include "verify.h"
 #include "waiter.h"
-#include "worker.h"
+#include "workerprocess.h"
+#include "workerverify.h"
 
 /* Of one priority, in one look: they may be about to be published.  One that is not stands for all that follow it. */
 #define MAX_SUSPECTS	4
@@ -71,7 +72,7 @@ look(Verification *verification, int priority)
 		KvsMessageRef *message = &verification->suspects[verification->nsuspects];
 
 		CHECK_FOR_INTERRUPTS();
-		if (++count % PATIENCE == 0 && kvs_worker_is_in_the_way())
+		if (++count % PATIENCE == 0 && kvs_workerprocess_is_in_the_way())
 			return false;
 		*message = (KvsMessageRef) {0};
 		if (!kvs_reader_see(reader, message))
@@ -95,7 +96,7 @@ judge(Verification *verification)
 		KvsMessageRef *message = &verification->suspects[i];
 
 		/* what was announced for the one before makes those that follow it findable */
-		kvs_queueslot_survey(queue, verification->now, false, &verification->survey);
+		kvs_survey_begin(queue, verification->now, false, &verification->survey);
 		if (!kvs_reader_fetch(verification->reader, message) ||
 			kvs_reader_has_expired(verification->reader, verification->now) || kvs_message_is_doomed(message) ||
 			is_findable(verification, message))
@@ -113,17 +114,17 @@ judge(Verification *verification)
 }
 
 bool
-kvs_verify_queue(KvsReader *reader)
+kvs_workerverify_queue(KvsReader *reader)
 {
 	Verification verification = {.reader = reader, .now = GetCurrentTimestamp()};
 
-	kvs_queueslot_survey(reader->queue, verification.now, false, &verification.survey);
+	kvs_survey_begin(reader->queue, verification.now, false, &verification.survey);
 	for (int priority = 0; priority <= KVS_MAX_PRIORITY; priority++)
 		if (!look(&verification, priority))
 			return false;
 	if (verification.nsuspects > 0)
 	{
-		kvs_worker_wait(LOOK_AGAIN);
+		kvs_workerprocess_wait(LOOK_AGAIN);
 		judge(&verification);
 	}
 	return true;

@@ -1,0 +1,141 @@
+/*
+ * leasework.c
+ *		The lease table for the worker: what it is to see to, and what it could not do.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+
+#include "expiry.h"
+#include "guc.h"
+#include "lease.h"
+#include "leaseentry.h"
+
+/* What could not be settled because somebody was in the way is tried again after so many milliseconds. */
+#define RETRY		500
+
+/* What could not be settled because of an error: after so many, twice as many each time, up to a limit. */
+#define FIRST_PAUSE	1000
+#define MOST_DOUBLINGS 8
+
+/* Doomed messages of one queue that are kept here; rows of others are found again by the worker. */
+#define MOST_DOOMED	1000
+
+void
+kvs_lease_doom(KvsQueue *queue, const KvsMessageRef *row)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
+	KvsLease   *lease = kvs_leaseentry_find_of_row(slot, row);
+	bool		known = lease != NULL;
+
+	if (!known && slot->ndoomed < MOST_DOOMED)
+		lease = kvs_leaseentry_make(slot, row);
+	if (lease == NULL)
+	{
+		slot->more_doomed = true;
+		if (slot->verify_at == DT_NOEND)
+			slot->verify_at = now + KVS_LEASE_KEEP;
+	}
+	else if (!known || (lease->state == KVS_LEASE_RETURNED && !lease->doomed))
+	{
+		lease->message = *row;
+		kvs_leaseentry_give_back(slot, lease, now, DT_NOBEGIN);
+	}
+	LWLockRelease(slot->lock);
+	if (kvs_expiry_database() != NULL)
+		kvs_expiry_lower_next_due(now);
+}
+
+int
+kvs_lease_make_room(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			forgotten = 0;
+
+	for (int i = 0; i < kvs_guc_max_queues; i++)
+	{
+		KvsQueueSlot *slot = kvs_queueslot_lock_any(i);
+		dlist_mutable_iter iter;
+
+		if (slot == NULL)
+			continue;
+		if (slot->nheld + slot->ndoomed < slot->nleases)
+			dlist_foreach_modify(iter, &slot->leases)
+			{
+				KvsLease   *lease = dlist_container(KvsLease, link, iter.cur);
+
+				if (!kvs_leaseentry_is_overdue(lease, now))
+					continue;
+				kvs_leaseentry_let_go(slot, lease);
+				forgotten++;
+			}
+		LWLockRelease(slot->lock);
+	}
+	return forgotten;
+}
+
+bool
+kvs_lease_next_work(KvsQueue *queue, TimestampTz now, bool put_off, uint64 token, KvsMessageRef *message, KvsLeaseEnd *end,
+					TimestampTz *ready_at)
+{
+	KvsQueueSlot *slot = kvs_queueslot_lock_existing(queue);
+	KvsLease   *lease;
+	bool		found;
+
+	if (slot == NULL)
+		return false;
+	lease = kvs_leaseentry_top_of_work(slot);
+	found = lease != NULL && lease->work_at <= now;
+	if (found)
+	{
+		*message = lease->message;
+		*end = lease->end;
+		*ready_at = lease->ready_at;
+		kvs_leaseentry_begin_ending(slot, lease, token);
+		if (put_off)
+			lease->work_at = TimestampTzPlusMilliseconds(now, FIRST_PAUSE << Min(lease->tries, MOST_DOUBLINGS));
+	}
+	LWLockRelease(slot->lock);
+	return found;
+}
+
+static void
+note_error(KvsQueueSlot *slot, int64 id, const char *text)
+{
+	KvsStuckError *error = NULL;
+
+	for (int i = 0; i < KVS_STUCK_ERRORS && error == NULL; i++)
+		if (slot->errors[i].id == id)
+			error = &slot->errors[i];
+	if (error == NULL)
+		error = &slot->errors[slot->nerrors++ % KVS_STUCK_ERRORS];
+	error->id = id;
+	/* the caller has cut it where a character ends */
+	strlcpy(error->text, text, KVS_STUCK_ERROR_SIZE);
+}
+
+int
+kvs_lease_stick(KvsQueue *queue, const KvsMessageRef *message, TimestampTz now, const char *error)
+{
+	KvsQueueSlot *slot = kvs_queueslot_lock_existing(queue);
+	KvsLease   *lease = slot == NULL ? NULL : kvs_leaseentry_search(slot, message->id, HASH_FIND);
+	int			tries = 0;
+
+	if (slot == NULL)
+		return tries;
+	if (lease != NULL && lease->message.enqueued_at == message->enqueued_at && lease->state == KVS_LEASE_RETURNED)
+	{
+		int64		pause = error == NULL ? RETRY : FIRST_PAUSE << Min(lease->tries, MOST_DOUBLINGS);
+
+		if (error != NULL)
+		{
+			kvs_leaseentry_set_tries(slot, lease, Min(lease->tries + 1, PG_UINT16_MAX));
+			note_error(slot, message->id, error);
+		}
+		tries = lease->tries;
+		kvs_leaseentry_have_work_at(slot, lease, TimestampTzPlusMilliseconds(now, pause));
+	}
+	LWLockRelease(slot->lock);
+	return tries;
+}

@@ -296,7 +296,17 @@ take_key(Atomic *atomic, AtomicKey *key, bool later_locks)
 		lock_written_key(atomic, key);
 	else if (later_locks)
 		claim(atomic, key);		/* only set */
+}
 
+/* The entry may have expired while we waited for another key. */
+static void
+check_key(Atomic *atomic, AtomicKey *key, TimestampTz now)
+{
+	if (key->state.present && key->state.expires_at <= now)
+	{
+		key->state.present = false;
+		key->state.versionstamp = 0;
+	}
 	for (int i = 0; i < key->count; i++)
 	{
 		const KvsOperation *operation = &atomic->operations[key->first + i];
@@ -311,9 +321,13 @@ static bool
 take_keys(void *arg)
 {
 	Atomic	   *atomic = arg;
+	TimestampTz now;
 
 	for (int i = 0; i < atomic->key_count; i++)
 		take_key(atomic, &atomic->keys[i], i < atomic->last_locked);
+	now = Max(atomic->now, GetCurrentTimestamp());
+	for (int i = 0; i < atomic->key_count; i++)
+		check_key(atomic, &atomic->keys[i], now);
 	return atomic->failed_count == 0;
 }
 

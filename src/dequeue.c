@@ -317,7 +317,12 @@ scan(Dequeue *dequeue, int priority, KvsPosition low, KvsPosition high, Advance 
 			break;
 		}
 		if (!take_entry(dequeue))
+		{
 			may_advance = false;
+			/* an older version of the same row has the same position */
+			if (kvs_position_compare(reached, position) > 0)
+				reached = position;
+		}
 		if (may_advance)
 			reached = kvs_position_behind(position);
 		if (is_satisfied(dequeue))
@@ -325,7 +330,7 @@ scan(Dequeue *dequeue, int priority, KvsPosition low, KvsPosition high, Advance 
 		at_end = may_advance;
 		passed = dequeue->request->given > given ? 0 : passed + 1;
 		if (may_advance && passed % PASSES == PASSES - 1)
-			advance(dequeue, arg, reached, false);
+			advance(dequeue, arg, position, false);
 	}
 	advance(dequeue, arg, reached, at_end);
 	if (dequeue->request->given >= dequeue->request->wanted && kvs_waiter_any())

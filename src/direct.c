@@ -36,10 +36,16 @@ kvs_direct_is_possible(const KvsStore *store, AclMode rights)
 	return store->plain && pg_class_aclmask(store->relid, GetUserId(), rights, ACLMASK_ALL) == rights;
 }
 
+/* The clock is read again, for we may have waited for the row since "now" was read. */
 bool
 kvs_direct_is_live(TupleTableSlot *row, TimestampTz now)
 {
-	return row->tts_isnull[KVS_COLUMN_EXPIRES_AT] || DatumGetTimestampTz(row->tts_values[KVS_COLUMN_EXPIRES_AT]) > now;
+	TimestampTz expires_at;
+
+	if (row->tts_isnull[KVS_COLUMN_EXPIRES_AT])
+		return true;
+	expires_at = DatumGetTimestampTz(row->tts_values[KVS_COLUMN_EXPIRES_AT]);
+	return expires_at > now && expires_at > GetCurrentTimestamp();
 }
 
 /* What became of one attempt, and whether another may follow. */
@@ -64,7 +70,7 @@ insert_index_entry(KvsFinder *finder, TupleTableSlot *slot)
 }
 
 static TM_Result
-replace(KvsFinder *finder, const Datum *values, const bool *nulls)
+replace(KvsFinder *finder, const Datum *values, const bool *nulls, bool wait)
 {
 	TupleTableSlot *new = MakeSingleTupleTableSlot(RelationGetDescr(finder->rel), &TTSOpsVirtual);
 	TM_FailureData failure;
@@ -76,7 +82,7 @@ replace(KvsFinder *finder, const Datum *values, const bool *nulls)
 	memcpy(new->tts_isnull, nulls, sizeof(bool) * KVS_COLUMNS);
 	ExecStoreVirtualTuple(new);
 	result = table_tuple_update(finder->rel, &finder->slot->tts_tid, new, GetCurrentCommandId(true),
-								finder->snapshot, InvalidSnapshot, true, &failure, &lockmode, &update_indexes);
+								finder->snapshot, InvalidSnapshot, wait, &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok && kvs_compat_needs_index_entries(update_indexes))
 		insert_index_entry(finder, new);
 	if (result == TM_Ok && !nulls[KVS_COLUMNS - 1])
@@ -86,9 +92,21 @@ replace(KvsFinder *finder, const Datum *values, const bool *nulls)
 	return result;
 }
 
-/* One attempt to change the row that the finder has found. */
-static KvsDirect
-try_change(KvsFinder *finder, KvsChangeRow change, void *arg, bool *again)
+/* Lock the row that the finder has found, as it is and not an older version. */
+static TM_Result
+lock_row(KvsFinder *finder, bool exclusive)
+{
+	ItemPointerData tid = finder->slot->tts_tid;
+	TM_FailureData failure;
+
+	return table_tuple_lock(finder->rel, &tid, finder->snapshot, finder->slot, GetCurrentCommandId(false),
+							exclusive ? LockTupleNoKeyExclusive : LockTupleShare, LockWaitBlock,
+							TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS, &failure);
+}
+
+/* Have the row changed.  False: the callback does not want to. */
+static bool
+change_found(KvsFinder *finder, KvsChangeRow change, void *arg, bool wait, TM_Result *result)
 {
 	TupleTableSlot *old = finder->slot;
 	Datum		values[KVS_COLUMNS];
@@ -98,21 +116,37 @@ try_change(KvsFinder *finder, KvsChangeRow change, void *arg, bool *again)
 	memcpy(values, old->tts_values, sizeof(values));
 	memcpy(nulls, old->tts_isnull, sizeof(nulls));
 	if (!change(old, values, nulls, arg))
-		return KVS_DIRECT_REFUSED;
-	return judge(replace(finder, values, nulls), again);
+		return false;
+	*result = replace(finder, values, nulls, wait);
+	return true;
 }
 
-/* One attempt to lock it, as it is and not an older version. */
+/*
+ * One attempt to change the row that the finder has found.  Whoever has locked it is waited for first,
+ * and then the callback is asked anew: the entry may have expired meanwhile.
+ */
+static KvsDirect
+try_change(KvsFinder *finder, KvsChangeRow change, void *arg, bool *again)
+{
+	TM_Result	result;
+
+	if (!change_found(finder, change, arg, false, &result))
+		return KVS_DIRECT_REFUSED;
+	if (unlikely(result == TM_BeingModified))
+	{
+		result = lock_row(finder, true);
+		if (result == TM_Ok && !change_found(finder, change, arg, true, &result))
+			return KVS_DIRECT_REFUSED;
+	}
+	return judge(result, again);
+}
+
+/* One attempt to lock it. */
 static KvsDirect
 try_lock(KvsFinder *finder, bool exclusive, KvsLockedRow locked, void *arg, bool *again)
 {
-	ItemPointerData tid = finder->slot->tts_tid;
-	TM_FailureData failure;
-	KvsDirect	result;
+	KvsDirect	result = judge(lock_row(finder, exclusive), again);
 
-	result = judge(table_tuple_lock(finder->rel, &tid, finder->snapshot, finder->slot, GetCurrentCommandId(false),
-									exclusive ? LockTupleNoKeyExclusive : LockTupleShare, LockWaitBlock,
-									TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS, &failure), again);
 	if (result == KVS_DIRECT_DONE)
 	{
 		slot_getsomeattrs(finder->slot, KVS_COLUMNS);
@@ -200,11 +234,11 @@ attempt_until_settled(KvsStore *store, const KvsKey *key, const Request *request
 }
 
 KvsDirect
-kvs_direct_change(KvsStore *store, const KvsKey *key, KvsChangeRow change, void *arg)
+kvs_direct_change(KvsStore *store, const KvsKey *key, AclMode rights, KvsChangeRow change, void *arg)
 {
 	Request		request = {.change = change, .arg = arg};
 
-	if (!kvs_direct_is_possible(store, ACL_SELECT | ACL_INSERT | ACL_UPDATE))
+	if (!kvs_direct_is_possible(store, rights))
 		return KVS_DIRECT_IMPOSSIBLE;
 	return attempt_until_settled(store, key, &request);
 }

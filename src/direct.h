@@ -26,17 +26,20 @@ typedef enum KvsDirect
 
 /*
  * Gets the row that was found, all columns deformed, and "values" and "nulls" set to the same; changes what is to be changed, but the key.  False: refused.  May be called
- * again with another version of the row.
+ * again, with another version of the row, or when its lock was waited for.
  */
 typedef bool (*KvsChangeRow) (TupleTableSlot *old, Datum *values, bool *nulls, void *arg);
 
-/* Replace the row of a key.  The store's table must be locked for writing. */
-extern KvsDirect kvs_direct_change(KvsStore *store, const KvsKey *key, KvsChangeRow change, void *arg);
+/* What it takes to overwrite an entry, or write one anew. */
+#define KVS_PUT_RIGHTS	(ACL_SELECT | ACL_INSERT | ACL_UPDATE)
+
+/* Replace the row of a key, if the caller has these rights.  The store's table must be locked for writing. */
+extern KvsDirect kvs_direct_change(KvsStore *store, const KvsKey *key, AclMode rights, KvsChangeRow change, void *arg);
 
 /* Is the short way open: the caller has these rights on the whole table, and there is nothing else to see to? */
 extern bool kvs_direct_is_possible(const KvsStore *store, AclMode rights);
 
-/* Has a row, all columns deformed, not expired by then? */
+/* Has a row, all columns deformed, not expired by then, nor by now? */
 extern bool kvs_direct_is_live(TupleTableSlot *row, TimestampTz now);
 
 /* Gets the row that was locked. */

@@ -11,6 +11,9 @@
  * are two, and the statement runs between them.  A number is never given twice.  So a row that has
  * the same one both times was there all the time, and the statement has seen it.  At REPEATABLE READ
  * and above the statement has seen what the transaction's snapshot sees: one look is enough.
+ *
+ * Somebody may write the row all the time, or a policy does so itself.  So there is an end to it: a
+ * statement that has run so often without finding a row that is there is not going to.
  */
 #include "postgres.h"
 
@@ -26,6 +29,9 @@
 #include "find.h"
 #include "policy.h"
 #include "scan.h"
+
+/* Statements that have passed a row over, until it is said to be hidden or protected. */
+#define MOST_ROUNDS	3
 
 /* The row of a key, whoever may see it. */
 static void
@@ -73,7 +79,9 @@ kvs_policy_passed_over(KvsStore *store, const KvsKey *key, bool hidden, Timestam
 	else
 		look_as_caller(store, key, now, row);
 	PopActiveSnapshot();
-	if (row->seen && (IsolationUsesXactSnapshot() || (before.seen && before.versionstamp == row->versionstamp)))
+	row->rounds++;
+	if (row->seen && (IsolationUsesXactSnapshot() || row->rounds > MOST_ROUNDS ||
+					  (before.seen && before.versionstamp == row->versionstamp)))
 		kvs_policy_report(store);
 	return row->seen;
 }

@@ -18,6 +18,7 @@ typedef struct KvsPassedOver
 {
 	bool		seen;
 	int64		versionstamp;
+	int			rounds;			/* so often */
 } KvsPassedOver;
 
 /*

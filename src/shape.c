@@ -157,6 +157,19 @@ kvs_shape_has_trigger(Relation rel, int16 events)
 	return false;
 }
 
+int
+kvs_shape_index_columns(Oid indexid)
+{
+	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(indexid));
+	int			result;
+
+	if (!HeapTupleIsValid(tuple))
+		return 0;
+	result = ((Form_pg_index) GETSTRUCT(tuple))->indnatts;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 bool
 kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolumns, int nindexes)
 {

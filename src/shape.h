@@ -48,6 +48,9 @@ extern Oid	kvs_shape_find_index(Relation rel, KvsIsIndex is_it, const void *arg)
 extern bool kvs_shape_is_usable_index(Relation index);
 extern bool kvs_shape_is_unique_index(Relation index);
 
+/* How many columns an index has, INCLUDE too; 0: it is gone. */
+extern int	kvs_shape_index_columns(Oid indexid);
+
 /* Has the owner put a trigger on it that fires for one of these events (TRIGGER_TYPE_...)?  The guard does not count. */
 extern bool kvs_shape_has_trigger(Relation rel, int16 events);
 

@@ -41,7 +41,11 @@ typedef struct Statement
 } Statement;
 
 #define EQ		"OPERATOR(pg_catalog.=)"
+/* the second is for what runs under the row's lock: the first may have been read before that was waited for */
 #define LIVE(now) "(t.expires_at IS NULL OR t.expires_at OPERATOR(pg_catalog.>) " now ")"
+#define STILL_LIVE(now) \
+	"(t.expires_at IS NULL OR (t.expires_at OPERATOR(pg_catalog.>) " now \
+	" AND t.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()))"
 #define THIS_KEY "t.key OPERATOR(%2$s.=) $1"
 #define THIS_RANGE "t.key OPERATOR(%2$s.>=) $1 AND t.key OPERATOR(%2$s.<) $2"
 
@@ -73,12 +77,12 @@ static const Statement statements[KVS_PLAN_END] = {
 	},
 	[KVS_PLAN_PUT_KEEP] = {
 		INSERT_ROW "VALUES ($1, $2, $3, $4, $5, $6)" OVERWRITE_ROW
-		"expires_at = CASE WHEN " LIVE("$7") " THEN t.expires_at ELSE EXCLUDED.expires_at END" RETURNING_STAMP ", " RETURNING_PLACE,
+		"expires_at = CASE WHEN " STILL_LIVE("$7") " THEN t.expires_at ELSE EXCLUDED.expires_at END" RETURNING_STAMP ", " RETURNING_PLACE,
 		7, {PUT_ARGS, TIMESTAMPTZOID}, true
 	},
 	[KVS_PLAN_PUT_ABSENT] = {
 		INSERT_ROW "VALUES ($1, $2, $3, $4, $5, $6)" OVERWRITE_ROW
-		"expires_at = EXCLUDED.expires_at WHERE NOT " LIVE("$7") RETURNING_STAMP ", " RETURNING_PLACE,
+		"expires_at = EXCLUDED.expires_at WHERE NOT " STILL_LIVE("$7") RETURNING_STAMP ", " RETURNING_PLACE,
 		7, {PUT_ARGS, TIMESTAMPTZOID}, true
 	},
 	[KVS_PLAN_PUT_VERSION] = {
@@ -99,12 +103,12 @@ static const Statement statements[KVS_PLAN_END] = {
 		2, {KEY_ARRAY, INT8OID}, true
 	},
 	[KVS_PLAN_DELETE] = {
-		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2") " RETURNING " CONTENT ", t.versionstamp",
+		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2") " RETURNING " CONTENT ", t.versionstamp, t.expires_at",
 		2, {KEY, TIMESTAMPTZOID}, false
 	},
 	[KVS_PLAN_DELETE_VERSION] = {
 		"DELETE FROM kvstore.s_%1$s AS t WHERE " THIS_KEY " AND " LIVE("$2")
-		" AND t.versionstamp " EQ " $3 RETURNING " CONTENT ", t.versionstamp",
+		" AND t.versionstamp " EQ " $3 RETURNING " CONTENT ", t.versionstamp, t.expires_at",
 		3, {KEY, TIMESTAMPTZOID, INT8OID}, false
 	},
 	[KVS_PLAN_DELETE_MANY] = {
@@ -131,9 +135,9 @@ static const Statement statements[KVS_PLAN_END] = {
 	},
 	[KVS_PLAN_INCREMENT] = {
 		INSERT_ROW "VALUES ($1, $2, NULL, 'j', $3, $4) ON CONFLICT (key) DO UPDATE SET "
-		"value = CASE WHEN " LIVE("$5") " THEN kvstore.add(t.value, t.bytes, t.kind, $6) ELSE EXCLUDED.value END, "
-		"bytes = NULL, kind = CASE WHEN " LIVE("$5") " THEN t.kind ELSE EXCLUDED.kind END, "
-		"expires_at = CASE WHEN " LIVE("$5") " THEN t.expires_at ELSE EXCLUDED.expires_at END, "
+		"value = CASE WHEN " STILL_LIVE("$5") " THEN kvstore.add(t.value, t.bytes, t.kind, $6) ELSE EXCLUDED.value END, "
+		"bytes = NULL, kind = CASE WHEN " STILL_LIVE("$5") " THEN t.kind ELSE EXCLUDED.kind END, "
+		"expires_at = CASE WHEN " STILL_LIVE("$5") " THEN t.expires_at ELSE EXCLUDED.expires_at END, "
 		HIGHER_STAMP("EXCLUDED.versionstamp") RETURNING_STAMP ", " CONTENT ", " RETURNING_PLACE,
 		6, {KEY, JSONBOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, NUMERICOID}, true
 	},
@@ -151,6 +155,11 @@ static const Statement statements[KVS_PLAN_END] = {
 		"SELECT " CONTENT ", t.versionstamp, t.expires_at FROM kvstore.s_%1$s AS t "
 		"WHERE " THIS_KEY " FOR NO KEY UPDATE",
 		1, {KEY}, false
+	},
+	[KVS_PLAN_LOCK_LIVE] = {
+		"SELECT " CONTENT ", t.versionstamp, t.expires_at FROM kvstore.s_%1$s AS t "
+		"WHERE " THIS_KEY " AND " LIVE("$2") " FOR NO KEY UPDATE",
+		2, {KEY, TIMESTAMPTZOID}, false
 	},
 	[KVS_PLAN_PLACE] = {
 		INSERT_ROW "VALUES ($1, 'null', NULL, 'j', 1, NULL) ON CONFLICT (key) DO NOTHING",

@@ -84,6 +84,48 @@ settle_stamp(Stamped *stamped, KvsStamp *stamp)
 	return kvs_store_restamp(stamped->store, &datum, 1, stamp);
 }
 
+typedef struct Locked
+{
+	KvsState   *state;
+	TimestampTz now;
+	MemoryContext context;
+} Locked;
+
+/* Of a row of the table, or of a statement that gives its columns in the same order. */
+static void
+take_state(TupleTableSlot *row, void *arg)
+{
+	Locked	   *locked = (Locked *) arg;
+	KvsState   *state = locked->state;
+	MemoryContext old;
+
+	state->expires_at = row->tts_isnull[KVS_COLUMN_EXPIRES_AT] ? DT_NOEND :
+		DatumGetTimestampTz(row->tts_values[KVS_COLUMN_EXPIRES_AT]);
+	state->present = kvs_direct_is_live(row, locked->now);
+	if (!state->present)
+		return;
+	state->versionstamp = DatumGetInt64(row->tts_values[KVS_COLUMN_VERSIONSTAMP]);
+	old = MemoryContextSwitchTo(locked->context);
+	kvs_content_read(row->tts_values, row->tts_isnull, &state->content);
+	kvs_content_copy(&state->content);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Lock the row of a live entry, and see whether it is one still.  UPDATE asks that before it waits for
+ * whoever has locked the row, and does not ask again.
+ */
+static bool
+is_still_live(KvsStore *store, const KvsKey *key, TimestampTz now)
+{
+	KvsState	state = {0};
+	Locked		locked = {&state, now, CurrentMemoryContext};
+	Datum		values[2] = {KvsKeyDatum(key), TimestampTzGetDatum(now)};
+
+	(void) kvs_statement_run(store, KVS_PLAN_LOCK_LIVE, values, NULL, take_state, &locked);
+	return state.present;
+}
+
 /* Which statement a write needs; sets the arguments from $7 on. */
 static int
 choose_put(const KvsWrite *write, Datum *values)
@@ -139,6 +181,8 @@ put_by_statement(KvsStore *store, const KvsKey *key, const KvsContent *content, 
 	Stamped		stamped = {.store = store, .key = key};
 	int64		versionstamp;
 
+	if (statement == KVS_PLAN_PUT_VERSION && !is_still_live(store, key, write->now))
+		return 0;
 	kvs_absence_wait(store, KvsKeyDatum(key));
 	stamp = kvs_stamp_take();
 	values[0] = KvsKeyDatum(key);
@@ -163,7 +207,7 @@ kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, con
 	/* Whether an entry is absent is for a statement to say: it waits for who is inserting or deleting it. */
 	if (write->if_version_given && write->if_version == 0)
 		return put_by_statement(store, key, content, write);
-	switch (kvs_direct_change(store, key, change_put, &put))
+	switch (kvs_direct_change(store, key, KVS_PUT_RIGHTS, change_put, &put))
 	{
 		case KVS_DIRECT_DONE:
 			kvs_change_note(store->relid, KVS_FEED_SET, put.versionstamp, KvsKeyBytes(key), key->size);
@@ -252,40 +296,13 @@ kvs_store_increment(KvsStore *store, const KvsKey *key, Numeric by, const KvsWri
 	KvsContent	initial = kvs_number_content(by);
 	Increment	increment = {by, &initial, write, NULL, 0};
 
-	if (kvs_direct_change(store, key, change_increment, &increment) != KVS_DIRECT_DONE)
+	if (kvs_direct_change(store, key, KVS_PUT_RIGHTS, change_increment, &increment) != KVS_DIRECT_DONE)
 		return increment_by_statement(store, key, by, &initial, write);
 	kvs_change_note(store->relid, KVS_FEED_SET, increment.versionstamp, KvsKeyBytes(key), key->size);
 	return increment.sum;
 }
 
 /* ---- Locking ---- */
-
-typedef struct Locked
-{
-	KvsState   *state;
-	TimestampTz now;
-	MemoryContext context;
-} Locked;
-
-/* Of a row of the table, or of a statement that gives its columns in the same order. */
-static void
-take_state(TupleTableSlot *row, void *arg)
-{
-	Locked	   *locked = (Locked *) arg;
-	KvsState   *state = locked->state;
-	MemoryContext old;
-
-	state->expires_at = row->tts_isnull[KVS_COLUMN_EXPIRES_AT] ? DT_NOEND :
-		DatumGetTimestampTz(row->tts_values[KVS_COLUMN_EXPIRES_AT]);
-	state->present = state->expires_at > locked->now;
-	if (!state->present)
-		return;
-	state->versionstamp = DatumGetInt64(row->tts_values[KVS_COLUMN_VERSIONSTAMP]);
-	old = MemoryContextSwitchTo(locked->context);
-	kvs_content_read(row->tts_values, row->tts_isnull, &state->content);
-	kvs_content_copy(&state->content);
-	MemoryContextSwitchTo(old);
-}
 
 bool
 kvs_store_lock(KvsStore *store, const KvsKey *key, bool exclusive, TimestampTz now, KvsState *state)
@@ -332,6 +349,7 @@ typedef struct Taken
 	KvsContent *content;		/* NULL: not wanted */
 	MemoryContext context;
 	int64		versionstamp;
+	bool		live;			/* it had not expired when its turn came */
 } Taken;
 
 static void
@@ -341,7 +359,8 @@ take_content(TupleTableSlot *slot, void *arg)
 	MemoryContext old;
 
 	taken->versionstamp = DatumGetInt64(slot->tts_values[KVS_COLUMN_VERSIONSTAMP]);
-	if (taken->content == NULL)
+	taken->live = kvs_direct_is_live(slot, DT_NOBEGIN);
+	if (taken->content == NULL || !taken->live)
 		return;
 	old = MemoryContextSwitchTo(taken->context);
 	kvs_content_read(slot->tts_values, slot->tts_isnull, taken->content);
@@ -372,8 +391,8 @@ kvs_store_delete(KvsStore *store, const KvsKey *key, const KvsWrite *write, KvsC
 			return false;
 	}
 	number = kvs_stamp_delete(store->relid, KvsKeyBytes(key), key->size, sink.versionstamp, &number);
-	kvs_change_note(store->relid, KVS_FEED_DELETE, number, KvsKeyBytes(key), key->size);
-	return true;
+	kvs_change_note(store->relid, sink.live ? KVS_FEED_DELETE : KVS_FEED_EXPIRE, number, KvsKeyBytes(key), key->size);
+	return sink.live;
 }
 
 static void
@@ -382,8 +401,8 @@ take_versionstamp(TupleTableSlot *slot, void *arg)
 	*(int64 *) arg = DatumGetInt64(slot->tts_values[0]);
 }
 
-bool
-kvs_store_expire(KvsStore *store, const KvsKey *key, const KvsWrite *write)
+static bool
+expire_by_statement(KvsStore *store, const KvsKey *key, const KvsWrite *write)
 {
 	Datum		values[4] = {
 		KvsKeyDatum(key), TimestampTzGetDatum(write->now),
@@ -392,8 +411,11 @@ kvs_store_expire(KvsStore *store, const KvsKey *key, const KvsWrite *write)
 	bool		nulls[4] = {false, false, write->expires_at == DT_NOEND, false};
 	int			statement = write->if_version_given ? KVS_PLAN_EXPIRE_VERSION : KVS_PLAN_EXPIRE;
 	int64		versionstamp = 0;
-	KvsFate		fate = kvs_statement_run(store, statement, values, nulls, take_versionstamp, &versionstamp);
+	KvsFate		fate;
 
+	if (!is_still_live(store, key, write->now))
+		return false;
+	fate = kvs_statement_run(store, statement, values, nulls, take_versionstamp, &versionstamp);
 	if (fate.written == 0)
 		return false;
 	/* two contents must not have one number */
@@ -401,6 +423,46 @@ kvs_store_expire(KvsStore *store, const KvsKey *key, const KvsWrite *write)
 		versionstamp = kvs_store_restamp(store, values, 1, &(KvsStamp) {.met = versionstamp});
 	kvs_change_note(store->relid, fate.altered ? KVS_FEED_SET : KVS_FEED_TOUCH, versionstamp, KvsKeyBytes(key), key->size);
 	return true;
+}
+
+/* What a new expiry makes of a row that is there. */
+typedef struct Renewal
+{
+	const KvsWrite *write;
+	int64		versionstamp;
+} Renewal;
+
+static bool
+change_expiry(TupleTableSlot *old, Datum *values, bool *nulls, void *arg)
+{
+	Renewal    *renewal = arg;
+	const KvsWrite *write = renewal->write;
+
+	renewal->versionstamp = DatumGetInt64(old->tts_values[KVS_COLUMN_VERSIONSTAMP]);
+	if (!kvs_direct_is_live(old, write->now) ||
+		(write->if_version_given && renewal->versionstamp != write->if_version))
+		return false;
+	values[KVS_COLUMN_EXPIRES_AT] = TimestampTzGetDatum(write->expires_at);
+	nulls[KVS_COLUMN_EXPIRES_AT] = write->expires_at == DT_NOEND;
+	return true;
+}
+
+bool
+kvs_store_expire(KvsStore *store, const KvsKey *key, const KvsWrite *write)
+{
+	Renewal		renewal = {write, 0};
+
+	switch (kvs_direct_change(store, key, ACL_SELECT | ACL_UPDATE, change_expiry, &renewal))
+	{
+		case KVS_DIRECT_DONE:
+			kvs_change_note(store->relid, KVS_FEED_TOUCH, renewal.versionstamp, KvsKeyBytes(key), key->size);
+			return true;
+		case KVS_DIRECT_REFUSED:
+		case KVS_DIRECT_NO_ROW:
+			return false;
+		default:
+			return expire_by_statement(store, key, write);
+	}
 }
 
 /* ---- SQL ---- */

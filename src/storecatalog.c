@@ -33,6 +33,7 @@
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -353,7 +354,9 @@ check_table(KvsStore *store, Relation rel)
 	PG_TRY();
 	{
 		store->indexid = kvs_catalog_check_store_shape(rel);
-		store->plain = kvs_shape_is_plain(rel, store_columns, lengthof(store_columns), 1);
+		/* an index with further columns is the executor's to fill */
+		store->plain = kvs_shape_is_plain(rel, store_columns, lengthof(store_columns), 1) &&
+			kvs_shape_index_columns(store->indexid) == 1;
 		store->selective = rel->rd_rel->relrowsecurity || kvs_shape_has_trigger(rel, TRIGGER_TYPE_DELETE);
 		read_settings(store);
 	}

@@ -169,7 +169,7 @@ overwrite_first(KvsStore *store, KvsEntry *entries, int count, KvsStamp *stamp)
 		KvsKey		key;
 
 		kvs_key_from_datum(&key, entries[done].key);
-		if (kvs_direct_change(store, &key, change_overwrite, &overwrite) != KVS_DIRECT_DONE)
+		if (kvs_direct_change(store, &key, KVS_PUT_RIGHTS, change_overwrite, &overwrite) != KVS_DIRECT_DONE)
 			break;
 		entries[done].written = true;
 		kvs_progress_advance();

@@ -348,4 +348,16 @@ SELECT sum(kv_get(key, 'en')::int) FROM en_keys;
 RESET ALL;
 DROP TABLE en_keys;
 
+-- A key index with further columns is right after every write.
+SELECT kv_create_store('en_cover');
+ALTER TABLE kvstore.s_en_cover DROP CONSTRAINT s_en_cover_pkey, ADD PRIMARY KEY (key) INCLUDE (kind, versionstamp, expires_at, value);
+SELECT count(kv_set('a', to_jsonb(i), store => 'en_cover')) FROM generate_series(1, 10) i;
+SELECT kv_incr('a', store => 'en_cover'), kv_expire('a', ttl => '1 hour', store => 'en_cover');
+SELECT count(kv_set_many('{a,b}', ARRAY[to_jsonb(i), '1'], store => 'en_cover')) FROM generate_series(1, 3) i;
+VACUUM kvstore.s_en_cover;
+SET enable_seqscan = off; SET enable_bitmapscan = off;
+SELECT i.versionstamp = e.versionstamp AS same, i.value FROM (SELECT versionstamp, value FROM kvstore.s_en_cover WHERE key = kv_key('a')) i, kv_entry('a', 'en_cover') e;
+RESET enable_seqscan; RESET enable_bitmapscan;
+SELECT kv_drop_store('en_cover');
+
 SELECT kv_drop_store('en'), kv_drop_store('en_ttl');

@@ -402,6 +402,22 @@ SELECT kv_nack(dl_receipt('"kept"'));
 SELECT count(*) FROM dl_get();
 SELECT kv_purge_queue('dl');
 
+-- Rows that were rewritten where they are, as after a rolled-back delivery, are looked for and then received: none is passed over.
+SELECT kv_create_queue('dl_twice', max_attempts => 9, backoff => '{0}');
+SELECT count(*) FROM kv_enqueue_many('dl_twice', (SELECT array_agg(to_jsonb(i)) FROM generate_series(1, 200) i));
+BEGIN;
+SELECT count(*) FROM kv_dequeue('dl_twice', 200);
+ROLLBACK;
+SET kvstore.test_clock = 10;
+SELECT kv_maintain() >= 0;
+RESET kvstore.test_clock;
+SELECT attempts, count(*) FROM kvstore.q_dl_twice GROUP BY 1;
+CALL kv_wait_queue('dl_twice', '1 s');
+CALL kv_wait_queue('dl_twice', '1 s');
+CALL kv_wait_queue('dl_twice', '1 s');
+SELECT array_agg(payload) FROM kv_dequeue('dl_twice', 6);
+SELECT kv_drop_queue('dl_twice');
+
 SELECT kv_drop_queue('dl'), kv_drop_store('dl_store');
 DROP FUNCTION dl_get, dl_receipt, dl_fail, dl_bits, dl_crc, dl_forge, dl_oid, dl_denied, dl_suppress, dl_move;
 DROP TABLE dl_got, dl_four, dl_calls;

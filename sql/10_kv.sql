@@ -19,6 +19,10 @@ CREATE FUNCTION kv_drop_store(store text DEFAULT 'default') RETURNS boolean
 COMMENT ON FUNCTION kv_drop_store(text) IS
     'drop a store you own with all its entries; false if there is none';
 
+CREATE FUNCTION kvstore.table_bytes(relid oid) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_table_bytes';
+COMMENT ON FUNCTION kvstore.table_bytes(oid) IS 'size of a table with its indexes, in bytes; NULL, instead of waiting, if somebody has locked it';
+
 CREATE VIEW kv_stores AS
     SELECT pg_catalog.substr(c.relname, 3) AS store,
            pg_catalog.format('kvstore.%I', c.relname) AS table_name,
@@ -27,7 +31,7 @@ CREATE VIEW kv_stores AS
            s.default_ttl,
            s.max_value_size,
            pg_catalog.int8(GREATEST(c.reltuples, 0)) AS keys_estimate,
-           pg_catalog.pg_total_relation_size(c.oid) AS total_bytes
+           kvstore.table_bytes(c.oid) AS total_bytes
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1 AND a.attname = 'key'
         AND a.atttypid = 'kvkey'::pg_catalog.regtype

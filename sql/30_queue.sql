@@ -46,7 +46,7 @@ CREATE VIEW kv_queues AS
            COALESCE(q.keep_dead, true) AS keep_dead,
            COALESCE(q.paused, false) AS paused,
            pg_catalog.int8(GREATEST(c.reltuples, 0)) AS messages_estimate,
-           pg_catalog.pg_total_relation_size(c.oid) AS total_bytes
+           kvstore.table_bytes(c.oid) AS total_bytes
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = 2 AND a.attname = 'ready_at'
         AND a.atttypid = 'pg_catalog.timestamptz'::pg_catalog.regtype

@@ -45,7 +45,7 @@ CREATE VIEW kv_snapshot_stores AS
            pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text AS owner,
            CASE WHEN s.store IS NULL THEN '1 day'::pg_catalog.interval ELSE s.default_ttl END AS default_ttl,
            pg_catalog.int8(GREATEST(c.reltuples, 0)) AS snapshots_estimate,
-           pg_catalog.pg_total_relation_size(c.oid) AS total_bytes
+           kvstore.table_bytes(c.oid) AS total_bytes
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1 AND a.attname = 'context'
     LEFT JOIN kvstore.snapshot_stores s ON s.store = pg_catalog.substr(c.relname, 3)

@@ -212,7 +212,7 @@ kvstore_drop_store(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("kv_drop_store()");
 	if (!OidIsValid(kvs_ddl_find_own_table("s_", name)))
 		PG_RETURN_BOOL(false);
-	kvs_ddl_lock_schema();
+	kvs_ddl_lock_name(name);
 	relid = kvs_ddl_lock_own_table("s_", name, AccessExclusiveLock);
 	if (!OidIsValid(relid))
 		PG_RETURN_BOOL(false);

@@ -2,7 +2,7 @@
  * ddlcommon.c
  *		What creating, altering and dropping have in common for stores, queues and snapshot stores.
  *
- * Pods that migrate at once must all succeed, so creating takes a lock on the schema first: the
+ * Pods that migrate at once must all succeed, so creating takes a lock on the name first: the
  * second finds what the first has made.  Plain SQL does not take that lock, so a table that comes
  * in between is looked at when CREATE has failed by it.
  *
@@ -14,6 +14,7 @@
 #include "access/relation.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -84,9 +85,12 @@ kvs_ddl_lock_own_table(const char *prefix, const char *name, LOCKMODE lockmode)
 }
 
 void
-kvs_ddl_lock_schema(void)
+kvs_ddl_lock_name(const char *name)
 {
-	LockDatabaseObject(NamespaceRelationId, kvs_catalog_get()->data_schema, 0, ShareUpdateExclusiveLock);
+	/* a part of the schema, by the name's hash; 0 is the schema itself */
+	uint16		part = hash_bytes((const unsigned char *) name, strlen(name)) | 1;
+
+	LockDatabaseObject(NamespaceRelationId, kvs_catalog_get()->data_schema, part, ShareUpdateExclusiveLock);
 }
 
 void
@@ -268,7 +272,7 @@ complete(const KvsCreation *creation)
 	if (!(lacks_companion(creation) || lacks_settings(creation)) || !kvs_compat_owns_table(relid, GetUserId()))
 		return;
 	/* others may be doing the same */
-	kvs_ddl_lock_schema();
+	kvs_ddl_lock_name(creation->name);
 	if (lacks_companion(creation) &&
 		kvs_compat_schema_aclcheck(kvs_catalog_get()->data_schema, owner, ACL_CREATE) == ACLCHECK_OK &&
 		kvs_subxact_try(create_companion, unconstify(KvsCreation *, creation), is_no_race) != NULL)
@@ -330,7 +334,7 @@ kvs_ddl_create(const KvsCreation *creation)
 
 		if (result != ACLCHECK_OK)
 			aclcheck_error(result, OBJECT_SCHEMA, "kvstore");
-		kvs_ddl_lock_schema();
+		kvs_ddl_lock_name(creation->name);
 		created = !find_existing(creation) && create_new(creation);
 	}
 	if (!created)

@@ -61,8 +61,8 @@ extern Oid	kvs_ddl_find_own_table(const char *prefix, const char *name);
 /* The same, locked until the transaction ends: the name is its own for so long. */
 extern Oid	kvs_ddl_lock_own_table(const char *prefix, const char *name, LOCKMODE lockmode);
 
-/* Keep everybody else from creating and dropping until the transaction ends. */
-extern void kvs_ddl_lock_schema(void);
+/* Keep everybody else from creating and dropping what has this name until the transaction ends. */
+extern void kvs_ddl_lock_name(const char *name);
 
 /* Put the guard's triggers on a table of ours, inside SPI_connect(). */
 extern void kvs_ddl_create_guard(const char *prefix, const char *name);

@@ -379,7 +379,8 @@ kvs_lease_forget_before(KvsQueueSlot *slot, TimestampTz when)
 	{
 		KvsLease   *lease = dlist_container(KvsLease, link, iter.cur);
 
-		if (lease->since <= when && lease->state != KVS_LEASE_ENDING)
+		/* one that was extended since is of a message that has gone all the same */
+		if ((lease->since <= when || lease->message.enqueued_at <= when) && lease->state != KVS_LEASE_ENDING)
 			kvs_leaseentry_remove(slot, lease);
 	}
 }

@@ -223,7 +223,7 @@ extern void kvs_lease_undo_take(KvsQueueSlot *slot, int64 id, uint64 token, bool
 /* The row of a message is gone: forget its lease, unless a transaction is just about to end it. */
 extern void kvs_lease_forget(KvsQueueSlot *slot, int64 id, TimestampTz enqueued_at);
 
-/* All rows were removed at that time: forget all leases that were taken before. */
+/* All rows were removed at that time: forget all leases of messages from before. */
 extern void kvs_lease_forget_before(KvsQueueSlot *slot, TimestampTz when);
 
 /* ---- For leasefile.c: in the postmaster, when nobody else runs ---- */

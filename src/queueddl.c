@@ -296,7 +296,7 @@ kvstore_drop_queue(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("kv_drop_queue()");
 	if (!OidIsValid(kvs_ddl_find_own_table("q_", name)) && !OidIsValid(kvs_ddl_find_own_table("d_", name)))
 		PG_RETURN_BOOL(false);
-	kvs_ddl_lock_schema();
+	kvs_ddl_lock_name(name);
 	if (!lock_own_tables(name, AccessExclusiveLock, &relid))
 		PG_RETURN_BOOL(false);
 

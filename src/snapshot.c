@@ -16,6 +16,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "catalog/dependency.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -60,13 +61,36 @@ static const KvsColumn columns[] = {
 	{"state_size", INT8OID, true},
 };
 
+/* The two indexes: the order of snapshots, and their hashes. */
+static const AttrNumber order_columns[2] = {1, 3};
+static const AttrNumber hash_columns[2] = {2, 1};
+
+/* Is it unique over these two columns, for all rows? */
+static bool
+is_unique_over(Relation index, const void *arg)
+{
+	const AttrNumber *over = arg;
+	Form_pg_index form = index->rd_index;
+
+	return kvs_shape_is_unique_index(index) && form->indnkeyatts == 2 &&
+		form->indkey.values[0] == over[0] && form->indkey.values[1] == over[1] &&
+		heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+}
+
 /* What is wrong with the shape; NULL: nothing. */
 static const char *
 find_wrong_shape(Relation rel)
 {
 	const char *detail = kvs_shape_find_wrong_table(rel);
 
-	return detail ? detail : kvs_shape_find_wrong_column(rel, columns, lengthof(columns), InvalidOid);
+	if (detail == NULL)
+		detail = kvs_shape_find_wrong_column(rel, columns, lengthof(columns), InvalidOid);
+	if (detail != NULL)
+		return detail;
+	if (!OidIsValid(kvs_shape_find_index(rel, is_unique_over, order_columns)) ||
+		!OidIsValid(kvs_shape_find_index(rel, is_unique_over, hash_columns)))
+		return "It must have unique btree indexes over (context, seq) and over (hash, context).";
+	return NULL;
 }
 
 static void
@@ -165,7 +189,7 @@ kvstore_drop_snapshot_store(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("kv_drop_snapshot_store()");
 	if (!OidIsValid(kvs_ddl_find_own_table("p_", name)))
 		PG_RETURN_BOOL(false);
-	kvs_ddl_lock_schema();
+	kvs_ddl_lock_name(name);
 	relid = kvs_ddl_lock_own_table("p_", name, AccessExclusiveLock);
 	if (!OidIsValid(relid))
 		PG_RETURN_BOOL(false);

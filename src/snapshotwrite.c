@@ -34,6 +34,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "guc.h"
+#include "replication.h"
 #include "snapshot.h"
 #include "stats.h"
 
@@ -60,6 +61,11 @@ open_for_write(FunctionCallInfo fcinfo, int store_arg, const char *function, Kvs
 {
 	PreventCommandIfReadOnly(function);
 	kvs_snapshot_open(kvs_args_text(fcinfo, store_arg), RowExclusiveLock, store);
+	if (unlikely(kvs_replication_brings(RelationGetRelid(store->rel), true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("snapshot store \"%s\" is a copy that a subscription brings", store->name),
+				 errhint("Write on the publisher. To switch over, end the subscription: DROP SUBSCRIPTION.")));
 	if (pg_class_aclmask(RelationGetRelid(store->rel), GetUserId(), ACL_INSERT | ACL_DELETE, ACLMASK_ANY) == 0)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(store->rel));
 }

@@ -402,6 +402,17 @@ SELECT kv_nack(dl_receipt('"kept"'));
 SELECT count(*) FROM dl_get();
 SELECT kv_purge_queue('dl');
 
+-- TRUNCATE takes leases along, also one that was extended after it.
+SELECT kv_create_queue('dl_gone');
+SELECT kv_enqueue('dl_gone', '1') > 0;
+SELECT receipt FROM kv_dequeue('dl_gone') \gset
+BEGIN;
+TRUNCATE kvstore.q_dl_gone;
+SELECT kv_extend(:'receipt') IS NOT NULL;
+COMMIT;
+SELECT count(*) FROM kv_leases WHERE queue = 'dl_gone';
+SELECT kv_drop_queue('dl_gone');
+
 -- Rows that were rewritten where they are, as after a rolled-back delivery, are looked for and then received: none is passed over.
 SELECT kv_create_queue('dl_twice', max_attempts => 9, backoff => '{0}');
 SELECT count(*) FROM kv_enqueue_many('dl_twice', (SELECT array_agg(to_jsonb(i)) FROM generate_series(1, 200) i));

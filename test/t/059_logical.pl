@@ -132,7 +132,7 @@ for my $call (q{kv_enqueue('mail', '1')}, q{(SELECT id FROM kv_enqueue_many('mai
 	is(kvs_outcome($b, "SELECT $call"), 'ERROR 55000: queue "mail" is a copy that a subscription brings', "$call on the subscriber");
 }
 is(kvs_outcome($b, "SELECT $_"), 'ERROR 55000: snapshot store "default" is a copy that a subscription brings', "$_ on the subscriber")
-  for q{kv_snapshot_append('c', '"mine"')}, q{kv_snapshot_keep('c', 1)};
+  for q{kv_snapshot_append('c', '"mine"')}, q{kv_snapshot_delete('c')};
 is(kvs_outcome($b, q{CALL kv_wait_queue('mail', '1 s')}), 'ERROR 55000: queue "mail" is a copy that a subscription brings', 'nor does anybody wait there');
 is($b->safe_psql('postgres', q{SELECT count(*) FROM kv_peek('mail', 100) UNION ALL SELECT count(*) FROM kv_dead_letters('mail')}), $a->safe_psql('postgres', q{SELECT count(*) FROM kv_peek('mail', 100) UNION ALL SELECT count(*) FROM kv_dead_letters('mail')}), 'its messages can be looked at');
 is($b->safe_psql('postgres', q{SELECT kv_create_queue('local') IS NULL, kv_enqueue('local', '1')}), 'f|1', 'other queues can be used');

@@ -22,12 +22,12 @@
 
 #include "array.h"
 #include "expiry.h"
+#include "fault.h"
 #include "queueargs.h"
 #include "queuexact.h"
 #include "receipt.h"
 #include "settle.h"
 #include "stats.h"
-#include "testing.h"
 
 /* Bytes of an error that are kept: it goes into each row of a message that fails. */
 #define ERROR_MAX_SIZE	8192
@@ -347,7 +347,7 @@ static void
 read_nack(FunctionCallInfo fcinfo, Request *request)
 {
 	memset(request, 0, sizeof(Request));
-	request->now = kvs_testing_now();
+	request->now = kvs_fault_now();
 	request->ready_at = kvs_queueargs_delay(fcinfo, 1, request->now, DT_NOBEGIN);
 	request->error = PG_ARGISNULL(2) ? NULL : read_error(PG_GETARG_TEXT_PP(2));
 	request->dead = kvs_args_bool(fcinfo, 3);
@@ -394,7 +394,7 @@ static void
 read_release(FunctionCallInfo fcinfo, Request *request)
 {
 	memset(request, 0, sizeof(Request));
-	request->now = kvs_testing_now();
+	request->now = kvs_fault_now();
 	request->ready_at = kvs_queueargs_delay(fcinfo, 1, request->now, request->now);
 }
 
@@ -440,7 +440,7 @@ PG_FUNCTION_INFO_V1(kvstore_extend);
 Datum
 kvstore_extend(PG_FUNCTION_ARGS)
 {
-	Request		request = {.now = kvs_testing_now(), .fcinfo = fcinfo};
+	Request		request = {.now = kvs_fault_now(), .fcinfo = fcinfo};
 
 	kvs_queueargs_begin("kv_extend()");
 	if (act_on_one(fcinfo, extend, &request) == KVS_SETTLED_GONE)
@@ -453,7 +453,7 @@ PG_FUNCTION_INFO_V1(kvstore_extend_many);
 Datum
 kvstore_extend_many(PG_FUNCTION_ARGS)
 {
-	Request		request = {.now = kvs_testing_now(), .fcinfo = fcinfo};
+	Request		request = {.now = kvs_fault_now(), .fcinfo = fcinfo};
 
 	kvs_queueargs_begin("kv_extend_many()");
 	PG_RETURN_INT64(act_on_array(fcinfo, extend, &request, NULL));
@@ -464,7 +464,7 @@ PG_FUNCTION_INFO_V1(kvstore_extend_each);
 Datum
 kvstore_extend_each(PG_FUNCTION_ARGS)
 {
-	Request		request = {.now = kvs_testing_now(), .fcinfo = fcinfo};
+	Request		request = {.now = kvs_fault_now(), .fcinfo = fcinfo};
 
 	kvs_queueargs_begin("kv_extend_each()");
 	(void) act_on_array(fcinfo, extend, &request, tell_deadline);

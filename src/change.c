@@ -22,9 +22,9 @@
 #include "utils/memutils.h"
 
 #include "change.h"
+#include "fault.h"
 #include "feed.h"
 #include "key.h"
-#include "testing.h"
 #include "waiter.h"
 #include "xact.h"
 
@@ -228,7 +228,7 @@ at_xact(XactEvent event)
 			break;
 		case XACT_EVENT_COMMIT:
 			/* A test may have its notes wait for the next commit. */
-			if (kvs_testing_is("feed"))
+			if (kvs_fault_is(KVS_FAULT_FEED))
 				return;
 			publish();
 			forget();

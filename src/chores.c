@@ -24,12 +24,12 @@
 
 #include "chores.h"
 #include "expiry.h"
+#include "fault.h"
 #include "queuexact.h"
 #include "settle.h"
 #include "stats.h"
 #include "subxact.h"
 #include "survey.h"
-#include "testing.h"
 #include "waiter.h"
 #include "workerstep.h"
 
@@ -76,7 +76,7 @@ settle_next(Chores *chores, KvsReader *reader)
 		!kvs_queuexact_next_work(chores->queue, chores->now, chores->limit == 1, &chores->message, &end, &ready_at))
 		return false;
 	chores->count++;
-	kvs_testing_stop("chores");
+	kvs_fault_stop(KVS_FAULT_CHORES);
 	if (kvs_message_is_doomed(&chores->message))
 		result = kvs_settle_bury(reader, &chores->message, chores->now, error_of(end));
 	else

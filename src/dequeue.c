@@ -26,13 +26,13 @@
 
 #include "dequeue.h"
 #include "expiry.h"
+#include "fault.h"
 #include "guc.h"
 #include "queuexact.h"
 #include "reader.h"
 #include "receipt.h"
 #include "stats.h"
 #include "survey.h"
-#include "testing.h"
 #include "waiter.h"
 
 #define PASSES		1000
@@ -172,7 +172,7 @@ count_unleased(Dequeue *dequeue, const KvsMessageRef *message)
 static void
 give_if_there(Dequeue *dequeue, KvsMessageRef *message, uint64 token)
 {
-	switch (kvs_testing_is("no-recheck") ? KVS_ROW_THERE : kvs_reader_look_again(&dequeue->reader))
+	switch (kvs_fault_is(KVS_FAULT_NO_RECHECK) ? KVS_ROW_THERE : kvs_reader_look_again(&dequeue->reader))
 	{
 		case KVS_ROW_THERE:
 			give(dequeue, message, token);
@@ -205,7 +205,7 @@ take_entry(Dequeue *dequeue)
 		kvs_lease_doom(dequeue->queue, &message);
 		return true;
 	}
-	kvs_testing_stop("dequeue-seen");
+	kvs_fault_stop(KVS_FAULT_DEQUEUE_SEEN);
 	own = dequeue->has_sent && kvs_reader_is_own(&dequeue->reader);
 	set_delay(dequeue, &message);
 	switch (kvs_queuexact_take(dequeue->queue, &message, dequeue->request->now, dequeue->request->deadline, own, &token))
@@ -218,7 +218,7 @@ take_entry(Dequeue *dequeue)
 		case KVS_TAKE_DONE:
 			break;
 	}
-	kvs_testing_stop("dequeue-leased");
+	kvs_fault_stop(KVS_FAULT_DEQUEUE_LEASED);
 	give_if_there(dequeue, &message, token);
 	return true;
 }
@@ -340,7 +340,7 @@ scan(Dequeue *dequeue, int priority, KvsPosition low, KvsPosition high, Advance 
 static void
 advance_head(Dequeue *dequeue, void *arg, KvsPosition reached, bool at_end)
 {
-	kvs_testing_stop("dequeue-advance");
+	kvs_fault_stop(KVS_FAULT_DEQUEUE_ADVANCE);
 	kvs_survey_advance(dequeue->queue, arg, reached, at_end);
 }
 
@@ -471,7 +471,7 @@ take_messages(Dequeue *dequeue)
 	}
 	if (request->rsinfo == NULL && request->given > 0)
 		return;
-	kvs_testing_stop("dequeue-surveyed");
+	kvs_fault_stop(KVS_FAULT_DEQUEUE_SURVEYED);
 	request->next = survey.next_due;
 	for (int priority = KVS_MAX_PRIORITY; priority >= 0 && !is_satisfied(dequeue); priority--)
 		take_priority(dequeue, &survey, priority);

@@ -43,7 +43,7 @@
 
 #include "expiry.h"
 #include "expirymap.h"
-#include "testing.h"
+#include "fault.h"
 #include "xact.h"
 
 /* A slot, and what to lower it to. */
@@ -218,7 +218,7 @@ at_xact(XactEvent event)
 			return;
 		case XACT_EVENT_COMMIT:
 			/* A test may have its notes wait for the next commit. */
-			if (kvs_testing_is("publish"))
+			if (kvs_fault_is(KVS_FAULT_PUBLISH))
 				return;
 			lower_list(&notes);
 			if (advanced_table != NULL)

@@ -9,8 +9,8 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
+#include "fault.h"
 #include "guc.h"
-#include "testing.h"
 
 int			kvs_guc_max_value_size = KVS_DEFAULT_VALUE_SIZE;
 int			kvs_guc_row_map_size = 16 * 1024;
@@ -151,6 +151,6 @@ kvs_guc_init(void)
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 
-	kvs_testing_init();
+	kvs_fault_init();
 	MarkGUCPrefixReserved("kvstore");
 }

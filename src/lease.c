@@ -31,11 +31,11 @@
 
 #include "errors.h"
 #include "expiry.h"
+#include "fault.h"
 #include "guc.h"
 #include "lease.h"
 #include "leaseentry.h"
 #include "shmem.h"
-#include "testing.h"
 #include "waiter.h"
 
 /* ---- Taking ---- */
@@ -154,7 +154,7 @@ kvs_lease_drop(KvsQueue *queue, const KvsMessageRef *message, uint64 token, bool
 		KvsPosition position = {message->ready_at, message->id};
 
 		kvs_leaseentry_remove(slot, lease);
-		if (announce && !kvs_testing_is("drop-silently"))
+		if (announce && !kvs_fault_is(KVS_FAULT_DROP_SILENTLY))
 			kvs_queueslot_arrive(slot, message->priority, position, position);
 	}
 	LWLockRelease(slot->lock);
@@ -242,7 +242,7 @@ claim_locked(KvsQueueSlot *slot, uint64 token, int number, KvsLeaseState state, 
 		lease->work_at = lease->since = now;
 	}
 	else if (lease->message.enqueued_at != message->enqueued_at || lease->state == KVS_LEASE_ENDING ||
-			 (lease->state == KVS_LEASE_HELD && lease->token != token && !kvs_testing_is("no-fence")))
+			 (lease->state == KVS_LEASE_HELD && lease->token != token && !kvs_fault_is(KVS_FAULT_NO_FENCE)))
 		return KVS_CLAIM_STALE;
 
 	if (state == KVS_LEASE_ENDING)

@@ -15,11 +15,11 @@
 #include "storage/shmem.h"
 #include "utils/hsearch.h"
 
+#include "fault.h"
 #include "guc.h"
 #include "leaseentry.h"
 #include "queueslot.h"
 #include "shmem.h"
-#include "testing.h"
 
 #define PARTITIONS	16
 
@@ -270,7 +270,7 @@ kvs_leaseentry_let_go(KvsQueueSlot *slot, KvsLease *lease)
 
 	kvs_leaseentry_remove(slot, lease);
 	/* for tests of the tests: what happens when it is not */
-	if (!kvs_testing_is("forget-returned"))
+	if (!kvs_fault_is(KVS_FAULT_FORGET_RETURNED))
 		kvs_queueslot_arrive(slot, message.priority, position, position);
 }
 

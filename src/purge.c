@@ -26,17 +26,17 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "message.h"
 #include "plan.h"
 #include "progress.h"
 #include "queuecatalog.h"
-#include "queuexact.h"
 #include "queueplan.h"
+#include "queuexact.h"
 #include "reader.h"
 #include "shmem.h"
 #include "stats.h"
 #include "subxact.h"
-#include "testing.h"
 
 static void
 check_delete(Relation rel)
@@ -226,7 +226,7 @@ cancel(KvsQueue *queue, Relation rel, int64 id)
 
 		kvs_reader_describe(queue, cancel.slot, &cancel.row);
 		mark = kvs_shared == NULL ? KVS_MARK_DONE : kvs_queuexact_mark(queue, &cancel.row);
-		kvs_testing_stop("cancel");
+		kvs_fault_stop(KVS_FAULT_CANCEL);
 		if (mark == KVS_MARK_DONE)
 			remove_marked(&cancel);
 		else if (mark == KVS_MARK_NONE)

@@ -37,10 +37,10 @@
 #include "storage/shmem.h"
 #include "utils/hsearch.h"
 
+#include "fault.h"
 #include "guc.h"
 #include "queueslot.h"
 #include "shmem.h"
-#include "testing.h"
 
 /* The worker looks below a head that has moved after so many milliseconds, or more. */
 #define VERIFY_PAUSE	60000
@@ -415,7 +415,7 @@ add_late_range(KvsQueueSlot *slot, int priority, KvsPosition low, KvsPosition hi
 	KvsLateRange *best = NULL;
 	uint64		best_width = PG_UINT64_MAX;
 
-	if (kvs_testing_is("late-forgotten"))
+	if (kvs_fault_is(KVS_FAULT_LATE_FORGOTTEN))
 		return;
 	/* what lies above the head is found from there */
 	if (kvs_position_compare(high, slot->heads[priority]) > 0)

@@ -25,10 +25,10 @@
 #include "utils/timestamp.h"
 
 #include "expiry.h"
+#include "fault.h"
 #include "queuecount.h"
 #include "queuexact.h"
 #include "shmem.h"
-#include "testing.h"
 #include "waiter.h"
 #include "xact.h"
 
@@ -625,7 +625,7 @@ publish(Record *record, TimestampTz now)
 	slot = kvs_queueslot_lock_ref(&record->queue);
 	if (slot != NULL)
 		slot = finish_notes(slot, record, now);
-	if (kvs_testing_is("arrival"))
+	if (kvs_fault_is(KVS_FAULT_ARRIVAL))
 	{
 		if (slot != NULL)
 			LWLockRelease(slot->lock);
@@ -666,13 +666,13 @@ commit_records(void)
 	if (nrecords == 0)
 		return;
 	now = GetCurrentTimestamp();
-	kvs_testing_nap();
-	if (kvs_testing_is("finish"))
+	kvs_fault_nap();
+	if (kvs_fault_is(KVS_FAULT_FINISH))
 		return;
 	for (int i = 0; i < nrecords; i++)
 		publish(&records[i], now);
 	kvs_waiter_set_latches();
-	if (!kvs_testing_is("arrival"))
+	if (!kvs_fault_is(KVS_FAULT_ARRIVAL))
 		nrecords = 0;
 }
 

@@ -21,10 +21,10 @@
 #include "utils/timestamp.h"
 
 #include "dequeue.h"
+#include "fault.h"
 #include "queueargs.h"
 #include "shmem.h"
 #include "stats.h"
-#include "testing.h"
 #include "wait.h"
 
 typedef struct Receive
@@ -43,7 +43,7 @@ attempt(Receive *receive, AclMode rights, int lease_arg)
 
 	kvs_queueargs_check_rights(queue, rights);
 	receive->wait.relid = queue->relid;
-	receive->request.now = kvs_testing_now();
+	receive->request.now = kvs_fault_now();
 	if (lease_arg >= 0)
 		receive->request.deadline = kvs_queueargs_deadline(receive->fcinfo, lease_arg, queue, receive->request.now);
 	kvs_dequeue(&receive->request, queue, rel);

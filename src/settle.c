@@ -24,13 +24,13 @@
 
 #include "burial.h"
 #include "expiry.h"
+#include "fault.h"
 #include "identity.h"
 #include "plan.h"
 #include "queueplan.h"
 #include "queuexact.h"
 #include "settle.h"
 #include "stats.h"
-#include "testing.h"
 #include "undelivered.h"
 
 /* ---- Statements ---- */
@@ -146,7 +146,7 @@ delete_row(KvsReader *reader, KvsMessageRef *message)
 KvsSettled
 kvs_settle_delete(KvsReader *reader, KvsMessageRef *message)
 {
-	kvs_testing_stop("settle");
+	kvs_fault_stop(KVS_FAULT_SETTLE);
 	while (kvs_reader_fetch(reader, message))
 	{
 		TM_Result	result = delete_row(reader, message);

@@ -9,9 +9,9 @@
 #include "access/xact.h"
 #include "utils/timestamp.h"
 
+#include "fault.h"
 #include "lease.h"
 #include "survey.h"
-#include "testing.h"
 
 static const KvsPosition lowest_position = {DT_NOBEGIN, PG_INT64_MIN};
 static const KvsPosition highest_position = {DT_NOEND, PG_INT64_MAX};
@@ -32,7 +32,7 @@ kvs_survey_begin(KvsQueue *queue, TimestampTz now, bool make, KvsSurvey *survey)
 	/* where somebody receives, what nobody finds is looked for now and then, also if no head has moved */
 	if (make && slot->verify_at == DT_NOEND)
 		slot->verify_at = TimestampTzPlusMilliseconds(now, slot->verify_pause);
-	if (make && kvs_testing_is("verify-soon"))
+	if (make && kvs_fault_is(KVS_FAULT_VERIFY_SOON))
 		slot->verify_at = now;
 	survey->verify_at = slot->verify_at;
 	survey->expired = kvs_lease_expire(slot, now);
@@ -79,7 +79,7 @@ kvs_survey_advance(KvsQueue *queue, KvsHeadScan *scan, KvsPosition reached, bool
 	bool		arrivals = note_arrivals(slot, scan);
 
 	/* for tests of the tests: what happens without this rule */
-	if (kvs_testing_is("head-ignores-arrivals"))
+	if (kvs_fault_is(KVS_FAULT_HEAD_IGNORES_ARRIVALS))
 		scan->limit = highest_position;
 	if (kvs_position_compare(scan->limit, reached) < 0)
 		reached = scan->limit;
@@ -88,7 +88,7 @@ kvs_survey_advance(KvsQueue *queue, KvsHeadScan *scan, KvsPosition reached, bool
 		slot->heads[scan->priority] = reached;
 		if (slot->verify_at == DT_NOEND)
 			slot->verify_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), slot->verify_pause);
-		if (kvs_testing_is("verify-soon"))
+		if (kvs_fault_is(KVS_FAULT_VERIFY_SOON))
 			slot->verify_at = GetCurrentTimestamp();
 	}
 	if (at_end && !arrivals && kvs_position_compare(scan->limit, highest_position) == 0)

@@ -39,6 +39,7 @@
 #include "compat.h"
 #include "content.h"
 #include "expiry.h"
+#include "fault.h"
 #include "identity.h"
 #include "plan.h"
 #include "queuexact.h"
@@ -50,7 +51,6 @@
 #include "stamp.h"
 #include "stats.h"
 #include "sweepblocks.h"
-#include "testing.h"
 #include "workerstep.h"
 
 /* When to ask a trigger again that kept an expired row, in milliseconds. */
@@ -203,7 +203,7 @@ remove_row(KvsSweep *sweep)
 	TM_FailureData failure;
 	TM_Result	result;
 
-	kvs_testing_stop("found");
+	kvs_fault_stop(KVS_FAULT_FOUND);
 	if (sweep->by_statement && !kvs_workerstep_next_row())
 	{
 		sweep->limit = 0;
@@ -271,10 +271,10 @@ sweep_group(KvsSweep *sweep, BlockNumber block)
 	ItemPointerData high;
 	TableScanDesc scan;
 
-	kvs_testing_stop("reset");
+	kvs_fault_stop(KVS_FAULT_RESET);
 	sweep->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(sweep->snapshot);
-	kvs_testing_stop("snapshot");
+	kvs_fault_stop(KVS_FAULT_SNAPSHOT);
 	ItemPointerSet(&low, block, FirstOffsetNumber);
 	ItemPointerSet(&high, block + KVS_EXPIRY_GROUP - 1, MaxOffsetNumber);
 	scan = table_beginscan_tidrange(sweep->rel, sweep->snapshot, &low, &high);
@@ -298,7 +298,7 @@ sweep_group(KvsSweep *sweep, BlockNumber block)
 	table_endscan(scan);
 	PopActiveSnapshot();
 	UnregisterSnapshot(sweep->snapshot);
-	kvs_testing_stop("scanned");
+	kvs_fault_stop(KVS_FAULT_SCANNED);
 	return left;
 }
 

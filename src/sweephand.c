@@ -15,13 +15,13 @@
 #include "utils/rel.h"
 
 #include "chores.h"
+#include "fault.h"
 #include "queuecount.h"
 #include "shmem.h"
 #include "stats.h"
 #include "subxact.h"
 #include "sweep.h"
 #include "sweepblocks.h"
-#include "testing.h"
 #include "waiter.h"
 
 /* What the map knows of a table; with "full", or without a map, all of it. */
@@ -70,7 +70,7 @@ sweep_by_hand(Oid relid, bool full, int64 limit)
 	rel = kvs_sweep_open(relid, &outcome);
 	if (rel == NULL)
 		return 0;
-	kvs_sweep_begin(&sweep, rel, kvs_testing_now(), limit);
+	kvs_sweep_begin(&sweep, rel, kvs_fault_now(), limit);
 	sweep_what_is_due(&sweep, full);
 	kvs_sweep_end(&sweep);
 	return sweep.removed;
@@ -156,7 +156,7 @@ do_chores(void *arg)
 	queue = kvs_queue_open_relid(relid, RowExclusiveLock, &rel);
 	if (queue == NULL)
 		return;
-	while (!queue->replicated && kvs_chores_run(queue, rel, kvs_testing_now(), CHORES, true) > 0)
+	while (!queue->replicated && kvs_chores_run(queue, rel, kvs_fault_now(), CHORES, true) > 0)
 		CHECK_FOR_INTERRUPTS();
 	table_close(rel, NoLock);
 }

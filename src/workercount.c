@@ -12,8 +12,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "fault.h"
 #include "queueslot.h"
-#include "testing.h"
 #include "workercount.h"
 #include "workerprocess.h"
 
@@ -121,7 +121,7 @@ kvs_workercount_run(KvsQueue *queue, Relation rel)
 	Assert(!TransactionIdIsValid(GetTopTransactionIdIfAny()));
 	if (snapshot == NULL)
 		return false;
-	kvs_testing_stop("count");
+	kvs_fault_stop(KVS_FAULT_COUNT);
 	done = count_rows(rel, snapshot, &rows);
 	UnregisterSnapshot(snapshot);
 	end(queue, number, done, rows);

@@ -13,9 +13,9 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "fault.h"
 #include "lease.h"
 #include "survey.h"
-#include "testing.h"
 #include "waiter.h"
 #include "workerprocess.h"
 #include "workerverify.h"

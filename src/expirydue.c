@@ -14,7 +14,6 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "catalog.h"
 #include "expiry.h"
 #include "expirymap.h"
 #include "rights.h"

@@ -6,7 +6,6 @@
 
 #include "plan.h"
 #include "queueplan.h"
-#include "statement.h"
 
 static KvsPlanList planned = KVS_PLAN_LIST(planned, PG_INT32_MAX);
 

@@ -29,7 +29,6 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "catalog.h"
 #include "rights.h"
 #include "shmem.h"
 #include "statefile.h"

@@ -24,7 +24,6 @@
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
-#include "catalog.h"
 #include "guc.h"
 #include "rights.h"
 #include "shmem.h"

@@ -325,12 +325,31 @@ kvs_queuexact_leave_to_worker(const KvsQueue *queue, int64 id)
 	find_ending(queue, id, &record)->kind = ENDING_DOOMED;
 }
 
+/* Was this lease taken by the same subtransaction? */
+static bool
+is_taken_in(const Record *record, uint64 token)
+{
+	for (int i = record->nnotes - 1; i >= 0; i--)
+		if (record->notes[i].token == token && (record->notes[i].kind == TAKEN || record->notes[i].kind == TAKEN_OWN))
+			return true;
+	return false;
+}
+
+/*
+ * An abort may bring the message back without undoing that its lease was taken.  It must find the
+ * lease, which is held again then.
+ */
 void
 kvs_queuexact_end_own(const KvsQueue *queue, int64 id)
 {
+	Record	   *record;
+	Note	   *ending = find_ending(queue, id, &record);
 	Note		note;
-	KvsQueueSlot *slot = take_ending(queue, id, &note);
+	KvsQueueSlot *slot;
 
+	if (!is_taken_in(record, ending->token))
+		return;
+	slot = take_ending(queue, id, &note);
 	if (slot == NULL)
 		return;
 	kvs_lease_finish(slot, note.id, note.token, false, 0);

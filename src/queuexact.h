@@ -38,7 +38,10 @@ extern void kvs_queuexact_leave_to_worker(const KvsQueue *queue, int64 id);
 /* It is not ended after all. */
 extern void kvs_queuexact_cancel_ending(const KvsQueue *queue, int64 id);
 
-/* This transaction had sent the message, and has deleted it, so that there is nothing that anybody else could ever see. */
+/*
+ * This transaction had sent the message, and has deleted it.  If the same subtransaction took the
+ * lease, there is nothing that anybody could ever see: the lease ends at once.
+ */
 extern void kvs_queuexact_end_own(const KvsQueue *queue, int64 id);
 
 /* Is a transaction about to end it?  *own: it is this one. */

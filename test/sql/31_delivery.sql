@@ -162,6 +162,37 @@ SELECT kv_ack(dl_receipt('"own"'));
 SELECT count(*) FROM dl_get();
 ROLLBACK;
 SELECT count(*) FROM dl_get();
+-- Acknowledged in a subtransaction that is rolled back: it is still leased.
+BEGIN;
+SELECT kv_enqueue('dl', '"held"') > 0;
+SELECT payload, attempts FROM dl_get();
+SAVEPOINT a;
+SELECT kv_ack(dl_receipt('"held"')), (SELECT state FROM kv_leases WHERE queue = 'dl');
+ROLLBACK TO a;
+COMMIT;
+SELECT count(*) FROM dl_get();
+SELECT state FROM kv_leases WHERE queue = 'dl';
+SELECT kv_ack(dl_receipt('"held"'));
+-- So it is when work with an exception block around it fails; that which took it, too, gives it back.
+DO $$ BEGIN
+    PERFORM kv_enqueue('dl', '"work"');
+    PERFORM dl_get();
+    BEGIN
+        PERFORM kv_ack(dl_receipt('"work"')), 1 / 0;
+    EXCEPTION WHEN division_by_zero THEN NULL;
+    END;
+END $$;
+SELECT count(*) FROM dl_get();
+SELECT kv_ack(dl_receipt('"work"'));
+BEGIN;
+SELECT kv_enqueue('dl', '"both in one"') > 0;
+SAVEPOINT a;
+SELECT kv_ack(receipt) FROM kv_dequeue('dl');
+ROLLBACK TO a;
+SELECT kv_ack(receipt) FROM kv_dequeue('dl');
+SELECT count(*) FROM kv_leases WHERE queue = 'dl';
+COMMIT;
+SELECT count(*) FROM kvstore.q_dl;
 -- In one command.
 SELECT m.payload, kv_ack(m.receipt) FROM (SELECT kv_enqueue('dl', '"one command"') OFFSET 0) s, LATERAL (SELECT * FROM kv_dequeue('dl') WHERE s IS NOT NULL) m;
 SELECT count(*) FROM kvstore.q_dl;

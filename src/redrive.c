@@ -6,12 +6,13 @@
  * live from now on, and all else kept, its sender too.  Both happen with the caller's rights: SELECT
  * and DELETE on the dead letters, INSERT on the queue.
  *
- * Two kinds of letters may have to stay.  One has a dedupe_key that a message in the queue has.  The
- * other has undelivered keys that the sender or the queue's owner may not write any more; whoever
- * sends it again lends it no rights.  kv_dead_requeue() says why.  kv_dead_requeue_all() leaves them:
- * it sends all others by one statement, and then those that it has found to be fit, in batches, each
- * in a subtransaction.  Where somebody else was quicker with a dedupe_key the batch is done again,
- * letter by letter.
+ * Three kinds of letters may have to stay.  One has a dedupe_key that a message in the queue has.
+ * One has undelivered keys that the sender or the queue's owner may not write any more; whoever
+ * sends it again lends it no rights.  And a trigger of the owner's may keep the message out, which
+ * is known only when the letter is gone.  kv_dead_requeue() says why.  kv_dead_requeue_all() leaves
+ * them: it sends all others by one statement, and then those that it has found to be fit, in
+ * batches, each in a subtransaction.  A batch of which one has to stay is done again, letter by
+ * letter.
  */
 #include "postgres.h"
 
@@ -26,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "deadletter.h"
+#include "duration.h"
 #include "message.h"
 #include "plan.h"
 #include "progress.h"
@@ -66,6 +68,7 @@ typedef struct Redrive
 	TimestampTz now;
 	int64		last_id;
 	bool		present;		/* a message had the dedupe_key of the letter taken last */
+	bool		kept_out;		/* a trigger of the owner's did not let it in */
 	MemoryContext scratch;
 } Redrive;
 
@@ -76,7 +79,7 @@ begin_redrive(Redrive *redrive, KvsQueue *queue, Relation rel)
 	redrive->rel = rel;
 	redrive->now = GetCurrentTimestamp();
 	redrive->last_id = 0;
-	redrive->present = false;
+	redrive->present = redrive->kept_out = false;
 	redrive->scratch = AllocSetContextCreate(CurrentMemoryContext, "kvstore dead letter", ALLOCSET_DEFAULT_SIZES);
 }
 
@@ -99,6 +102,7 @@ fill_message(KvsMessage *message, TupleTableSlot *slot, TimestampTz now)
 		{LETTER_SENDER, KVS_QUEUE_COLUMN_SENDER},
 	};
 	int			priority = DatumGetInt16(slot->tts_values[LETTER_PRIORITY]);
+	TimestampTz expires_at = DT_NOEND;
 
 	kvs_message_init(message, now);
 	for (int i = 0; i < (int) lengthof(kept); i++)
@@ -109,11 +113,16 @@ fill_message(KvsMessage *message, TupleTableSlot *slot, TimestampTz now)
 	/* The owner may have written the table by hand. */
 	kvs_message_set(message, KVS_QUEUE_COLUMN_PRIORITY, Int16GetDatum(Min(Max(priority, 0), KVS_MAX_PRIORITY)));
 	if (!slot->tts_isnull[LETTER_TTL])
-		kvs_message_set(message, KVS_QUEUE_COLUMN_EXPIRES_AT,
-						TimestampTzGetDatum(kvs_args_add_interval(now, DatumGetIntervalP(slot->tts_values[LETTER_TTL]))));
+		expires_at = Max(kvs_duration_add(now, DatumGetIntervalP(slot->tts_values[LETTER_TTL])), now);
+	/* what lives longer than can be said does not expire */
+	if (expires_at <= KVS_LAST_MOMENT)
+		kvs_message_set(message, KVS_QUEUE_COLUMN_EXPIRES_AT, TimestampTzGetDatum(expires_at));
 }
 
-/* The letter is deleted; what it was becomes a message, unless its key is in use. */
+/*
+ * The letter is deleted; what it was becomes a message, unless its key is in use or a trigger keeps
+ * it out.
+ */
 static void
 send_letter(TupleTableSlot *slot, void *arg)
 {
@@ -129,9 +138,21 @@ send_letter(TupleTableSlot *slot, void *arg)
 		redrive->last_id = kvs_message_insert_unless_present(writer, &message, slot->tts_values[LETTER_PAYLOAD],
 															 redrive->now);
 	redrive->present = writer->present;
+	redrive->kept_out = redrive->last_id == 0;
 	kvs_progress_advance();
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(redrive->scratch);
+}
+
+/* Whoever keeps it out does not mean that it is lost. */
+static void
+raise_kept_out(const Redrive *redrive)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+			 errmsg("a trigger of table \"%s\" kept a dead letter from becoming a message",
+					RelationGetRelationName(redrive->rel)),
+			 errhint("A trigger BEFORE INSERT must return NEW.  To be rid of the dead letter use kv_dead_delete().")));
 }
 
 /* The same, but say why if it is not to be sent. */
@@ -152,6 +173,8 @@ check_and_send_letter(TupleTableSlot *slot, void *arg)
 		table_close(rel, NoLock);
 	}
 	send_letter(slot, arg);
+	if (redrive->kept_out)
+		raise_kept_out(redrive);
 	if (!redrive->present)
 		return;
 	key = TextDatumGetCString(slot->tts_values[LETTER_DEDUPE_KEY]);
@@ -208,10 +231,10 @@ is_not_about_letter(int sqlerrcode)
 		sqlerrcode != ERRCODE_INVALID_PARAMETER_VALUE && sqlerrcode != ERRCODE_NULL_VALUE_NOT_ALLOWED;
 }
 
-/* Rows of LIST_CONDITIONS. */
+/* Those with conditions or, with $1, all. */
 #define LIST_CONDITIONS \
 	"SELECT id, dedupe_key, keys_if_undelivered IS NULL, undelivered_store, sender FROM " KVS_DEAD_TABLE \
-	" WHERE " HAS_CONDITIONS " ORDER BY id"
+	" WHERE $1 OR " HAS_CONDITIONS " ORDER BY id"
 
 static bool
 is_fit(Redrive *redrive, TupleTableSlot *slot)
@@ -251,15 +274,20 @@ note_fit(TupleTableSlot *slot, void *arg)
 }
 
 static void
-find_fit(Redrive *redrive, Fit *fit)
+find_fit(Redrive *redrive, bool all, Fit *fit)
 {
+	static const Oid types[] = {BOOLOID};
+	ParamListInfo params;
+
 	fit->redrive = redrive;
 	fit->all = fit->count = 0;
 	fit->size = BATCH;
 	fit->ids = palloc(sizeof(int64) * fit->size);
 	SPI_connect();
-	kvs_plan_query(kvs_queue_get_plan(redrive->queue, KVS_QUEUE_PLAN_DEAD_CONDITIONS, LIST_CONDITIONS, 0, NULL), NULL,
-						note_fit, fit);
+	params = makeParamList(1);
+	kvs_plan_set_param(params, 0, BOOLOID, BoolGetDatum(all), false);
+	kvs_plan_query(kvs_queue_get_plan(redrive->queue, KVS_QUEUE_PLAN_DEAD_CONDITIONS, LIST_CONDITIONS, 1, types), params,
+				   note_fit, fit);
 	SPI_finish();
 }
 
@@ -271,7 +299,14 @@ typedef struct Batch
 	int64		taken;
 } Batch;
 
-/* All of them, or (false) none: the key of one is in use. */
+/* Has it to stay? */
+static bool
+was_refused(const Redrive *redrive)
+{
+	return redrive->present || redrive->kept_out;
+}
+
+/* All of them, or (false) none: one has to stay. */
 static bool
 take_batch(void *arg)
 {
@@ -283,9 +318,9 @@ take_batch(void *arg)
 	for (int i = 0; i < batch->count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		redrive->present = false;
+		redrive->present = redrive->kept_out = false;
 		batch->taken += take_letter(redrive, batch->ids[i], send_letter);
-		if (redrive->present)
+		if (was_refused(redrive))
 			return false;
 	}
 	kvs_message_end(&redrive->writer);
@@ -300,14 +335,14 @@ take_fit(Redrive *redrive, const int64 *ids, int count)
 	int64		taken = 0;
 
 	kvs_subxact_run(take_batch, &batch);
-	if (!redrive->present)
+	if (!was_refused(redrive))
 		return batch.taken;
 	batch.count = 1;
 	for (int i = 0; i < count && count > 1; i++)
 	{
 		batch.ids = ids + i;
 		kvs_subxact_run(take_batch, &batch);
-		taken += redrive->present ? 0 : batch.taken;
+		taken += was_refused(redrive) ? 0 : batch.taken;
 	}
 	return taken;
 }
@@ -316,15 +351,19 @@ take_fit(Redrive *redrive, const int64 *ids, int count)
 static int64
 redrive_all(Redrive *redrive)
 {
-	int64		sent;
+	int64		sent = 0;
 	int64		sent_fit = 0;
+	bool		one_by_one;
 	Fit			fit;
 
 	kvs_message_begin(&redrive->writer, redrive->queue, redrive->rel);
-	sent = kvs_deadletter_run(redrive->queue, KVS_QUEUE_PLAN_DEAD_TAKE_ALL,
-							  TAKE " WHERE NOT " HAS_CONDITIONS RETURNING_LETTER, NULL, send_letter, redrive);
+	/* a statement that deletes letters cannot let some of them stay */
+	one_by_one = redrive->writer.changed;
+	if (!one_by_one)
+		sent = kvs_deadletter_run(redrive->queue, KVS_QUEUE_PLAN_DEAD_TAKE_ALL,
+								  TAKE " WHERE NOT " HAS_CONDITIONS RETURNING_LETTER, NULL, send_letter, redrive);
 	kvs_message_end(&redrive->writer);
-	find_fit(redrive, &fit);
+	find_fit(redrive, one_by_one, &fit);
 	for (int64 i = 0; i < fit.count; i += BATCH)
 		sent_fit += take_fit(redrive, fit.ids + i, Min(BATCH, fit.count - i));
 	pfree(fit.ids);
@@ -332,8 +371,8 @@ redrive_all(Redrive *redrive)
 		ereport(NOTICE,
 				(errmsg_plural("%lld dead letter of queue \"%s\" was left", "%lld dead letters of queue \"%s\" were left",
 							   (unsigned long) (fit.all - sent_fit), (long long) (fit.all - sent_fit), redrive->queue->name),
-				 errdetail("A dedupe_key is in use, or undelivered keys may not be written."),
-				 errhint("kv_dead_requeue() says which of the two it is.")));
+				 errdetail("A dedupe_key is in use, undelivered keys may not be written, or a trigger keeps the message out."),
+				 errhint("kv_dead_requeue() says which it is.")));
 	return sent + sent_fit;
 }
 

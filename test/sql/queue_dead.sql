@@ -92,6 +92,24 @@ SELECT kv_purge_queue('dl') > 0, kv_drop_store('dl');
 DROP FUNCTION dl_bury;
 DROP ROLE regress_kvs_dead_sender;
 
+-- A trigger keeps the message out: the letter stays.
+CREATE FUNCTION dl_filter() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN CASE WHEN NEW.payload <> '"no"' THEN NEW END; END $$;
+CREATE TRIGGER dl_filter BEFORE INSERT ON kvstore.q_dl FOR EACH ROW EXECUTE FUNCTION dl_filter();
+SELECT kv_dead_purge('dl') >= 0;
+INSERT INTO kvstore.d_dl (original_id, payload, attempts, enqueued_at, failed_at, dedupe_key) VALUES (1, '"yes"', 3, now(), now(), NULL), (2, '"no"', 3, now(), now(), NULL), (3, '"no"', 3, now(), now(), 'key'), (4, '"yes"', 3, now(), now(), 'other');
+SELECT outcome(format($$kv_dead_requeue('dl', %s)$$, id)) FROM kvstore.d_dl WHERE payload = '"no"' ORDER BY id;
+SELECT kv_dead_requeue_all('dl');
+SELECT original_id, payload FROM kv_dead_letters('dl');
+SELECT payload, dedupe_key FROM kv_peek('dl');
+DROP TRIGGER dl_filter ON kvstore.q_dl;
+DROP FUNCTION dl_filter;
+SELECT kv_dead_requeue_all('dl'), kv_purge_queue('dl');
+-- A time to live that ends after all times, or before it begins, stops nobody.
+INSERT INTO kvstore.d_dl (original_id, payload, attempts, enqueued_at, failed_at, ttl) VALUES (1, '"long"', 3, now(), now(), '178000000 years'), (2, '"other"', 3, now(), now(), NULL), (3, '"over"', 3, now(), now(), '-178000000 years');
+SELECT kv_dead_requeue_all('dl');
+SELECT payload, expires_at - enqueued_at AS ttl FROM kvstore.q_dl ORDER BY id;
+SELECT kv_purge_queue('dl') > 0;
+
 SELECT call, outcome(call) AS outcome FROM unnest(ARRAY[$$(SELECT count(*) FROM kv_dead_letters('none'))$$, $$(SELECT count(*) FROM kv_dead_letters(NULL))$$, $$(SELECT count(*) FROM kv_dead_letters('dl', -1))$$, $$kv_dead_requeue('none', 1)$$, $$kv_dead_requeue('dl', NULL)$$,
     $$kv_dead_requeue_all('none')$$, $$kv_dead_requeue_all(NULL)$$, $$kv_dead_delete('none', 1)$$, $$kv_dead_delete('dl', NULL)$$, $$kv_dead_purge('none')$$]) call;
 -- Renamed by its owner: the session's kept statements are those of the new name.

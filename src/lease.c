@@ -366,7 +366,11 @@ kvs_lease_forget(KvsQueueSlot *slot, int64 id, TimestampTz enqueued_at)
 {
 	KvsLease   *lease = kvs_leaseentry_search(slot, id, HASH_FIND);
 
-	if (lease != NULL && lease->message.enqueued_at == enqueued_at && lease->state != KVS_LEASE_ENDING)
+	if (lease == NULL || lease->message.enqueued_at != enqueued_at)
+		return;
+	if (lease->state == KVS_LEASE_ENDING)
+		lease->before = KVS_LEASE_NONE;
+	else
 		kvs_leaseentry_remove(slot, lease);
 }
 
@@ -392,9 +396,20 @@ kvs_lease_undo_ending(KvsQueueSlot *slot, int64 id, uint64 token, TimestampTz no
 
 	if (lease == NULL || lease->state != KVS_LEASE_ENDING)
 		return;
-	if (lease->before == KVS_LEASE_RETURNED)
+	switch (lease->before)
 	{
-		kvs_leaseentry_put_returned(slot, lease);
+		case KVS_LEASE_NONE:
+			kvs_leaseentry_let_go(slot, lease);
+			return;
+		case KVS_LEASE_RETURNED:
+			kvs_leaseentry_put_returned(slot, lease);
+			return;
+		default:
+			break;
+	}
+	if (lease->rolled_back)
+	{
+		kvs_leaseentry_fail(slot, lease, now, KVS_END_ROLLED_BACK);
 		return;
 	}
 	kvs_leaseentry_set_state(slot, lease, lease->before);
@@ -406,6 +421,9 @@ kvs_lease_undo_take(KvsQueueSlot *slot, int64 id, uint64 token, bool own, Timest
 {
 	KvsLease   *lease = kvs_leaseentry_find_token(slot, id, token);
 
+	/* somebody else has its receipt, and is ending it: should that abort, nobody holds it */
+	if (lease != NULL && lease->state == KVS_LEASE_ENDING)
+		lease->rolled_back = true;
 	if (lease == NULL || lease->state != KVS_LEASE_HELD)
 		return;
 	if (own)

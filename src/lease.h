@@ -220,7 +220,10 @@ extern void kvs_lease_undo_ending(KvsQueueSlot *slot, int64 id, uint64 token, Ti
 /* The transaction that took it aborts.  "own": it is also who sent it, so there is no such message; else the delivery has failed. */
 extern void kvs_lease_undo_take(KvsQueueSlot *slot, int64 id, uint64 token, bool own, TimestampTz now);
 
-/* The row of a message is gone: forget its lease, unless a transaction is just about to end it. */
+/*
+ * The row of a message is gone: forget its lease.  One that a transaction is just about to end goes
+ * when that has ended.
+ */
 extern void kvs_lease_forget(KvsQueueSlot *slot, int64 id, TimestampTz enqueued_at);
 
 /* All rows were removed at that time: forget all leases of messages from before. */

@@ -255,6 +255,7 @@ kvs_leaseentry_begin_ending(KvsQueueSlot *slot, KvsLease *lease, uint64 token)
 	kvs_leaseentry_move_to(slot, lease, NULL);
 	kvs_leaseentry_leave_work(slot, lease);
 	lease->before = lease->state;
+	lease->rolled_back = false;
 	kvs_leaseentry_set_state(slot, lease, KVS_LEASE_ENDING);
 	lease->token = token;
 }

@@ -27,9 +27,10 @@ typedef struct KvsLease
 {
 	KvsLeaseKey	key;			/* must be first */
 	KvsLeaseState state;
-	KvsLeaseState before;		/* of an ENDING one */
-	KvsLeaseEnd end;			/* RETURNED: how it failed */
+	KvsLeaseState before;		/* of an ENDING one; NONE: meanwhile its row has gone */
+	KvsLeaseEnd end;			/* RETURNED: how it failed; HELD: how it did before, which is counted */
 	bool		doomed;			/* is counted as such */
+	bool		rolled_back;	/* ENDING: meanwhile so was the transaction that took it */
 	bool		working;		/* is in the heap of what the worker has to see to */
 	uint16		tries;			/* of the worker, in vain */
 	int			pid;			/* who took it */

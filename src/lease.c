@@ -215,12 +215,21 @@ kvs_lease_raise_full(const KvsQueue *queue)
 
 /* ---- What a receipt can do ---- */
 
-/* The delivery has not failed after all, if it is the last that has. */
-static void
+/*
+ * The delivery has not failed after all, if it is the last that has.  False: it is over with the
+ * message all the same, and nothing is taken back.
+ */
+static bool
 take_back_failure(KvsMessageRef *message, int number)
 {
+	KvsMessageRef without = *message;
+
 	if (kvs_message_failed(message) == number)
-		message->failures--;
+		without.failures--;
+	if (kvs_message_is_doomed(&without))
+		return false;
+	*message = without;
+	return true;
 }
 
 static KvsClaim
@@ -251,17 +260,16 @@ claim_locked(KvsQueueSlot *slot, uint64 token, int number, KvsLeaseState state, 
 		kvs_leaseentry_begin_ending(slot, lease, token);
 		return KVS_CLAIM_DONE;
 	}
-	if (lease->state == KVS_LEASE_RETURNED)
+	if (lease->state == KVS_LEASE_RETURNED && !take_back_failure(&lease->message, number))
 	{
-		take_back_failure(&lease->message, number);
-		if (kvs_message_is_doomed(&lease->message))
-		{
-			kvs_leaseentry_put_returned(slot, lease);
-			return KVS_CLAIM_STALE;
-		}
+		kvs_leaseentry_put_returned(slot, lease);
+		return KVS_CLAIM_STALE;
 	}
 	*message = lease->message;
 	kvs_leaseentry_hold(slot, lease, token, now, deadline);
+	/* a later delivery has failed since, and so had this one */
+	if (number <= kvs_message_failed(message))
+		lease->end = KVS_END_EXPIRED;
 	return KVS_CLAIM_DONE;
 }
 
@@ -282,10 +290,8 @@ may_release(KvsLease *lease, const uint64 *token, int number)
 {
 	if (lease->state == KVS_LEASE_HELD)
 		return token == NULL || lease->token == *token;
-	if (lease->state != KVS_LEASE_RETURNED || token == NULL || kvs_message_failed(&lease->message) != number)
-		return false;
-	take_back_failure(&lease->message, number);
-	return !lease->message.dying;
+	return lease->state == KVS_LEASE_RETURNED && token != NULL && kvs_message_failed(&lease->message) == number &&
+		take_back_failure(&lease->message, number);
 }
 
 KvsClaim

@@ -307,15 +307,21 @@ kvs_leaseentry_give_back(KvsQueueSlot *slot, KvsLease *lease, TimestampTz now, T
 	kvs_leaseentry_put_returned(slot, lease);
 }
 
-/* A delivery has failed.  At once after the first time that is a rollback: it may be just a deadlock. */
+/*
+ * A delivery has failed.  At once after the first time that is a rollback: it may be just a
+ * deadlock.  At once, too, if that was counted before, and its receipt was used to extend it since.
+ */
 void
 kvs_leaseentry_fail(KvsQueueSlot *slot, KvsLease *lease, TimestampTz now, KvsLeaseEnd end)
 {
 	KvsMessageRef *message = &lease->message;
+	bool		counted = lease->end != KVS_END_NONE;
 	bool		at_once;
 
-	message->failures++;
-	at_once = message->delay == 0 || (end == KVS_END_ROLLED_BACK && kvs_message_failed(message) == 1);
+	if (!counted)
+		message->failures++;
+	at_once = counted || message->delay == 0 ||
+		(end == KVS_END_ROLLED_BACK && kvs_message_failed(message) == 1);
 	lease->end = end;
 	kvs_leaseentry_give_back(slot, lease, now, at_once ? DT_NOBEGIN : now + message->delay);
 }

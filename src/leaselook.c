@@ -194,6 +194,7 @@ kvs_lease_restore(const KvsLeaseImage *image)
 	else
 	{
 		kvs_leaseentry_hold(slot, lease, image->token, image->since, image->due);
+		lease->end = image->end;
 		lease->pid = 0;
 	}
 	return true;

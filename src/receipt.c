@@ -56,7 +56,8 @@ kvs_receipt_to_text(const KvsReceipt *receipt)
 	packed.id = receipt->id;
 	packed.enqueued_at = receipt->enqueued_at;
 	packed.token = receipt->token;
-	packed.number = receipt->number;
+	/* an owner may have written any number of failures into a row */
+	packed.number = Min(receipt->number, MOST_DELIVERIES);
 	packed.crc = checksum(&packed);
 	packed.zero = 0;
 	return cstring_to_text(kvs_base64_encode((char *) &packed, PACKED_SIZE));

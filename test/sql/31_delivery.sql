@@ -241,6 +241,26 @@ RESET kvstore.test_clock;
 SELECT payload, attempts, last_error FROM kv_peek('dl');
 SELECT id, kv_release_id('dl', id) AS released, kv_release_id('dl', id) AS again FROM kv_peek('dl') \gset
 SELECT :'released' AS released, :'again' AS again, kv_release_id('dl', 0) AS unknown, kv_ack(dl_receipt('"slow"')) AS "while nobody has it";
+-- A delivery fails once: the lease of an older receipt that is extended, and expires again, does not count again.
+SELECT kv_enqueue('dl', '"twice"') > 0;
+SELECT attempts FROM dl_get();
+SET kvstore.test_clock = 61;
+SELECT attempts FROM dl_get();
+SET kvstore.test_clock = 122;
+SELECT kv_maintain() >= 0;
+SELECT kv_extend(receipt) IS NOT NULL AS extended FROM dl_got WHERE payload = '"twice"' AND attempts = 1;
+SELECT kv_extend(receipt, '2 min') IS NOT NULL AS again FROM dl_got WHERE payload = '"twice"' AND attempts = 1;
+SET kvstore.test_clock = 300;
+SELECT attempts AS third FROM dl_get();
+RESET kvstore.test_clock;
+SELECT kv_nack(dl_receipt('"twice"'), dead => true);
+SELECT payload, attempts FROM kv_dead_letters('dl');
+SELECT kv_dead_purge('dl');
+-- No number of failures in a row makes a receipt that is none.
+SELECT kv_enqueue('dl', '"many"', max_attempts => 2147483647) > 0;
+UPDATE kvstore.q_dl SET attempts = 2147483646 WHERE payload = '"many"';
+SELECT payload, attempts > 1000000000 AS many FROM dl_get();
+SELECT kv_extend(dl_receipt('"many"')) IS NOT NULL AS extended, kv_ack(dl_receipt('"many"'));
 SELECT kv_pause_queue('dl'), kv_enqueue('dl', '"paused"') > 0;
 SELECT count(*) FROM dl_get();
 SELECT kv_resume_queue('dl');

@@ -385,11 +385,31 @@ remove_row(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *
 /* What has become of the message that kept one with the same dedupe_key out. */
 typedef enum Holder
 {
-	HOLDER_LIVES,				/* or a trigger of the owner's keeps it */
+	HOLDER_LIVES,
 	HOLDER_NONE,				/* it has gone, or there never was one */
-	HOLDER_REMOVED,				/* it had expired, and this transaction has removed it */
+	HOLDER_EXPIRED,				/* it had expired: this transaction has removed it, or its key */
 	HOLDER_GOING				/* it has expired, and somebody else has begun to remove it */
 } Holder;
+
+/*
+ * A message that has expired is still being processed, or a trigger of the owner's keeps it.  It
+ * stays, without its key.  If the owner keeps that, too, the INSERT without regard to it fails.
+ */
+static Holder
+free_key(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *ref)
+{
+	KvsPosition position = {ref->ready_at, ref->id};
+	bool		never = slot->tts_isnull[KVS_QUEUE_COLUMN_EXPIRES_AT];
+	TimestampTz expires_at = DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_EXPIRES_AT]);
+
+	/* until this transaction ends, others pass over it */
+	kvs_queuexact_note_moved(writer->queue, ref);
+	kvs_queuexact_note_arrival(writer->queue, ref->priority, position, position, 0);
+	if (kvs_settle_free_key_as_owner(writer->queue, ref) && !never &&
+		kvs_message_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ref->id), slot))
+		kvs_expiry_note(writer->queue->relid, ItemPointerGetBlockNumber(&slot->tts_tid), expires_at);
+	return HOLDER_EXPIRED;
+}
 
 /* Remove a message that has expired, and with it the hold on its key, unless somebody has leased it. */
 static Holder
@@ -403,18 +423,20 @@ remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
 	if (kvs_queuexact_mark(writer->queue, &ref) == KVS_MARK_HELD)
 	{
 		if (!kvs_queuexact_is_ending(writer->queue, &ref, &own))
-			return HOLDER_LIVES;
+			return free_key(writer, slot, &ref);
 		if (!own)
 			return HOLDER_GOING;
 		/* one that this transaction has put back need not stay */
 	}
 	removal = remove_row(writer, slot, &ref);
+	if (removal == KVS_REMOVAL_BUSY)
+		return free_key(writer, slot, &ref);
 	if (removal == KVS_REMOVED)
 	{
 		kvs_queuexact_note_count(writer->queue, -1);
 		kvs_stats_add(writer->queue->stat, KVS_COUNT_QUEUE_EXPIRED, 1);
 	}
-	return removal == KVS_REMOVAL_BUSY ? HOLDER_LIVES : HOLDER_REMOVED;
+	return HOLDER_EXPIRED;
 }
 
 /* One that is given up keeps its key until it is a dead letter. */

@@ -44,6 +44,7 @@ static const char *const statements[KVS_QUEUE_PLAN_END] = {
 	"last_error = CASE WHEN $5 IS NULL THEN m.last_error ELSE $5 END WHERE " THIS_MESSAGE,
 	[KVS_QUEUE_PLAN_GIVE_UP] = "UPDATE kvstore.q_%1$s AS m SET attempts = $3, failed_at = $4, "
 	"last_error = CASE WHEN $5 IS NULL THEN m.last_error ELSE $5 END WHERE " THIS_MESSAGE,
+	[KVS_QUEUE_PLAN_FREE_KEY] = "UPDATE kvstore.q_%1$s AS m SET dedupe_key = NULL WHERE " THIS_MESSAGE,
 };
 
 /* $3: attempts, $4: when, $5: the error; the first statement has only two. */
@@ -53,7 +54,7 @@ static const Oid types[] = {INT8OID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TE
 static uint64
 execute(KvsQueue *queue, KvsQueuePlan which, const Datum *values, const bool *nulls)
 {
-	int			nargs = which == KVS_QUEUE_PLAN_DELETE ? 2 : lengthof(types);
+	int			nargs = which == KVS_QUEUE_PLAN_DELETE || which == KVS_QUEUE_PLAN_FREE_KEY ? 2 : lengthof(types);
 	ParamListInfo params;
 	uint64		count;
 
@@ -88,6 +89,12 @@ bool
 kvs_settle_delete_as_owner(KvsQueue *queue, const KvsMessageRef *message)
 {
 	return execute_as_owner(queue, KVS_QUEUE_PLAN_DELETE, message, 0, message->ready_at, NULL) > 0;
+}
+
+bool
+kvs_settle_free_key_as_owner(KvsQueue *queue, const KvsMessageRef *message)
+{
+	return execute_as_owner(queue, KVS_QUEUE_PLAN_FREE_KEY, message, 0, message->ready_at, NULL) > 0;
 }
 
 /* The transaction's own snapshot does not see what we were to write. */

@@ -49,6 +49,9 @@ extern KvsSettled kvs_settle_fail(KvsReader *reader, KvsMessageRef *message, con
 /* Delete a message, as the owner of the queue; false: it is gone, or a trigger of the owner's keeps it. */
 extern bool kvs_settle_delete_as_owner(KvsQueue *queue, const KvsMessageRef *message);
 
+/* Take its dedupe_key from a message that stays, in the same way. */
+extern bool kvs_settle_free_key_as_owner(KvsQueue *queue, const KvsMessageRef *message);
+
 /* ---- For the worker: these pass over what is locked ---- */
 
 /* Write down what was counted in memory, with the last error, and until when the message waits; DT_NOBEGIN: it does not. */

@@ -75,7 +75,21 @@ SELECT kv_purge_queue('se'), kv_enqueue('se', '"first"', dedupe_key => 'k') AS f
 SELECT receipt FROM kv_dequeue('se') \gset
 SELECT kv_enqueue('se', '"second"', dedupe_key => 'k') = :first AS same;
 SELECT kv_ack(:'receipt'), kv_enqueue('se', '"second"', dedupe_key => 'k') > :first AS free_again;
--- A message that has expired holds nothing, unless somebody works on it.
+-- One that expires while somebody works on it stays, without its key.
+SELECT kv_purge_queue('se') > 0;
+SELECT kv_enqueue('se', '"slow"', dedupe_key => 'k') AS first \gset
+SELECT receipt FROM kv_dequeue('se', lease => '12 hours') \gset
+UPDATE kvstore.q_se SET expires_at = '2000-01-01';
+BEGIN;
+SELECT kv_enqueue('se', '"undone"', dedupe_key => 'k') > :first AS free;
+ROLLBACK;
+SELECT payload, dedupe_key FROM kvstore.q_se ORDER BY id;
+SELECT kv_enqueue('se', '"anew"', dedupe_key => 'k') > :first AS free;
+SELECT payload, dedupe_key FROM kvstore.q_se ORDER BY id;
+SELECT kv_extend(:'receipt') IS NOT NULL AS extended, kv_ack(:'receipt');
+SELECT payload, dedupe_key FROM kvstore.q_se ORDER BY id;
+SELECT payload FROM kv_dequeue('se');
+-- A message that has expired holds nothing.
 SELECT kv_purge_queue('se'), kv_enqueue('se', '"first"', dedupe_key => 'k', ttl => '0') AS first \gset
 SELECT kv_enqueue('se', '"second"', dedupe_key => 'k') > :first AS free;
 -- One that was removed for another, which was rolled back, is still expired.
@@ -116,6 +130,15 @@ SELECT kv_enqueue('se', '"anew"', dedupe_key => 'n') > :first AS free;
 COMMIT;
 SELECT payload FROM kvstore.q_se WHERE dedupe_key = 'n';
 DELETE FROM kvstore.q_se WHERE dedupe_key = 'n';
+-- Nor does one that a trigger keeps: it loses its key.
+CREATE FUNCTION se_keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE TRIGGER se_keep BEFORE DELETE ON kvstore.q_se FOR EACH ROW EXECUTE FUNCTION se_keep();
+SELECT kv_enqueue('se', '"kept"', dedupe_key => 'kept', ttl => '0') AS first \gset
+SELECT kv_enqueue('se', '"after it"', dedupe_key => 'kept') > :first AS free;
+SELECT payload, dedupe_key FROM kvstore.q_se WHERE id >= :first ORDER BY id;
+DROP TRIGGER se_keep ON kvstore.q_se;
+DROP FUNCTION se_keep;
+DELETE FROM kvstore.q_se WHERE id >= :first;
 DROP TRIGGER se_pass ON kvstore.q_se;
 DROP TRIGGER se_note ON kvstore.q_se;
 SELECT payload FROM kvstore.q_se ORDER BY id;

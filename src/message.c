@@ -277,11 +277,12 @@ find_expiry(KvsMessageWriter *writer, int count, const int64 *ids)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
-/* Note each row as it has become. */
+/* Note each row as it has become, of those that the statement says that it wrote. */
 static void
-note_changed(KvsMessageWriter *writer, int count, int64 *ids)
+note_changed(KvsMessageWriter *writer, int count, int64 *ids, uint64 written)
 {
 	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
+	uint64		found = 0;
 
 	for (int i = 0; i < count; i++)
 	{
@@ -293,6 +294,7 @@ note_changed(KvsMessageWriter *writer, int count, int64 *ids)
 			ids[i] = 0;
 			continue;
 		}
+		found++;
 		note_expiry(writer, slot);
 		priority = DatumGetInt16(slot->tts_values[KVS_QUEUE_COLUMN_PRIORITY]);
 		if (priority < 0 || priority > KVS_MAX_PRIORITY)
@@ -302,13 +304,16 @@ note_changed(KvsMessageWriter *writer, int count, int64 *ids)
 		note_arrival(writer, priority, DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_READY_AT]), ids[i], ids[i], 1);
 	}
 	ExecDropSingleTupleTableSlot(slot);
+	/* nobody would be told that it is there */
+	if (found < written)
+		kvs_settle_raise_renamed(writer->rel);
 }
 
 static void
-note_written(KvsMessageWriter *writer, bool by_statement, const KvsMessage *message, int count, int64 *ids)
+note_written(KvsMessageWriter *writer, bool by_statement, const KvsMessage *message, int count, int64 *ids, uint64 written)
 {
 	if (unlikely(writer->changed))
-		note_changed(writer, count, ids);
+		note_changed(writer, count, ids, written);
 	else
 		note_arrival(writer, DatumGetInt16(message->values[KVS_QUEUE_COLUMN_PRIORITY]),
 					 DatumGetTimestampTz(message->values[KVS_QUEUE_COLUMN_READY_AT]), ids[0], ids[count - 1], count);
@@ -331,6 +336,8 @@ kvs_message_begin(KvsMessageWriter *writer, KvsQueue *queue, Relation rel)
 void
 kvs_message_insert(KvsMessageWriter *writer, const KvsMessage *message, const Datum *payloads, int count, int64 *ids)
 {
+	uint64		written = count;
+
 	writer->present = false;
 	for (int i = 0; i < count; i++)
 	{
@@ -339,11 +346,11 @@ kvs_message_insert(KvsMessageWriter *writer, const KvsMessage *message, const Da
 	}
 	/* a statement also when there is nothing to send: it is refused to who may not */
 	if (!writer->direct)
-		insert_by_statement(writer->queue, false, message, payloads, count, ids);
+		written = insert_by_statement(writer->queue, false, message, payloads, count, ids);
 	else if (count > 0)
 		insert_direct(writer, message, payloads, count, ids);
 	if (count > 0)
-		note_written(writer, !writer->direct, message, count, ids);
+		note_written(writer, !writer->direct, message, count, ids, written);
 }
 
 void
@@ -521,6 +528,6 @@ kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *me
 		if (!unless_present || (writer->changed && nobody == TRIGGER_ATTEMPTS))
 			return 0;			/* it is a trigger that keeps the row out */
 	}
-	note_written(writer, true, message, 1, &id);
+	note_written(writer, true, message, 1, &id, 1);
 	return id;
 }

@@ -94,6 +94,53 @@ purge_pass(KvsQueue *queue, Relation rel, bool *changed)
 	return removed;
 }
 
+/*
+ * A statement does not tell what it has deleted: that would take the right to SELECT.  So the rows
+ * of leased messages are looked for.  One that is just being sent has none yet that could have been
+ * deleted.
+ */
+static void
+note_leased_removed(KvsQueue *queue, Relation rel)
+{
+	KvsStuckError errors[KVS_STUCK_ERRORS];
+	KvsLeaseInfo *leases = NULL;
+	KvsReader	reader;
+	KvsQueueSlot *slot = kvs_shared == NULL ? NULL : kvs_queueslot_lock_existing(queue);
+	int			count;
+
+	if (slot == NULL)
+		return;
+	LWLockRelease(slot->lock);
+	count = kvs_lease_list(queue->slot, &leases, errors);
+	kvs_reader_begin(&reader, queue, rel);
+	for (int i = 0; i < count; i++)
+	{
+		KvsMessageRef message = leases[i].message;
+
+		CHECK_FOR_INTERRUPTS();
+		if (leases[i].relid == queue->relid && !kvs_reader_fetch(&reader, &message) &&
+			!kvs_reader_is_coming(&reader, &message))
+			kvs_queuexact_note_removed(queue, &message);
+	}
+	kvs_reader_end(&reader);
+	if (leases != NULL)
+		pfree(leases);
+}
+
+static int64
+purge_by_statement(KvsQueue *queue, Relation rel)
+{
+	int64		removed;
+
+	kvs_queuexact_note_any_removed(queue);
+	SPI_connect();
+	removed = kvs_plan_execute(kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_PURGE, "DELETE FROM kvstore.q_%s", 0, NULL),
+							   NULL, queue->relid, NULL, NULL);
+	SPI_finish();
+	note_leased_removed(queue, rel);
+	return removed;
+}
+
 static int64
 purge(KvsQueue *queue, Relation rel)
 {
@@ -102,14 +149,7 @@ purge(KvsQueue *queue, Relation rel)
 
 	kvs_queue_note_removal(queue->relid);
 	if (!queue->plain)
-	{
-		kvs_queuexact_note_any_removed(queue);
-		SPI_connect();
-		removed = kvs_plan_execute(kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_PURGE, "DELETE FROM kvstore.q_%s", 0, NULL),
-										NULL, queue->relid, NULL, NULL);
-		SPI_finish();
-		return removed;
-	}
+		return purge_by_statement(queue, rel);
 	check_delete(rel);
 	while (changed)
 		removed += purge_pass(queue, rel, &changed);

@@ -47,7 +47,7 @@ static const char *const statements[KVS_QUEUE_PLAN_END] = {
 	[KVS_QUEUE_PLAN_FREE_KEY] = "UPDATE kvstore.q_%1$s AS m SET dedupe_key = NULL WHERE " THIS_MESSAGE,
 };
 
-/* $3: attempts, $4: when, $5: the error; the first statement has only two. */
+/* $3: attempts, $4: when, $5: the error; the statements that say only which message have two. */
 static const Oid types[] = {INT8OID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TEXTOID};
 
 /* "nulls" may be NULL. */
@@ -200,18 +200,32 @@ lock_row(KvsReader *reader, KvsMessageRef *message, bool wait)
 	return KVS_SETTLED_GONE;
 }
 
+void
+kvs_settle_raise_renamed(Relation rel)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+			 errmsg("a trigger of table \"%s\" changed the identity of a message", RelationGetRelationName(rel)),
+			 errdetail("There is no message of the id and enqueued_at that were written."),
+			 errhint("A trigger must leave the columns id and enqueued_at as they are.")));
+}
+
 /*
  * The row stays: note it as an arrival, where it is.  That is where we have put it, unless a trigger of the owner's had other plans, which may also be to
- * leave it alone.
+ * leave it alone.  "written": a statement says that it has changed it.
  */
 static KvsSettled
-note_where_it_is(KvsReader *reader, const KvsMessageRef *message)
+note_where_it_is(KvsReader *reader, const KvsMessageRef *message, bool written)
 {
 	KvsMessageRef found = *message;
 	KvsPosition position;
 
 	if (!reader->queue->plain && !kvs_reader_fetch(reader, &found))
+	{
+		if (written)
+			kvs_settle_raise_renamed(reader->rel);
 		return KVS_SETTLED_GONE;
+	}
 	position = (KvsPosition) {found.ready_at, found.id};
 	kvs_queuexact_note_arrival(reader->queue, found.priority, position, position, 0);
 	return KVS_SETTLED_RETRY;
@@ -238,7 +252,7 @@ change_row(KvsReader *reader, const KvsMessageRef *message, int attempts, Timest
 
 		kvs_expiry_note(reader->queue->relid, there ? ItemPointerGetBlockNumber(&found.tid) : InvalidBlockNumber, expires_at);
 	}
-	return note_where_it_is(reader, &changed);
+	return note_where_it_is(reader, &changed, *written);
 }
 
 /* The owner's own doing: it is not for the worker to try for ever. */
@@ -309,7 +323,7 @@ bury(KvsReader *reader, const KvsMessageRef *message, int failed, TimestampTz no
 		return KVS_SETTLED_DEAD;
 	}
 	check_serializable();
-	return note_where_it_is(reader, message);
+	return note_where_it_is(reader, message, false);
 }
 
 KvsSettled
@@ -347,8 +361,10 @@ give_up(KvsReader *reader, const KvsMessageRef *message, int failed, const KvsFa
 	{
 		/* a trigger of the owner's has other plans */
 		check_serializable();
-		return note_where_it_is(reader, message);
+		return note_where_it_is(reader, message, false);
 	}
+	if (!reader->queue->plain)
+		(void) note_where_it_is(reader, message, true);
 	kvs_queuexact_leave_to_worker(reader->queue, message->id);
 	return KVS_SETTLED_DEAD;
 }

@@ -52,6 +52,9 @@ extern bool kvs_settle_delete_as_owner(KvsQueue *queue, const KvsMessageRef *mes
 /* Take its dedupe_key from a message that stays, in the same way. */
 extern bool kvs_settle_free_key_as_owner(KvsQueue *queue, const KvsMessageRef *message);
 
+/* 27000: a trigger of the owner's has changed id or enqueued_at, by which a message is known. */
+pg_noreturn extern void kvs_settle_raise_renamed(Relation rel);
+
 /* ---- For the worker: these pass over what is locked ---- */
 
 /* Write down what was counted in memory, with the last error, and until when the message waits; DT_NOBEGIN: it does not. */

@@ -28,6 +28,7 @@
 #include "receipt.h"
 #include "settle.h"
 #include "stats.h"
+#include "subxact.h"
 
 /* Bytes of an error that are kept: it goes into each row of a message that fails. */
 #define ERROR_MAX_SIZE	8192
@@ -81,7 +82,7 @@ try_to_claim(KvsQueue *queue, const KvsReceipt *receipt, KvsLeaseState state, Ti
 }
 
 /* Claim the message of a receipt (lease.h); without a lease, only if its row is there. */
-static bool
+static KvsClaim
 claim(Session *session, const KvsReceipt *receipt, KvsLeaseState state, TimestampTz deadline, KvsMessageRef *message)
 {
 	KvsQueue   *queue = session->reader.queue;
@@ -90,34 +91,19 @@ claim(Session *session, const KvsReceipt *receipt, KvsLeaseState state, Timestam
 
 	*message = wanted;
 	result = try_to_claim(queue, receipt, state, deadline, false, message);
-	if (result == KVS_CLAIM_UNKNOWN)
+	if (result != KVS_CLAIM_UNKNOWN)
+		return result;
+	if (!kvs_reader_fetch(&session->reader, message))
+		return KVS_CLAIM_STALE;
+	message->delay = kvs_reader_backoff(&session->reader, receipt->number + 1);
+	result = try_to_claim(queue, receipt, state, deadline, true, message);
+	/* whoever had it meanwhile may have acknowledged it */
+	if (result == KVS_CLAIM_DONE && state == KVS_LEASE_HELD && !kvs_reader_fetch(&session->reader, message))
 	{
-		if (!kvs_reader_fetch(&session->reader, message))
-			return false;
-		message->delay = kvs_reader_backoff(&session->reader, receipt->number + 1);
-		result = try_to_claim(queue, receipt, state, deadline, true, message);
-		/* whoever had it meanwhile may have acknowledged it */
-		if (result == KVS_CLAIM_DONE && state == KVS_LEASE_HELD && !kvs_reader_fetch(&session->reader, message))
-		{
-			kvs_lease_drop(queue, message, receipt->token, true);
-			return false;
-		}
+		kvs_lease_drop(queue, message, receipt->token, true);
+		return KVS_CLAIM_STALE;
 	}
-	if (result == KVS_CLAIM_FULL)
-		kvs_lease_raise_full(queue);
-	return result == KVS_CLAIM_DONE;
-}
-
-/* The same, to end the lease of a message that is not given up. */
-static bool
-claim_living(Session *session, const KvsReceipt *receipt, KvsMessageRef *message)
-{
-	if (!claim(session, receipt, KVS_LEASE_ENDING, DT_NOEND, message))
-		return false;
-	if (!message->dying)
-		return true;
-	kvs_queuexact_cancel_ending(session->reader.queue, message->id);
-	return false;
+	return result;
 }
 
 /* ---- One receipt ---- */
@@ -135,20 +121,85 @@ typedef struct Request
 
 typedef KvsSettled (*Action) (Session *session, const KvsReceipt *receipt, Request *request);
 
-static KvsSettled
-ack(Session *session, const KvsReceipt *receipt, Request *request)
-{
-	KvsMessageRef	message;
+/* What is done with a message whose lease is being ended. */
+typedef KvsSettled (*Ending) (Session *session, const KvsReceipt *receipt, Request *request, KvsMessageRef *message);
 
-	if (!claim(session, receipt, KVS_LEASE_ENDING, DT_NOEND, &message))
-		return KVS_SETTLED_GONE;
-	return kvs_settle_delete(&session->reader, &message);
+typedef struct Unleased
+{
+	Session    *session;
+	const KvsReceipt *receipt;
+	Request    *request;
+	Ending		ending;
+	KvsMessageRef message;
+	KvsSettled	result;
+} Unleased;
+
+/*
+ * There is no lease, nor room for one, as others have taken it.  So the row is written first, and
+ * whoever leases the message from then on sees that.  Somebody who has leased it before is seen by
+ * us, and keeps it.  What is opened here must not outlive the subtransaction.
+ */
+static bool
+end_unleased(void *arg)
+{
+	Unleased   *unleased = arg;
+	KvsReader  *reader = &unleased->session->reader;
+	KvsReader	outer = *reader;
+	KvsMessageRef row = unleased->message;
+
+	kvs_queuexact_note_moved(outer.queue, &row);
+	kvs_reader_begin(reader, outer.queue, outer.rel);
+	reader->unleased = true;
+	unleased->result = unleased->ending(unleased->session, unleased->receipt, unleased->request, &unleased->message);
+	kvs_reader_end(reader);
+	*reader = outer;
+	kvs_fault_stop(KVS_FAULT_UNLEASED);
+	if (kvs_lease_is_known(outer.queue, &row))
+		unleased->result = KVS_SETTLED_GONE;
+	return unleased->result != KVS_SETTLED_GONE;
 }
 
 static KvsSettled
-nack(Session *session, const KvsReceipt *receipt, Request *request)
+end(Session *session, const KvsReceipt *receipt, Request *request, Ending ending)
 {
-	KvsMessageRef	message;
+	Unleased	unleased = {session, receipt, request, ending, {0}, KVS_SETTLED_GONE};
+
+	switch (claim(session, receipt, KVS_LEASE_ENDING, DT_NOEND, &unleased.message))
+	{
+		case KVS_CLAIM_DONE:
+			return ending(session, receipt, request, &unleased.message);
+		case KVS_CLAIM_FULL:
+			kvs_subxact_run(end_unleased, &unleased);
+			return unleased.result;
+		default:
+			return KVS_SETTLED_GONE;
+	}
+}
+
+/* It is not ended after all. */
+static KvsSettled
+leave(Session *session, const KvsMessageRef *message)
+{
+	if (!session->reader.unleased)
+		kvs_queuexact_cancel_ending(session->reader.queue, message->id);
+	return KVS_SETTLED_GONE;
+}
+
+static KvsSettled
+ack_message(Session *session, const KvsReceipt *receipt, Request *request, KvsMessageRef *message)
+{
+	return kvs_settle_delete(&session->reader, message);
+}
+
+static KvsSettled
+ack(Session *session, const KvsReceipt *receipt, Request *request)
+{
+	return end(session, receipt, request, ack_message);
+}
+
+static KvsSettled
+nack_message(Session *session, const KvsReceipt *receipt, Request *request, KvsMessageRef *message)
+{
 	KvsFailure	failure = {
 		.error = request->error,
 		.now = request->now,
@@ -157,30 +208,31 @@ nack(Session *session, const KvsReceipt *receipt, Request *request)
 		.dead = request->dead
 	};
 
-	if (!claim_living(session, receipt, &message))
-		return KVS_SETTLED_GONE;
-	return kvs_settle_fail(&session->reader, &message, &failure);
+	/* it has been given up already */
+	if (message->dying)
+		return leave(session, message);
+	return kvs_settle_fail(&session->reader, message, &failure);
+}
+
+static KvsSettled
+nack(Session *session, const KvsReceipt *receipt, Request *request)
+{
+	return end(session, receipt, request, nack_message);
 }
 
 /* By the row: after a delay, or if the lease is over, and what is known of it stands in the row.  Then that delivery has not failed. */
 static KvsSettled
-release_row(Session *session, const KvsReceipt *receipt, Request *request)
+release_message(Session *session, const KvsReceipt *receipt, Request *request, KvsMessageRef *message)
 {
-	KvsMessageRef message;
-	int			failed;
+	int			failed = kvs_message_failed(message);
 
-	if (!claim_living(session, receipt, &message))
-		return KVS_SETTLED_GONE;
-	failed = kvs_message_failed(&message);
+	if (message->dying)
+		return leave(session, message);
 	if (failed == receipt->number)
 		failed--;
 	else if (request->ready_at <= request->now)
-	{
-		/* it has been given back already */
-		kvs_queuexact_cancel_ending(session->reader.queue, message.id);
-		return KVS_SETTLED_GONE;
-	}
-	return kvs_settle_postpone(&session->reader, &message, failed, request->ready_at);
+		return leave(session, message); /* it has been given back already */
+	return kvs_settle_postpone(&session->reader, message, failed, request->ready_at);
 }
 
 static KvsSettled
@@ -194,7 +246,7 @@ release(Session *session, const KvsReceipt *receipt, Request *request)
 	if (claimed == KVS_CLAIM_DONE)
 		result = KVS_SETTLED_RETRY;
 	else if (claimed == KVS_CLAIM_UNKNOWN)
-		result = release_row(session, receipt, request);
+		result = end(session, receipt, request, release_message);
 	if (result == KVS_SETTLED_RETRY)
 		kvs_stats_add(session->reader.queue->stat, KVS_COUNT_QUEUE_RELEASED, 1);
 	return result;
@@ -204,9 +256,13 @@ static KvsSettled
 extend(Session *session, const KvsReceipt *receipt, Request *request)
 {
 	KvsMessageRef	message;
+	KvsClaim	claimed;
 
 	request->deadline = kvs_queueargs_deadline(request->fcinfo, 1, session->reader.queue, request->now);
-	if (!claim(session, receipt, KVS_LEASE_HELD, request->deadline, &message))
+	claimed = claim(session, receipt, KVS_LEASE_HELD, request->deadline, &message);
+	if (claimed == KVS_CLAIM_FULL)
+		kvs_lease_raise_full(session->reader.queue);
+	if (claimed != KVS_CLAIM_DONE)
 		return KVS_SETTLED_GONE;
 	/* it may be sooner than before, or the first that the worker hears of it */
 	if (kvs_expiry_database() != NULL)

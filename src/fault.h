@@ -21,6 +21,7 @@
 	POINT(DEQUEUE_LEASED, "dequeue-leased") \
 	POINT(DEQUEUE_ADVANCE, "dequeue-advance") \
 	POINT(SETTLE, "settle") \
+	POINT(UNLEASED, "unleased") \
 	POINT(CANCEL, "cancel") \
 	POINT(CHORES, "chores") \
 	POINT(COUNT, "count") \

@@ -276,9 +276,12 @@ claim_locked(KvsQueueSlot *slot, uint64 token, int number, KvsLeaseState state, 
 KvsClaim
 kvs_lease_claim(KvsQueue *queue, uint64 token, int number, KvsLeaseState state, TimestampTz deadline, bool row, KvsMessageRef *message)
 {
-	KvsQueueSlot *slot = row ? kvs_queueslot_lock(queue) : kvs_queueslot_lock_existing(queue);
-	KvsClaim	result = slot == NULL ? KVS_CLAIM_UNKNOWN : claim_locked(slot, token, number, state, deadline, row, message);
+	/* who only ends a lease makes no slot: others may have taken all that there are */
+	KvsQueueSlot *slot = row && state == KVS_LEASE_HELD ? kvs_queueslot_lock(queue) : kvs_queueslot_lock_existing(queue);
+	KvsClaim	result = row ? KVS_CLAIM_FULL : KVS_CLAIM_UNKNOWN;
 
+	if (slot != NULL)
+		result = claim_locked(slot, token, number, state, deadline, row, message);
 	if (slot != NULL)
 		LWLockRelease(slot->lock);
 	return result;

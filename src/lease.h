@@ -113,7 +113,7 @@ typedef enum KvsClaim
 	KVS_CLAIM_DONE,
 	KVS_CLAIM_STALE,			/* somebody else has it */
 	KVS_CLAIM_UNKNOWN,			/* no lease: look whether the row is there, and call again with "row" */
-	KVS_CLAIM_FULL
+	KVS_CLAIM_FULL				/* nobody has it, and there is no room for a lease */
 } KvsClaim;
 
 /*

@@ -19,6 +19,7 @@ typedef struct KvsReader
 {
 	KvsQueue   *queue;
 	Relation	rel;
+	bool		unleased;		/* there was no room for a lease of what is settled (ack.c) */
 	TupleTableSlot *slot;		/* the row found last; its page is pinned */
 	Relation	order_index;	/* NULL until used */
 	IndexScanDesc scan;			/* NULL until used */

@@ -163,7 +163,7 @@ kvs_settle_delete(KvsReader *reader, KvsMessageRef *message)
 		{
 			kvs_queuexact_note_count(reader->queue, -1);
 			kvs_stats_add(reader->queue->stat, KVS_COUNT_QUEUE_ACKED, 1);
-			if (kvs_queuexact_has_sent(reader->queue) && kvs_reader_is_own(reader))
+			if (!reader->unleased && kvs_queuexact_has_sent(reader->queue) && kvs_reader_is_own(reader))
 				kvs_queuexact_end_own(reader->queue, message->id);
 			return KVS_SETTLED_DELETED;
 		}
@@ -363,9 +363,11 @@ give_up(KvsReader *reader, const KvsMessageRef *message, int failed, const KvsFa
 		check_serializable();
 		return note_where_it_is(reader, message, false);
 	}
-	if (!reader->queue->plain)
+	/* without a lease it is for whoever comes by the row */
+	if (reader->unleased || !reader->queue->plain)
 		(void) note_where_it_is(reader, message, true);
-	kvs_queuexact_leave_to_worker(reader->queue, message->id);
+	if (!reader->unleased)
+		kvs_queuexact_leave_to_worker(reader->queue, message->id);
 	return KVS_SETTLED_DEAD;
 }
 

@@ -19,8 +19,9 @@ typedef enum KvsSettled
 } KvsSettled;
 
 /*
- * The caller is about to end the lease of the message (queuexact.h), has been found to have the rights that this takes, and has the queue's table open in
- * "reader".  All of it is part of the transaction.
+ * The caller is about to end the lease of the message (queuexact.h), unless the reader is
+ * "unleased".  It has been found to have the rights that this takes, and has the queue's table open
+ * in "reader".  All of it is part of the transaction.
  */
 
 /* ---- For consumers, about their own messages: these wait for somebody who has locked the row ---- */

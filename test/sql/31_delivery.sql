@@ -509,6 +509,48 @@ CALL kv_wait_queue('dl_twice', '1 s');
 SELECT array_agg(payload) FROM kv_dequeue('dl_twice', 6);
 SELECT kv_drop_queue('dl_twice');
 
+--
+-- Others have all the leases: what is late can still be acknowledged, failed and released
+--
+
+SELECT kv_create_queue('full', backoff => '{}');
+SELECT count(*) FROM kv_enqueue_many('full', '{1,2,3,4,5,6}');
+INSERT INTO dl_got (payload, receipt) SELECT payload, receipt FROM kv_dequeue('full', 6);
+SET kvstore.test_clock = 3600;
+SELECT kv_maintain() >= 0;
+SET kvstore.test_clock = 3610;
+SELECT kv_maintain() >= 0;
+SELECT count(*) FROM kv_leases WHERE queue = 'full';
+ALTER SYSTEM SET kvstore.max_leases_per_queue = 10;
+SELECT pg_reload_conf();
+\c -
+SELECT count(*) FROM kv_enqueue_many('full', array_fill('0'::jsonb, ARRAY[10]), priority => 9);
+SELECT count(*) FROM kv_dequeue('full', 10);
+SELECT outcome($$(SELECT count(*) FROM kv_dequeue('full'))$$), outcome($$kv_extend(dl_receipt('1'))$$);
+BEGIN;
+SELECT kv_ack(dl_receipt('1')), kv_nack(dl_receipt('2')), kv_release(dl_receipt('4'));
+ROLLBACK;
+SELECT payload, status, attempts, last_error FROM kv_peek('full', 20) WHERE payload <> '0';
+SELECT kv_ack(dl_receipt('1')) AS acked, kv_ack(dl_receipt('1')) AS again, kv_nack(dl_receipt('2'), error => 'late'), kv_nack(dl_receipt('3'), dead => true), kv_release(dl_receipt('4')), kv_release(dl_receipt('5'), '1 hour');
+SELECT payload, status, attempts, last_error FROM kv_peek('full', 20) WHERE payload <> '0';
+SELECT payload, attempts FROM kv_dead_letters('full');
+-- Also where it is given up by the worker.
+SELECT kv_create_store('full');
+UPDATE kvstore.q_full SET keys_if_undelivered = '["u"]', undelivered_store = 'full', sender = current_user WHERE payload = '6';
+SELECT kv_nack(dl_receipt('6'), dead => true), kv_nack(dl_receipt('6')) IS NULL AS is_over;
+SELECT count(*) FROM kv_leases WHERE queue = 'full';
+ALTER SYSTEM RESET kvstore.max_leases_per_queue;
+SELECT pg_reload_conf();
+\c -
+-- All of it comes about.
+SELECT payload, attempts FROM kv_dequeue('full', 10);
+-- An old receipt takes no failure away from what is given up.
+SELECT kv_release(dl_receipt('6')), kv_extend(dl_receipt('6')) IS NULL AS is_over;
+SET kvstore.test_clock = 10;
+SELECT kv_maintain() >= 0;
+SELECT payload, attempts FROM kv_dead_letters('full') WHERE payload = '6';
+SELECT kv_drop_queue('full'), kv_drop_store('full');
+
 SELECT kv_drop_queue('dl'), kv_drop_store('dl_store');
 DROP FUNCTION dl_get, dl_receipt, dl_fail, dl_bits, dl_crc, dl_forge, dl_oid, dl_denied, dl_suppress, dl_move, dl_rename, dl_redate;
 DROP TABLE dl_got, dl_four, dl_calls;

@@ -117,6 +117,36 @@ sql("SELECT count(*) FROM kv_enqueue_many('full', array_fill('1'::jsonb, ARRAY[1
 is(sql("SELECT count(*) FROM kv_dequeue('full', 100)"), '3', 'three of the one');
 like(kvs_outcome($node, "SELECT count(*) FROM kv_dequeue('full')"), qr/^ERROR KV004: queue "full" has too many leases/, 'and no more');
 is(sql("SELECT count(*) FROM kv_dequeue('full2')"), '1', 'that does not concern the other');
+# A late receipt needs no lease.  Whoever has leased the message while it is used keeps it; whoever comes later does not get it.
+sql("SELECT kv_purge_queue('full'), kv_purge_queue('full2'), kv_create_queue('late', lease => '1 s', backoff => '{}'); SELECT kv_enqueue('late', '1')");
+sub late_ack
+{
+	my ($point, $receipt, $meanwhile) = @_;
+	my $gate = $node->background_psql('postgres');
+	my $acker = $node->background_psql('postgres');
+
+	wait_until("SELECT attempts > 0 FROM kvstore.q_late WHERE NOT EXISTS (SELECT FROM kv_leases WHERE queue = 'late')", "$point: its lease is gone");
+	sql("SELECT count(*) FROM kv_enqueue_many('late', '{2,3,4}', priority => 9)");
+	is(sql("SELECT count(*) FROM kv_dequeue('late', 3, lease => '1 hour')"), '3', "$point: others have all leases");
+	$gate->query_safe('SELECT pg_advisory_lock(7777)');
+	$acker->query_safe("SET kvstore.test_point = '$point'");
+	$acker->query_until(qr/begun/, "\\echo begun\nSELECT kv_ack('$receipt') AS late;\n\\echo ended\n");
+	wait_until("SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", "$point: it is being acknowledged");
+	sql("SELECT count(kv_release_id('late', id)) FROM kv_leases WHERE queue = 'late'");
+	sql("SELECT kv_cancel('late', id) FROM kv_peek('late', 100) WHERE payload <> '1'");
+	is(sql("SELECT count(*) FROM kv_dequeue('late', 5, lease => '1 hour')"), $meanwhile, "$point: meanwhile it is given $meanwhile times");
+	$gate->quit;
+	$acker->query_until(qr/ended/, '');
+	$acker->quit;
+}
+my $late = sql("SELECT receipt FROM kv_dequeue('late')");
+late_ack('settle', $late, 1);
+is(sql("SELECT (SELECT count(*) FROM kvstore.q_late), (SELECT count(*) FROM kv_leases WHERE queue = 'late')"), '1|1', 'who has it keeps it');
+sql("SELECT kv_purge_queue('late'); SELECT kv_enqueue('late', '1')");
+$late = sql("SELECT receipt FROM kv_dequeue('late')");
+late_ack('unleased', $late, 0);
+is(sql("SELECT (SELECT count(*) FROM kvstore.q_late), (SELECT count(*) FROM kv_leases WHERE queue = 'late')"), '0|0', 'it was acknowledged');
+sql("SELECT kv_drop_queue('late')");
 # By default a queue gets half of all, and a dequeue says which of the two limits it has met.
 $node->append_conf('postgresql.conf', 'kvstore.max_leases_per_queue = -1');
 $node->reload;

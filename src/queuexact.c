@@ -42,6 +42,9 @@
 #define FIRST_NOTES	16
 #define KEPT_NOTES	4096
 
+/* Records that are kept from one transaction to the next. */
+#define KEPT_RECORDS	16
+
 typedef enum NoteKind
 {
 	TAKEN,
@@ -709,6 +712,29 @@ undo_records(int down_to)
 	kvs_waiter_set_latches();
 }
 
+/* What only a transaction of many subtransactions, or messages, needs.  Nothing here can fail. */
+static void
+trim_records(void)
+{
+	if (nrecords > 0)
+		return;
+	for (int i = 0; i < records_size; i++)
+		if (records[i].notes != NULL && (i >= KEPT_RECORDS || records[i].size > KEPT_NOTES))
+		{
+			pfree(records[i].notes);
+			records[i].notes = NULL;
+			records[i].size = 0;
+		}
+	if (records_size <= KEPT_RECORDS)
+		return;
+	for (int i = 0; i < KEPT_RECORDS; i++)
+		if (records[i].notes != NULL)
+			pfree(records[i].notes);
+	pfree(records);
+	records = NULL;
+	records_size = 0;
+}
+
 static void
 check_prepare(void)
 {
@@ -729,9 +755,11 @@ at_xact(XactEvent event)
 			break;
 		case XACT_EVENT_COMMIT:
 			commit_records();
+			trim_records();
 			break;
 		case XACT_EVENT_ABORT:
 			undo_records(0);
+			trim_records();
 			dropped_database = InvalidOid;
 			break;
 		default:

@@ -71,6 +71,13 @@ is($session->query_safe('SELECT statements FROM kept'), $many, 'however often th
 
 is(sql("SELECT count(*) FROM kv_dead_letters('q60')"), 2, 'and what they do is right');
 
+# ---- Subtransactions, one in the other ----
+
+my $top = sql('BEGIN;' . "SAVEPOINT s; DO \$\$ BEGIN PERFORM kv_enqueue('q60', '1'); END \$\$;" x 5000 .
+	q{COMMIT; SELECT (total_bytes - free_bytes) / 1024 FROM pg_backend_memory_contexts WHERE name = 'TopMemoryContext'});
+cmp_ok($top, '<', 1000, "after 5,000 of them, in each of which a message was sent, a session keeps $top kB");
+sql(q{SELECT kv_purge_queue('q60')});
+
 # ---- Renamed ----
 
 sql('ALTER TABLE kvstore.q_q60 RENAME TO q_new; ALTER TABLE kvstore.d_q60 RENAME TO d_new');

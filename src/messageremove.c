@@ -48,6 +48,7 @@ kvs_message_remove(Relation rel, TupleTableSlot *slot, bool wait)
 {
 	TM_FailureData failure;
 
+	CheckCmdReplicaIdentity(rel, CMD_DELETE);
 	switch (table_tuple_delete(rel, &slot->tts_tid, GetCurrentCommandId(true), InvalidSnapshot, InvalidSnapshot, wait,
 							   &failure, false))
 	{

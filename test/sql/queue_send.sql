@@ -104,6 +104,15 @@ COMMIT;
 SELECT kv_cancel('se', id), payload FROM kv_peek('se') WHERE dedupe_key = 'sub';
 SELECT count(*) FROM kv_leases WHERE queue = 'se';
 SELECT payload FROM kvstore.q_se;
+-- What cannot be removed for a subscriber is not removed behind his back.
+SELECT kv_create_queue('rep'), kv_enqueue('rep', '1', dedupe_key => 'k', ttl => '0') > 0;
+SET client_min_messages = error;
+CREATE PUBLICATION se_publication FOR TABLE kvstore.q_rep;
+RESET client_min_messages;
+ALTER TABLE kvstore.q_rep REPLICA IDENTITY NOTHING;
+SELECT split_part(outcome($$kv_enqueue('rep', '2', dedupe_key => 'k')$$), ' |', 1);
+DROP PUBLICATION se_publication;
+SELECT kv_drop_queue('rep');
 -- Nor does one in a table with a trigger of the owner's, which sees that it goes, though the sender may not delete.
 CREATE FUNCTION se_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'deleted: %', OLD.payload; RETURN OLD; END $$;
 CREATE TRIGGER se_note BEFORE DELETE ON kvstore.q_se FOR EACH ROW EXECUTE FUNCTION se_note();

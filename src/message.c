@@ -412,8 +412,11 @@ free_key(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *re
 	/* until this transaction ends, others pass over it */
 	kvs_queuexact_note_moved(writer->queue, ref);
 	kvs_queuexact_note_arrival(writer->queue, ref->priority, position, position, 0);
-	if (kvs_settle_free_key_as_owner(writer->queue, ref) && !never &&
-		kvs_message_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ref->id), slot))
+	if (!kvs_settle_free_key_as_owner(writer->queue, ref))
+		return HOLDER_EXPIRED;
+	if (!kvs_message_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ref->id), slot))
+		kvs_settle_raise_renamed(writer->rel);
+	if (!never)
 		kvs_expiry_note(writer->queue->relid, ItemPointerGetBlockNumber(&slot->tts_tid), expires_at);
 	return HOLDER_EXPIRED;
 }

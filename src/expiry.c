@@ -51,6 +51,7 @@ typedef struct Lowering
 {
 	KvsExpirySlot *slot;
 	TimestampTz when;
+	SubTransactionId subid;		/* of resets: who did it */
 } Lowering;
 
 typedef struct LoweringList
@@ -78,13 +79,21 @@ kvs_expiry_is_there(void)
 static int
 compare_lowerings(const void *a, const void *b)
 {
-	uintptr_t	x = (uintptr_t) ((const Lowering *) a)->slot;
-	uintptr_t	y = (uintptr_t) ((const Lowering *) b)->slot;
+	const Lowering *x = a;
+	const Lowering *y = b;
 
-	return x < y ? -1 : x > y ? 1 : 0;
+	if (x->slot != y->slot)
+		return (uintptr_t) x->slot < (uintptr_t) y->slot ? -1 : 1;
+	return (x->subid > y->subid) - (x->subid < y->subid);
 }
 
-/* Keep the smallest of each slot. */
+static bool
+is_same(const Lowering *a, const Lowering *b)
+{
+	return a != NULL && a->slot == b->slot && a->subid == b->subid;
+}
+
+/* Keep the smallest of each slot, and of each subtransaction. */
 static void
 fold_list(LoweringList *list)
 {
@@ -96,7 +105,7 @@ fold_list(LoweringList *list)
 		Lowering   *item = &list->items[i];
 		Lowering   *last = left > 0 ? &list->items[left - 1] : NULL;
 
-		if (last != NULL && last->slot == item->slot)
+		if (is_same(last, item))
 			last->when = Min(last->when, item->when);
 		else
 			list->items[left++] = *item;
@@ -104,15 +113,18 @@ fold_list(LoweringList *list)
 	list->count = left;
 }
 
-/* A list has at most twice as many items as there are slots, however much a transaction writes. */
+/*
+ * A list of notes has at most twice as many items as there are slots, however much a transaction writes;
+ * one of resets so many for each subtransaction that swept.
+ */
 static void
-add_to_list(LoweringList *list, KvsExpirySlot *slot, TimestampTz when)
+add_to_list(LoweringList *list, Lowering added)
 {
 	Lowering   *last = list->count > 0 ? &list->items[list->count - 1] : NULL;
 
-	if (last != NULL && last->slot == slot)
+	if (is_same(last, &added))
 	{
-		last->when = Min(last->when, when);
+		last->when = Min(last->when, added.when);
 		return;
 	}
 	if (list->items == NULL)
@@ -129,9 +141,7 @@ add_to_list(LoweringList *list, KvsExpirySlot *slot, TimestampTz when)
 			list->size *= 2;
 		}
 	}
-	list->items[list->count].slot = slot;
-	list->items[list->count].when = when;
-	list->count++;
+	list->items[list->count++] = added;
 }
 
 void
@@ -157,9 +167,9 @@ kvs_expiry_lower(KvsExpirySlot *slot, TimestampTz when)
 	kvs_expiry_lower_next_due(when);
 }
 
-/* Lower all slots of a list.  Runs in transaction callbacks. */
+/* Lower the slots of a list, but not those of subtransactions before this one.  Runs in transaction callbacks. */
 static void
-lower_list(LoweringList *list)
+lower_list(LoweringList *list, SubTransactionId first)
 {
 	TimestampTz earliest = DT_NOEND;
 
@@ -167,6 +177,8 @@ lower_list(LoweringList *list)
 	pg_memory_barrier();
 	for (int i = 0; i < list->count; i++)
 	{
+		if (list->items[i].subid < first)
+			continue;
 		kvs_expiry_lower_slot(list->items[i].slot, list->items[i].when);
 		earliest = Min(earliest, list->items[i].when);
 	}
@@ -178,7 +190,7 @@ lower_list(LoweringList *list)
 void
 kvs_expiry_lower_at_commit(KvsExpirySlot *slot, TimestampTz when)
 {
-	add_to_list(&notes, slot, when);
+	add_to_list(&notes, (Lowering) {slot, when, InvalidSubTransactionId});
 }
 
 void
@@ -191,9 +203,9 @@ kvs_expiry_note_row(Oid relid, BlockNumber block, TimestampTz when)
 	if (slot == NULL)
 		slot = kvs_expiry_unmapped(relid);
 	if (unlikely(kvs_expiry_made_slot != NULL))
-		add_to_list(&notes, kvs_expiry_made_slot, DT_NOBEGIN);
+		add_to_list(&notes, (Lowering) {kvs_expiry_made_slot, DT_NOBEGIN, InvalidSubTransactionId});
 	if (slot != NULL)
-		add_to_list(&notes, slot, when);
+		add_to_list(&notes, (Lowering) {slot, when, InvalidSubTransactionId});
 }
 
 static void
@@ -220,12 +232,12 @@ at_xact(XactEvent event)
 			/* A test may have its notes wait for the next commit. */
 			if (kvs_fault_is(KVS_FAULT_PUBLISH))
 				return;
-			lower_list(&notes);
+			lower_list(&notes, InvalidSubTransactionId);
 			if (advanced_table != NULL)
 				pg_atomic_write_u32(&advanced_table->pass_block, advanced_block);
 			break;
 		case XACT_EVENT_ABORT:
-			lower_list(&resets);
+			lower_list(&resets, InvalidSubTransactionId);
 			break;
 		default:
 			return;
@@ -235,14 +247,18 @@ at_xact(XactEvent event)
 	advanced_table = NULL;
 }
 
-/* Notes of a subtransaction that aborted stay: they are lower bounds.  Resets stay for the same reason: the rest may abort, too. */
+/*
+ * Notes of a subtransaction that aborted stay: they are lower bounds.  Resets stay for the same reason: the
+ * rest may abort, too.  Its own and those of its children are put back; all of those have higher numbers.
+ * Others' are not, or each row that fails would make its group due again at once.
+ */
 static void
 at_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent)
 {
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
 	if (resets.count > 0)
-		lower_list(&resets);
+		lower_list(&resets, subid);
 	advanced_table = NULL;
 }
 
@@ -251,12 +267,13 @@ at_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent)
 TimestampTz
 kvs_expiry_reset(KvsExpirySlot *slot)
 {
+	SubTransactionId subid = GetCurrentSubTransactionId();
 	TimestampTz old;
 
 	/* Room first: after the exchange nothing may fail. */
-	add_to_list(&resets, slot, DT_NOEND);
+	add_to_list(&resets, (Lowering) {slot, DT_NOEND, subid});
 	old = (TimestampTz) pg_atomic_exchange_u64(slot, (uint64) DT_NOEND);
-	add_to_list(&resets, slot, old);
+	add_to_list(&resets, (Lowering) {slot, old, subid});
 	return old;
 }
 

@@ -25,6 +25,7 @@
 #include "chores.h"
 #include "expiry.h"
 #include "fault.h"
+#include "handstep.h"
 #include "queuexact.h"
 #include "settle.h"
 #include "stats.h"
@@ -72,7 +73,7 @@ settle_next(Chores *chores, KvsReader *reader)
 	TimestampTz ready_at;
 	KvsSettled	result;
 
-	if ((!chores->manual && !kvs_workerstep_next_row()) ||
+	if (!(chores->manual ? kvs_handstep_next_row() : kvs_workerstep_next_row()) ||
 		!kvs_queuexact_next_work(chores->queue, chores->now, chores->limit == 1, &chores->message, &end, &ready_at))
 		return false;
 	chores->count++;
@@ -102,6 +103,13 @@ settle_batch(void *arg)
 		CHECK_FOR_INTERRUPTS();
 	kvs_reader_end(&reader);
 	AtEOXact_GUC(true, level);
+}
+
+/* Is it to end?  The SQLSTATE does not tell, for code of an owner's can raise it. */
+static bool
+is_cancelled(const Chores *chores)
+{
+	return chores->manual ? kvs_handstep_is_cancelled() : kvs_workerstep_is_cancelled();
 }
 
 static bool
@@ -146,7 +154,7 @@ settle_singly(Chores *chores)
 		if (error != NULL)
 		{
 			set_aside(chores, error);
-			if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			if (is_cancelled(chores))
 				ReThrowError(error);
 			FreeErrorData(error);
 		}
@@ -182,7 +190,7 @@ kvs_chores_run(KvsQueue *queue, Relation rel, TimestampTz now, int limit, bool m
 	error = kvs_subxact_try(settle_batch, &chores, is_never_raised);
 	if (error == NULL)
 		return chores.count;
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (is_cancelled(&chores))
 		ReThrowError(error);
 	FreeErrorData(error);
 	return settle_singly(&chores);

@@ -15,7 +15,7 @@
 /*
  * End the leases of the queue whose time is over, and settle up to "limit" messages, in this
  * transaction.  An ERROR about one of them is kept: that message is stuck for a while.
- * Returns how many were looked at.  "manual": not by the worker, so that a cancel is raised.
+ * Returns how many were looked at.  "manual": in a step by hand (handstep.h), not of the worker.
  */
 extern int	kvs_chores_run(KvsQueue *queue, Relation rel, TimestampTz now, int limit, bool manual);
 

@@ -9,9 +9,12 @@
 
 #include "postgres.h"
 
+#include "nodes/pg_list.h"
 #include "port/atomics.h"
 #include "storage/block.h"
 #include "utils/timestamp.h"
+
+#include "turns.h"
 
 /* Heap blocks of a group.  An entry that expires alone costs the sweeper so many block reads, so it is small. */
 #define KVS_EXPIRY_GROUP	8
@@ -63,14 +66,15 @@ typedef struct KvsExpiryWork
 {
 	Oid			relid;
 	KvsExpiryTable *table;
+	KvsTurn		turn;			/* if any table was asked for */
 	bool		whole;			/* all of it is due, or a pass over it is under way */
 	int			ngroups;
 	KvsExpiryGroup groups[KVS_EXPIRY_WORK_GROUPS];
 } KvsExpiryWork;
 
 /*
- * Find a table of this database that has something due, other than those put aside; InvalidOid: any, another one each time.  With "passes" false,
- * a table that is due in full does not count for that.
+ * Find what a table of this database has due.  InvalidOid: the table whose turn it is (turns.h) of those that
+ * have something due and are not put aside.  With "passes" false, a table that is due in full does not count for that.
  */
 extern bool kvs_expiry_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *work);
 
@@ -110,10 +114,13 @@ extern void kvs_expiry_put_aside(Oid relid, TimestampTz when, bool failed);
 extern void kvs_expiry_done_well(KvsExpiryTable *table);
 
 /*
- * Does the table have code of its owner's that a sweep runs?  Such a one is found after those that have
- * none, and those in trouble come last.
+ * Whose the table is, and whether a sweep runs code of his.  False: that was not known, so the table may
+ * have been found out of turn.
  */
-extern void kvs_expiry_set_foreign(KvsExpiryTable *table, bool foreign);
+extern bool kvs_expiry_check_code(KvsExpiryTable *table, Oid owner, bool foreign);
+
+/* The step over a table whose turn it was began at "start", and is over. */
+extern void kvs_expiry_end_turn(KvsExpiryTable *table, TimestampTz start);
 
 /* Nothing is to be removed from a table for now: forget what is due, and let all of it be due at "when". */
 extern void kvs_expiry_postpone(KvsExpiryTable *table, TimestampTz when);
@@ -141,12 +148,12 @@ extern KvsExpirySlot *kvs_expiry_find_database(void);
  */
 extern KvsExpirySlot *kvs_expiry_unmapped(Oid relid);
 
-/* The next of these slots that is due, another one each time; NULL: none is.  Is it the slot of this store? */
-extern KvsExpirySlot *kvs_expiry_find_unmapped(TimestampTz now);
+/* Those of these slots that are due, a list; they are set to "never".  Is it the slot of this store? */
+extern List *kvs_expiry_take_unmapped(TimestampTz now);
 extern bool kvs_expiry_is_unmapped_in(Oid relid, const KvsExpirySlot *slot);
 
 /*
- * The worker takes up what one of these slots stands for: it is set to "never", and due again should the worker die before it says that it is done.
+ * The worker takes up what a slot stands for: it is set to "never", and due again should the worker die before it says that it is done.
  * One at a time.
  */
 extern void kvs_expiry_take(KvsExpirySlot *slot);

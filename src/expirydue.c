@@ -17,6 +17,7 @@
 #include "expiry.h"
 #include "expirymap.h"
 #include "rights.h"
+#include "turns.h"
 
 /* First and longest delay between full passes over a database, in milliseconds; it doubles in between. */
 #define FIRST_FULL_DELAY	(60 * 1000)
@@ -119,43 +120,68 @@ aside_until(KvsExpiryTable *table, TimestampTz now)
 	return until > TimestampTzPlusMilliseconds(now, MOST_ASIDE) ? DT_NOBEGIN : until;
 }
 
-/* Tables of a lower rank come first, each in turn. */
-static int
-get_rank(KvsExpiryTable *table)
+/* When this worker took up each table last, a number of turns.h; by its place in the map. */
+static uint64 *served = NULL;
+
+static KvsTurn
+get_turn(KvsExpiryTable *table, TimestampTz now)
 {
-	return pg_atomic_read_u32(&table->troubled) ? 2 : pg_atomic_read_u32(&table->foreign) ? 1 : 0;
+	int			rank = pg_atomic_read_u32(&table->troubled) ? KVS_RANK_TROUBLED :
+		pg_atomic_read_u32(&table->foreign) ? KVS_RANK_FOREIGN : KVS_RANK_PLAIN;
+
+	return kvs_turns_get(pg_atomic_read_u32(&table->owner), rank, served[table - kvs_expiry_map->tables], now);
+}
+
+/* Of the tables that have something due, the one whose turn it is; the map's lock is held. */
+static KvsExpiryTable *
+find_next_table(TimestampTz now, const bool *due, KvsTurn *turn)
+{
+	KvsExpiryTable *found = NULL;
+
+	for (int i = 0; i < kvs_expiry_map->ntables; i++)
+	{
+		KvsExpiryTable *table = &kvs_expiry_map->tables[i];
+		KvsTurn		mine;
+
+		if (!due[i] || aside_until(table, now) > now)
+			continue;
+		mine = get_turn(table, now);
+		if (found != NULL && !kvs_turns_precedes(&mine, turn))
+			continue;
+		found = table;
+		*turn = mine;
+	}
+	return found;
 }
 
 bool
 kvs_expiry_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *work)
 {
-	static int	last_table = 0;
-
-	KvsExpiryTable *found = NULL;
+	KvsExpiryTable *found;
 	bool	   *due = palloc(kvs_expiry_map->ntables);
 
+	if (served == NULL)
+		served = MemoryContextAllocZero(TopMemoryContext, sizeof(uint64) * kvs_expiry_map->ntables);
 	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
 	if (OidIsValid(relid))
 		found = kvs_expiry_find_table(relid);
 	else
 	{
 		mark_due_tables(now, passes, due);
-		for (int i = 1; i <= kvs_expiry_map->ntables; i++)
-		{
-			KvsExpiryTable *table = &kvs_expiry_map->tables[(last_table + i) % kvs_expiry_map->ntables];
-
-			if (due[table - kvs_expiry_map->tables] && aside_until(table, now) <= now &&
-				(found == NULL || get_rank(table) < get_rank(found)))
-				found = table;
-		}
-		if (found != NULL)
-			last_table = found - kvs_expiry_map->tables;
+		found = find_next_table(now, due, &work->turn);
 	}
 	if (found != NULL)
 		collect_work(found, now, passes, work);
 	LWLockRelease(kvs_expiry_map->lock);
 	pfree(due);
 	return found != NULL && (work->whole || work->ngroups > 0);
+}
+
+void
+kvs_expiry_end_turn(KvsExpiryTable *table, TimestampTz start)
+{
+	served[table - kvs_expiry_map->tables] = kvs_turns_next();
+	kvs_turns_charge(pg_atomic_read_u32(&table->owner), start);
 }
 
 void
@@ -193,10 +219,14 @@ kvs_expiry_done_well(KvsExpiryTable *table)
 	pg_atomic_write_u32(&table->troubled, 0);
 }
 
-void
-kvs_expiry_set_foreign(KvsExpiryTable *table, bool foreign)
+bool
+kvs_expiry_check_code(KvsExpiryTable *table, Oid owner, bool foreign)
 {
+	bool		known = pg_atomic_read_u32(&table->owner) == owner && pg_atomic_read_u32(&table->foreign) == foreign;
+
+	pg_atomic_write_u32(&table->owner, owner);
 	pg_atomic_write_u32(&table->foreign, foreign);
+	return known;
 }
 
 /* ---- Schedule ---- */
@@ -272,25 +302,27 @@ read_unmapped(void)
 	return result;
 }
 
-KvsExpirySlot *
-kvs_expiry_find_unmapped(TimestampTz now)
+/* Set it to "never" if it is due. */
+static List *
+take_if_due(KvsExpirySlot *slot, TimestampTz now, List *taken)
 {
-	static int	last_slot = 0;
+	if (kvs_expiry_read_slot(slot) > now)
+		return taken;
+	/* room first: after the exchange nothing may fail */
+	taken = lappend(taken, slot);
+	pg_atomic_exchange_u64(slot, (uint64) DT_NOEND);
+	return taken;
+}
 
+List *
+kvs_expiry_take_unmapped(TimestampTz now)
+{
 	KvsExpiryOverflow *overflow = kvs_expiry_my_database->overflow;
+	List	   *taken = take_if_due(&kvs_expiry_my_database->unmapped, now, NIL);
 
-	if (kvs_expiry_read_slot(&kvs_expiry_my_database->unmapped) <= now)
-		return &kvs_expiry_my_database->unmapped;
-	for (int i = 1; overflow != NULL && i <= KVS_OVERFLOW_SLOTS; i++)
-	{
-		int			n = (last_slot + i) % KVS_OVERFLOW_SLOTS;
-
-		if (kvs_expiry_read_slot(&overflow->slots[n]) > now)
-			continue;
-		last_slot = n;
-		return &overflow->slots[n];
-	}
-	return NULL;
+	for (int i = 0; overflow != NULL && i < KVS_OVERFLOW_SLOTS; i++)
+		taken = take_if_due(&overflow->slots[i], now, taken);
+	return taken;
 }
 
 TimestampTz

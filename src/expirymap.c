@@ -193,6 +193,7 @@ make_table(Oid relid)
 		pg_atomic_write_u32(&table->filenumber, InvalidOid);
 		pg_atomic_write_u32(&table->pass_block, InvalidBlockNumber);
 		pg_atomic_write_u32(&table->foreign, 0);
+		pg_atomic_write_u32(&table->owner, InvalidOid);
 		pg_atomic_write_u32(&table->troubled, 0);
 		table->relid = relid;
 		table->database = MyDatabaseId;
@@ -422,6 +423,7 @@ init_map(void)
 		pg_atomic_init_u32(&kvs_expiry_map->tables[i].filenumber, 0);
 		pg_atomic_init_u32(&kvs_expiry_map->tables[i].pass_block, 0);
 		pg_atomic_init_u32(&kvs_expiry_map->tables[i].foreign, 0);
+		pg_atomic_init_u32(&kvs_expiry_map->tables[i].owner, InvalidOid);
 		pg_atomic_init_u32(&kvs_expiry_map->tables[i].troubled, 0);
 	}
 	for (int i = 0; i < kvs_expiry_map->nextents; i++)

@@ -29,6 +29,7 @@ struct KvsExpiryTable
 	pg_atomic_uint32 filenumber;	/* the file that the block numbers are of */
 	pg_atomic_uint32 pass_block;	/* where the pass is that is under way; written by the database's worker */
 	pg_atomic_uint32 foreign;	/* a sweep runs code of its owner's; written by the database's worker */
+	pg_atomic_uint32 owner;		/* InvalidOid: no worker has looked at it yet; written likewise */
 	pg_atomic_uint32 troubled;	/* the last sweep failed */
 };
 

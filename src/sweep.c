@@ -92,17 +92,28 @@ kvs_sweep_forget_others(const List *stores)
 
 /* ---- Steps ---- */
 
+static TimestampTz
+fail_row(void *arg, const ErrorData *error)
+{
+	return kvs_workerstep_fail_row(error);
+}
+
 /*
  * Triggers that are deferred run at once: the server lets none run at commit that was queued in a
  * security-restricted operation.
  */
 static void
-begin_step(KvsSweep *sweep, Relation rel, int64 limit)
+begin_step(KvsSweep *sweep, int64 limit)
 {
-	kvs_sweep_begin(sweep, rel, GetCurrentTimestamp(), limit);
+	Oid			relid = RelationGetRelid(sweep->rel);
+
+	kvs_sweep_begin(sweep, GetCurrentTimestamp(), limit);
 	if (!sweep->by_statement)
 		return;
-	sweep->limit = kvs_workerstep_rows(RelationGetRelid(rel), limit);
+	sweep->limit = kvs_workerstep_rows(relid, limit);
+	sweep->careful = kvs_workerstep_is_careful(relid);
+	sweep->next_row = kvs_workerstep_next_row;
+	sweep->fail_row = fail_row;
 	kvs_workerstep_arm();
 	SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0);
 }
@@ -129,24 +140,37 @@ continue_pass(KvsSweep *sweep, KvsExpiryTable *table)
 	return Min(block, nblocks) - start;
 }
 
+/* There is nothing to sweep in a table of the map. */
+static void
+pass_over(const KvsExpiryWork *work, KvsSweepOutcome outcome)
+{
+	if (outcome == KVS_SWEEP_GONE)
+		kvs_sweep_forget_table(work->relid);
+	else if (outcome == KVS_SWEEP_REPLICATED)
+		kvs_expiry_postpone(work->table, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), KVS_REPLICATION_RETRY));
+}
+
 void
 kvs_sweep_step(const KvsExpiryWork *work, int64 limit, KvsSweepResult *result)
 {
-	Relation	rel = kvs_sweep_open(work->relid, &result->outcome);
 	KvsSweep	sweep;
+	Relation	rel = kvs_sweep_open(&sweep, work->relid, &result->outcome);
 
 	result->removed = result->pass_removed = 0;
 	result->pass_blocks = 0;
 	if (rel == NULL)
 	{
-		if (result->outcome == KVS_SWEEP_GONE)
-			kvs_sweep_forget_table(work->relid);
-		else if (result->outcome == KVS_SWEEP_REPLICATED)
-			kvs_expiry_postpone(work->table, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), KVS_REPLICATION_RETRY));
+		pass_over(work, result->outcome);
 		return;
 	}
-	begin_step(&sweep, rel, limit);
-	kvs_expiry_set_foreign(work->table, sweep.by_statement);
+	/* before any of the owner's code runs: it may not be its turn */
+	if (!kvs_expiry_check_code(work->table, rel->rd_rel->relowner, sweep.by_statement))
+	{
+		result->outcome = KVS_SWEEP_LOOKED;
+		relation_close(rel, NoLock);
+		return;
+	}
+	begin_step(&sweep, limit);
 	kvs_expiry_check_file(work->table, rel->rd_rel->relfilenode);
 	kvs_sweep_groups(&sweep, work);
 	result->removed = sweep.removed;
@@ -158,16 +182,24 @@ kvs_sweep_step(const KvsExpiryWork *work, int64 limit, KvsSweepResult *result)
 }
 
 void
-kvs_sweep_table(Oid relid, int64 limit, KvsSweepResult *result)
+kvs_sweep_unmapped(KvsUnmapped *item, int64 limit, KvsSweepResult *result)
 {
-	Relation	rel = kvs_sweep_open(relid, &result->outcome);
 	KvsSweep	sweep;
+	Relation	rel = kvs_sweep_open(&sweep, item->relid, &result->outcome);
 
 	result->removed = 0;
 	if (rel == NULL)
 		return;
-	begin_step(&sweep, rel, limit);
-	kvs_sweep_whole(&sweep);
+	if (item->owner != rel->rd_rel->relowner || item->foreign != sweep.by_statement)
+	{
+		item->owner = rel->rd_rel->relowner;
+		item->foreign = sweep.by_statement;
+		result->outcome = KVS_SWEEP_LOOKED;
+		relation_close(rel, NoLock);
+		return;
+	}
+	begin_step(&sweep, limit);
+	kvs_sweep_whole(&sweep, &item->next);
 	result->removed = sweep.removed;
 	result->more = sweep.limit == 0;
 	kvs_sweep_end(&sweep);

@@ -10,12 +10,14 @@
 #include "nodes/pg_list.h"
 
 #include "expiry.h"
+#include "unmapped.h"
 
 /* What a step of the worker did. */
 typedef enum KvsSweepOutcome
 {
 	KVS_SWEEP_DONE,
 	KVS_SWEEP_LOCKED,			/* somebody has locked the table */
+	KVS_SWEEP_LOOKED,			/* what code it has was news, and is known now: its turn may come later */
 	KVS_SWEEP_REPLICATED,		/* a subscription brings its rows: it is left alone */
 	KVS_SWEEP_GONE				/* there is no such store any more, and the map has forgotten it */
 } KvsSweepOutcome;
@@ -36,7 +38,7 @@ typedef struct KvsSweepResult
 extern void kvs_sweep_step(const KvsExpiryWork *work, int64 limit, KvsSweepResult *result);
 
 /* The same for a table that the map has no room for: all of it, or as much as the limit allows. */
-extern void kvs_sweep_table(Oid relid, int64 limit, KvsSweepResult *result);
+extern void kvs_sweep_unmapped(KvsUnmapped *item, int64 limit, KvsSweepResult *result);
 
 /* Have the map forget a table that is gone, or is no store any more. */
 extern void kvs_sweep_forget_table(Oid relid);

@@ -50,8 +50,8 @@
 #include "snapshot.h"
 #include "stamp.h"
 #include "stats.h"
+#include "subxact.h"
 #include "sweepblocks.h"
-#include "workerstep.h"
 
 /* When to ask a trigger again that kept an expired row, in milliseconds. */
 #define STUBBORN_RETRY		((int64) 60 * 1000)
@@ -75,29 +75,58 @@ has_other_triggers(Relation rel)
 	return false;
 }
 
+static TimestampTz remove_row(KvsSweep *sweep);
+static TimestampTz remove_message(KvsSweep *sweep);
+
+static const KvsSweepKind store_kind = {
+	KVS_COLUMN_EXPIRES_AT + 1, true, KVS_COUNT_EXPIRED, KVS_COUNT_SWEPT, remove_row
+};
+static const KvsSweepKind snapshot_kind = {
+	KVS_SNAPSHOT_EXPIRES_AT, false, KVS_COUNT_EXPIRED, KVS_COUNT_SWEPT, remove_row
+};
+static const KvsSweepKind queue_kind = {
+	KVS_QUEUE_COLUMN_EXPIRES_AT + 1, false, KVS_COUNT_QUEUE_EXPIRED, -1, remove_message
+};
+
+/* NULL: it is nothing that is swept. */
+static const KvsSweepKind *
+find_kind(Relation rel)
+{
+	if (kvs_catalog_is_store(rel))
+		return &store_kind;
+	if (kvs_snapshot_is_store(rel))
+		return &snapshot_kind;
+	if (kvs_queue_is_named(rel) && kvs_queue_find(rel) != NULL)
+		return &queue_kind;
+	return NULL;
+}
+
 bool
 kvs_sweep_is_swept(Relation rel)
 {
-	return kvs_catalog_is_store(rel) || kvs_snapshot_is_store(rel) ||
-		(kvs_queue_is_named(rel) && kvs_queue_find(rel) != NULL);
+	return find_kind(rel) != NULL;
 }
 
 Relation
-kvs_sweep_open(Oid relid, KvsSweepOutcome *outcome)
+kvs_sweep_open(KvsSweep *sweep, Oid relid, KvsSweepOutcome *outcome)
 {
 	Relation	rel;
 
 	*outcome = KVS_SWEEP_LOCKED;
 	if (!kvs_catalog_keep_extension() || !ConditionalLockRelationOid(relid, RowExclusiveLock))
 		return NULL;
+	memset(sweep, 0, sizeof(KvsSweep));
 	rel = try_relation_open(relid, NoLock);
-	if (rel == NULL || !kvs_sweep_is_swept(rel))
+	sweep->kind = rel ? find_kind(rel) : NULL;
+	if (sweep->kind == NULL)
 		*outcome = KVS_SWEEP_GONE;
 	else if (kvs_replication_brings(relid, false))
 		*outcome = KVS_SWEEP_REPLICATED;
 	else
 	{
 		*outcome = KVS_SWEEP_DONE;
+		sweep->rel = rel;
+		sweep->by_statement = has_other_triggers(rel);
 		return rel;
 	}
 	if (rel != NULL)
@@ -107,19 +136,14 @@ kvs_sweep_open(Oid relid, KvsSweepOutcome *outcome)
 }
 
 void
-kvs_sweep_begin(KvsSweep *sweep, Relation rel, TimestampTz now, int64 limit)
+kvs_sweep_begin(KvsSweep *sweep, TimestampTz now, int64 limit)
 {
-	memset(sweep, 0, sizeof(KvsSweep));
-	sweep->rel = rel;
 	sweep->now = now;
 	sweep->limit = limit;
-	sweep->queue = kvs_queue_is_named(rel) ? kvs_queue_of(rel) : NULL;
-	sweep->of_store = sweep->queue == NULL && !kvs_snapshot_is_store(rel);
-	sweep->column = sweep->queue ? KVS_QUEUE_COLUMN_EXPIRES_AT + 1 : sweep->of_store ? KVS_COLUMN_EXPIRES_AT + 1 : KVS_SNAPSHOT_EXPIRES_AT;
-	sweep->by_statement = has_other_triggers(rel);
-	kvs_identity_become(rel->rd_rel->relowner, &sweep->caller);
-	sweep->slot = table_slot_create(rel, NULL);
-	if (sweep->of_store)
+	sweep->queue = sweep->kind == &queue_kind ? kvs_queue_of(sweep->rel) : NULL;
+	kvs_identity_become(sweep->rel->rd_rel->relowner, &sweep->caller);
+	sweep->slot = table_slot_create(sweep->rel, NULL);
+	if (sweep->kind->has_versionstamps)
 		kvs_stamp_begin_survey(&sweep->numbers);
 	if (sweep->by_statement)
 		SPI_connect();
@@ -141,36 +165,40 @@ kvs_sweep_end(KvsSweep *sweep)
 		SPI_finish();
 	ExecDropSingleTupleTableSlot(sweep->slot);
 	if (sweep->removed > 0)
-		kvs_stats_add(kvs_stats_local(RelationGetRelid(sweep->rel)), sweep->queue ? KVS_COUNT_QUEUE_EXPIRED : KVS_COUNT_EXPIRED,
-					  sweep->removed);
-	if (sweep->queue == NULL)
-		kvs_stats_add(kvs_stats_local(RelationGetRelid(sweep->rel)), KVS_COUNT_SWEPT, 1);
+		kvs_stats_add(kvs_stats_local(RelationGetRelid(sweep->rel)), sweep->kind->expired, sweep->removed);
+	if (sweep->kind->swept >= 0)
+		kvs_stats_add(kvs_stats_local(RelationGetRelid(sweep->rel)), sweep->kind->swept, 1);
 	kvs_identity_restore(&sweep->caller);
-	if (sweep->of_store)
+	if (sweep->kind->has_versionstamps)
 		take_survey(sweep);
 	relation_close(sweep->rel, NoLock);
 }
 
 /* ---- Removing a row ---- */
 
+static void
+prepare_statement(KvsSweep *sweep)
+{
+	Oid			type = TIDOID;
+	char	   *sql;
+
+	if (sweep->plan != NULL)
+		return;
+	sql = psprintf("DELETE FROM %s AS t WHERE t.ctid OPERATOR(pg_catalog.=) $1",
+				   quote_qualified_identifier(get_namespace_name(RelationGetNamespace(sweep->rel)),
+											  RelationGetRelationName(sweep->rel)));
+	sweep->plan = SPI_prepare(sql, 1, &type);
+	if (sweep->plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+}
+
 /* Delete a row that we have locked, so that the triggers of its table run.  False: one of them kept it. */
 static bool
 delete_by_statement(KvsSweep *sweep, ItemPointer tid)
 {
-	Oid			type = TIDOID;
 	ParamListInfo params = makeParamList(1);
 	uint64		deleted;
 
-	if (sweep->plan == NULL)
-	{
-		char	   *sql = psprintf("DELETE FROM %s AS t WHERE t.ctid OPERATOR(pg_catalog.=) $1",
-								   quote_qualified_identifier(get_namespace_name(RelationGetNamespace(sweep->rel)),
-															  RelationGetRelationName(sweep->rel)));
-
-		sweep->plan = SPI_prepare(sql, 1, &type);
-		if (sweep->plan == NULL)
-			elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-	}
 	kvs_plan_set_param(params, 0, TIDOID, PointerGetDatum(tid), false);
 	deleted = kvs_plan_execute(sweep->plan, params, RelationGetRelid(sweep->rel), NULL, NULL);
 	pfree(params);
@@ -195,7 +223,80 @@ note_deletion(KvsSweep *sweep)
 		pfree(key);
 }
 
-/* Remove the row in the slot, which has expired.  Returns when to look at it again, DT_NOEND if it is gone or was renewed. */
+/* What became of a row of a table with triggers. */
+typedef struct Deletion
+{
+	KvsSweep   *sweep;
+	TM_Result	result;
+	bool		kept;			/* by a trigger */
+} Deletion;
+
+static void
+lock_and_delete(void *arg)
+{
+	Deletion   *deletion = arg;
+	KvsSweep   *sweep = deletion->sweep;
+	ItemPointerData tid = sweep->slot->tts_tid;
+	TupleTableSlot *locked = table_slot_create(sweep->rel, NULL);
+	TM_FailureData failure;
+
+	deletion->result = table_tuple_lock(sweep->rel, &tid, sweep->snapshot, locked, GetCurrentCommandId(true),
+										LockTupleExclusive, LockWaitSkip, 0, &failure);
+	ExecDropSingleTupleTableSlot(locked);
+	deletion->kept = deletion->result == TM_Ok && !delete_by_statement(sweep, &tid);
+	if (deletion->result == TM_Ok && !deletion->kept && sweep->kind->has_versionstamps)
+		note_deletion(sweep);
+}
+
+static bool
+is_never_raised(int sqlerrcode)
+{
+	return false;
+}
+
+/* When to look at the row again, by what became of it. */
+static TimestampTz
+finish_row(KvsSweep *sweep, TM_Result result)
+{
+	if (result == TM_BeingModified || result == TM_WouldBlock)
+		return TimestampTzPlusMilliseconds(sweep->now, KVS_EXPIRY_RETRY);
+	if (result != TM_Ok)
+		return DT_NOEND;
+	sweep->removed++;
+	sweep->limit--;
+	return DT_NOEND;
+}
+
+/*
+ * By a statement.  One row that fails must not keep all others: so where some have failed, each has a
+ * subtransaction of its own.
+ */
+static TimestampTz
+remove_by_statement(KvsSweep *sweep)
+{
+	Deletion	deletion = {.sweep = sweep};
+	ErrorData  *error = NULL;
+	TimestampTz until;
+
+	if (!sweep->next_row())
+	{
+		sweep->limit = 0;
+		return sweep->now;
+	}
+	prepare_statement(sweep);
+	if (sweep->careful)
+		error = kvs_subxact_try(lock_and_delete, &deletion, is_never_raised);
+	else
+		lock_and_delete(&deletion);
+	if (error != NULL)
+	{
+		until = sweep->fail_row(sweep->fail_arg, error);
+		FreeErrorData(error);
+		return until;
+	}
+	return deletion.kept ? TimestampTzPlusMilliseconds(sweep->now, STUBBORN_RETRY) : finish_row(sweep, deletion.result);
+}
+
 static TimestampTz
 remove_row(KvsSweep *sweep)
 {
@@ -204,34 +305,13 @@ remove_row(KvsSweep *sweep)
 	TM_Result	result;
 
 	kvs_fault_stop(KVS_FAULT_FOUND);
-	if (sweep->by_statement && !kvs_workerstep_next_row())
-	{
-		sweep->limit = 0;
-		return sweep->now;
-	}
 	if (sweep->by_statement)
-	{
-		TupleTableSlot *locked = table_slot_create(sweep->rel, NULL);
-
-		result = table_tuple_lock(sweep->rel, &tid, sweep->snapshot, locked, GetCurrentCommandId(true),
-								  LockTupleExclusive, LockWaitSkip, 0, &failure);
-		ExecDropSingleTupleTableSlot(locked);
-		if (result == TM_Ok && !delete_by_statement(sweep, &tid))
-			return TimestampTzPlusMilliseconds(sweep->now, STUBBORN_RETRY);
-	}
-	else
-		result = table_tuple_delete(sweep->rel, &tid, GetCurrentCommandId(true), sweep->snapshot, InvalidSnapshot,
-									false, &failure, false);
-
-	if (result == TM_BeingModified || result == TM_WouldBlock)
-		return TimestampTzPlusMilliseconds(sweep->now, KVS_EXPIRY_RETRY);
-	if (result != TM_Ok)
-		return DT_NOEND;
-	if (sweep->of_store)
+		return remove_by_statement(sweep);
+	result = table_tuple_delete(sweep->rel, &tid, GetCurrentCommandId(true), sweep->snapshot, InvalidSnapshot,
+								false, &failure, false);
+	if (result == TM_Ok && sweep->kind->has_versionstamps)
 		note_deletion(sweep);
-	sweep->removed++;
-	sweep->limit--;
-	return DT_NOEND;
+	return finish_row(sweep, result);
 }
 
 /* The same for a message: not while somebody has leased it, and nobody may lease it from now on.  What is given up is moved, not removed. */
@@ -284,13 +364,13 @@ sweep_group(KvsSweep *sweep, BlockNumber block)
 		TimestampTz when;
 
 		CHECK_FOR_INTERRUPTS();
-		when = DatumGetTimestampTz(slot_getattr(sweep->slot, sweep->column, &isnull));
-		if (sweep->of_store)
+		when = DatumGetTimestampTz(slot_getattr(sweep->slot, sweep->kind->expires_at, &isnull));
+		if (sweep->kind->has_versionstamps)
 			kvs_stamp_survey(&sweep->numbers, DatumGetInt64(sweep->slot->tts_values[KVS_COLUMN_VERSIONSTAMP]));
 		if (isnull)
 			continue;
 		if (when <= sweep->now && sweep->limit > 0)
-			when = sweep->queue ? remove_message(sweep) : remove_row(sweep);
+			when = sweep->kind->remove(sweep);
 		left = Min(left, when);
 		if (left <= sweep->now)
 			break;
@@ -333,16 +413,12 @@ kvs_sweep_group_of_pass(KvsSweep *sweep, BlockNumber block)
 }
 
 void
-kvs_sweep_whole(KvsSweep *sweep)
+kvs_sweep_whole(KvsSweep *sweep, BlockNumber *next)
 {
-	static Oid	last_relid = InvalidOid;
-	static BlockNumber last_block = 0;
-
 	BlockNumber nblocks = RelationGetNumberOfBlocks(sweep->rel);
-	BlockNumber start = RelationGetRelid(sweep->rel) == last_relid && last_block < nblocks ? last_block : 0;
+	BlockNumber start = *next < nblocks ? *next : 0;
 
-	last_relid = RelationGetRelid(sweep->rel);
-	last_block = 0;
+	*next = 0;
 	for (BlockNumber done = 0; done < nblocks; done += KVS_EXPIRY_GROUP)
 	{
 		BlockNumber ngroups = (nblocks + KVS_EXPIRY_GROUP - 1) / KVS_EXPIRY_GROUP;
@@ -350,7 +426,7 @@ kvs_sweep_whole(KvsSweep *sweep)
 
 		if (!kvs_sweep_group_of_pass(sweep, block))
 		{
-			last_block = block;
+			*next = block;
 			return;
 		}
 	}

@@ -14,20 +14,37 @@
 #include "expiry.h"
 #include "identity.h"
 #include "stamp.h"
+#include "stats.h"
 #include "sweep.h"
+
+struct KvsSweep;
+
+/* What tables of a kind have in common. */
+typedef struct KvsSweepKind
+{
+	int			expires_at;		/* the column */
+	bool		has_versionstamps;	/* and a key */
+	KvsCounter	expired;		/* what is counted: rows removed ... */
+	int			swept;			/* ... and sweeps, a KvsCounter; -1: they are not */
+	/* Remove the row in the slot.  Returns when to look at it again, DT_NOEND if it is gone or was renewed. */
+	TimestampTz (*remove) (struct KvsSweep *sweep);
+} KvsSweepKind;
 
 typedef struct KvsSweep
 {
 	Relation	rel;
+	const KvsSweepKind *kind;
 	TimestampTz now;
 	int64		limit;			/* rows that may still be removed */
 	int64		removed;
 	KvsStampSurvey numbers;		/* versionstamps of all rows read */
 	int64		number;			/* versionstamp of the deletions, 0: none yet */
-	bool		of_store;		/* rows have a key and a versionstamp */
 	struct KvsQueue *queue;		/* rows may be leased; NULL: it is none */
-	int			column;			/* expires_at */
 	bool		by_statement;	/* the table has triggers that must run */
+	bool		careful;		/* each row in a subtransaction, and what fails is gone past */
+	bool		(*next_row) (void); /* with triggers: go on with one more row? */
+	TimestampTz (*fail_row) (void *arg, const ErrorData *error);	/* careful: returns when to try it again; may raise it */
+	void	   *fail_arg;
 	SPIPlanPtr	plan;			/* for them; there is an SPI connection then */
 	TupleTableSlot *slot;
 	Snapshot	snapshot;
@@ -37,11 +54,11 @@ typedef struct KvsSweep
 /* Is it a store, a snapshot store or a queue? */
 extern bool kvs_sweep_is_swept(Relation rel);
 
-/* Open one without waiting; NULL, and why. */
-extern Relation kvs_sweep_open(Oid relid, KvsSweepOutcome *outcome);
+/* Open one without waiting, lock it until the transaction ends, and choose its kind; NULL, and why. */
+extern Relation kvs_sweep_open(KvsSweep *sweep, Oid relid, KvsSweepOutcome *outcome);
 
 /* Begin to sweep an opened store, as its owner.  An ERROR restores the identity and the settings together with the transaction's state. */
-extern void kvs_sweep_begin(KvsSweep *sweep, Relation rel, TimestampTz now, int64 limit);
+extern void kvs_sweep_begin(KvsSweep *sweep, TimestampTz now, int64 limit);
 
 /*
  * Be oneself again, count, close the store; the lock stays until the transaction ends.  All numbers
@@ -56,9 +73,9 @@ extern void kvs_sweep_groups(KvsSweep *sweep, const KvsExpiryWork *work);
 extern bool kvs_sweep_group_of_pass(KvsSweep *sweep, BlockNumber block);
 
 /*
- * Read the whole table, from where the last call of this session reached its limit: otherwise the calls of kv_sweep() that empty a large table would
- * read its beginning over and over.
+ * Read the whole table, from block *next on.  When the limit ends that, *next is where to go on: otherwise
+ * the calls that empty a large table would read its beginning over and over.
  */
-extern void kvs_sweep_whole(KvsSweep *sweep);
+extern void kvs_sweep_whole(KvsSweep *sweep, BlockNumber *next);
 
 #endif							/* KVS_SWEEPBLOCKS_H */

@@ -6,6 +6,9 @@
  * one has not.  It is left alone for a delay that doubles with each failure, and a step takes half as
  * many rows as the one that failed had come to.  SUCCESSES that do well double the rows again.
  *
+ * Where only some rows fail, the table is not left alone, but those rows are.  They are why the table
+ * stays here until they have been tried again.
+ *
  * What is being worked on is entered before the work begins.  So whatever ends the worker, the next
  * one knows what its predecessor was at, and leaves that table alone first of all.
  *
@@ -52,6 +55,8 @@ typedef struct Trouble
 	int			failures;		/* in a row */
 	int			successes;		/* in a row, since it had any failures or more rows */
 	int			sqlstate;		/* of the last one */
+	bool		slow;			/* the last one took too long */
+	bool		rows_only;		/* only rows failed: they are left alone, the table is not */
 	int64		rows;			/* that a step may take; 0: no limit */
 	TimestampTz since;			/* the first failure */
 	TimestampTz until;			/* leave it alone */
@@ -130,8 +135,9 @@ kvs_trouble_end_work(Oid relid, bool well)
 	if (trouble != NULL)
 	{
 		trouble->working = 0;
-		if (well)
+		if (well && !(trouble->rows_only && GetCurrentTimestamp() < trouble->until))
 		{
+			trouble->rows_only = false;
 			trouble->failures = 0;
 			trouble->until = DT_NOBEGIN;
 			if (++trouble->successes >= SUCCESSES)
@@ -148,10 +154,10 @@ kvs_trouble_end_work(Oid relid, bool well)
 
 /* Returns whether it is news.  The lock is held. */
 static bool
-fail(Trouble *trouble, int sqlstate, int64 rows)
+fail(Trouble *trouble, int sqlstate, bool slow, int64 rows)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int			last = sqlstate == ERRCODE_QUERY_CANCELED ? LAST_DELAY_SLOW : LAST_DELAY;
+	int			last = slow ? LAST_DELAY_SLOW : LAST_DELAY;
 	int			delay = Min(FIRST_DELAY << Min(trouble->failures, 10), last);
 	bool		tell = trouble->failures == 0 &&
 		(trouble->told == DT_NOBEGIN || TimestampDifferenceExceeds(trouble->told, now, TELL_INTERVAL));
@@ -162,6 +168,8 @@ fail(Trouble *trouble, int sqlstate, int64 rows)
 	trouble->failures++;
 	trouble->successes = 0;
 	trouble->sqlstate = sqlstate;
+	trouble->slow = slow;
+	trouble->rows_only = false;
 	if (rows > 0)
 		trouble->rows = Max(rows / 2, 1);
 	trouble->until = TimestampTzPlusMilliseconds(now, delay);
@@ -171,14 +179,32 @@ fail(Trouble *trouble, int sqlstate, int64 rows)
 }
 
 TimestampTz
-kvs_trouble_fail(Oid relid, int sqlstate, int64 rows, bool *tell)
+kvs_trouble_fail(Oid relid, int sqlstate, bool slow, int64 rows, bool *tell)
 {
 	TimestampTz until;
 	Trouble    *trouble;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	trouble = get(relid);
-	*tell = fail(trouble, sqlstate, rows);
+	*tell = fail(trouble, sqlstate, slow, rows);
+	until = trouble->until;
+	LWLockRelease(shared->lock);
+	return until;
+}
+
+TimestampTz
+kvs_trouble_fail_row(Oid relid, int sqlstate, bool *tell)
+{
+	TimestampTz until;
+	Trouble    *trouble;
+	int64		working;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	trouble = get(relid);
+	working = trouble->working;
+	*tell = fail(trouble, sqlstate, false, 0);
+	trouble->working = working;
+	trouble->rows_only = true;
 	until = trouble->until;
 	LWLockRelease(shared->lock);
 	return until;
@@ -196,7 +222,7 @@ kvs_trouble_take_unfinished(bool *tell)
 
 		if (trouble->database != MyDatabaseId || trouble->working == 0)
 			continue;
-		*tell = fail(trouble, ERRCODE_QUERY_CANCELED, trouble->working);
+		*tell = fail(trouble, ERRCODE_QUERY_CANCELED, true, trouble->working);
 		relid = trouble->relid;
 	}
 	LWLockRelease(shared->lock);
@@ -211,11 +237,39 @@ kvs_trouble_until(Oid relid)
 
 	LWLockAcquire(shared->lock, LW_SHARED);
 	trouble = find(relid);
-	if (trouble != NULL)
+	if (trouble != NULL && !trouble->rows_only)
 		result = trouble->until;
 	LWLockRelease(shared->lock);
 	/* one so far away was written before the clock was set back */
 	return result > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LAST_DELAY_SLOW) ? DT_NOBEGIN : result;
+}
+
+bool
+kvs_trouble_is_slow(Oid relid)
+{
+	bool		result;
+	Trouble    *trouble;
+
+	if (shared == NULL)
+		return false;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	trouble = find(relid);
+	result = trouble != NULL && trouble->slow && trouble->until > GetCurrentTimestamp();
+	LWLockRelease(shared->lock);
+	return result;
+}
+
+bool
+kvs_trouble_is_known(Oid relid)
+{
+	bool		result;
+	Trouble    *trouble;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	trouble = find(relid);
+	result = trouble != NULL && (trouble->failures > 0 || trouble->rows > 0);
+	LWLockRelease(shared->lock);
+	return result;
 }
 
 int64
@@ -321,15 +375,15 @@ compare_since(const void *a, const void *b)
 
 /* By what people call it, and why. */
 static void
-append_trouble(StringInfo text, const char *table, int sqlstate)
+append_trouble(StringInfo text, const char *table, const Trouble *trouble)
 {
 	const char *noun = table[0] == 'q' ? "queue" : table[0] == 'p' ? "snapshot store" : "store";
 
 	appendStringInfo(text, "%s%s \"%s\" (", text->len > 0 ? ", " : "the worker sets aside ", noun, table + 2);
-	if (sqlstate == ERRCODE_QUERY_CANCELED)
+	if (trouble->slow)
 		appendStringInfoString(text, "it took longer than kvstore.step_timeout)");
 	else
-		appendStringInfo(text, "SQLSTATE %s)", unpack_sql_state(sqlstate));
+		appendStringInfo(text, "SQLSTATE %s)", unpack_sql_state(trouble->sqlstate));
 }
 
 /* kvstore.trouble_reason() returns text: what kv_health() says of kvstore.troubles(), the oldest first; NULL: there are none */
@@ -353,7 +407,7 @@ kvstore_trouble_reason(PG_FUNCTION_ARGS)
 		char	   *table = items[i].failures > 0 ? get_rel_name(items[i].relid) : NULL;
 
 		if (table != NULL && strlen(table) > 2 && ++found <= NAMED)
-			append_trouble(&text, table, items[i].sqlstate);
+			append_trouble(&text, table, &items[i]);
 	}
 	if (found == 0)
 		PG_RETURN_NULL();

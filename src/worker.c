@@ -21,6 +21,7 @@
 #include "expiry.h"
 #include "launcher.h"
 #include "sweep.h"
+#include "unmapped.h"
 #include "worker.h"
 #include "workerprocess.h"
 #include "workerqueue.h"
@@ -44,6 +45,7 @@ before_exit(int code, Datum arg)
 {
 	if (kvs_workerstep_leave())
 		ending = KVS_WORKER_ENDED_STEP;
+	kvs_unmapped_leave();
 	kvs_expiry_worker_leaves(ending == KVS_WORKER_FAILED || ending == KVS_WORKER_ENDED_STEP);
 	kvs_launcher_worker_leaves(ending);
 }

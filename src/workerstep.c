@@ -15,8 +15,10 @@
  * Both only ask: what never comes to CHECK_FOR_INTERRUPTS(), such as an endless loop in C or PL/Perl,
  * goes on.  There is no safe way to end it from outside.
  *
- * Locks that such code waits for are given up after LOCK_TIMEOUT.  If somebody else cancels the step,
- * that is no failure: who waits for the table is let through.
+ * Locks that such code waits for are given up after LOCK_TIMEOUT.
+ *
+ * Whatever ends an armed step is its failure.  A cancel is no exception: the owner's code can raise its
+ * SQLSTATE as well.  Only in a step that is not armed, which runs no such code, is it somebody else's.
  */
 #include "postgres.h"
 
@@ -52,6 +54,7 @@ typedef struct Step
 	char		name[NAMEDATALEN];
 	int64		rows;			/* that it has come to */
 	bool		armed;
+	TimestampTz row_until;		/* a row has failed, and is left alone until then; 0: none has */
 	TimestampTz start;			/* of the part that is armed */
 	TimestampTz others_due;		/* when another table is due, as far as was known at the start */
 	int64		tick;			/* microseconds */
@@ -150,6 +153,12 @@ check_cancelled(void)
 				 errmsg("canceling step of the worker due to kvstore.step_timeout")));
 }
 
+bool
+kvs_workerstep_is_cancelled(void)
+{
+	return step.cancelled;
+}
+
 void
 kvs_workerstep_commit(bool done)
 {
@@ -159,12 +168,12 @@ kvs_workerstep_commit(bool done)
 	disarm();
 	check_cancelled();
 	kvs_workerprocess_commit();
-	if (armed || kvs_trouble_until(relid) != DT_NOBEGIN)
-		kvs_trouble_end_work(relid, done);
+	if (armed || kvs_trouble_is_known(relid))
+		kvs_trouble_end_work(relid, done && step.row_until == 0);
 	step.relid = InvalidOid;
 }
 
-/* One line, when a table's trouble begins; outside a transaction. */
+/* One line, when a table's trouble begins. */
 static void
 report(const ErrorData *error)
 {
@@ -177,11 +186,28 @@ report(const ErrorData *error)
 			 errcontext("kvstore worker, table %u", step.relid)));
 }
 
+/* One failure a step, however many of its rows fail. */
+TimestampTz
+kvs_workerstep_fail_row(const ErrorData *error)
+{
+	bool		tell;
+
+	check_cancelled();
+	if (step.row_until == 0)
+	{
+		step.row_until = kvs_trouble_fail_row(step.relid, error->sqlerrcode, &tell);
+		if (tell)
+			report(error);
+	}
+	return step.row_until;
+}
+
 TimestampTz
 kvs_workerstep_recover(void)
 {
 	TimestampTz until;
 	ErrorData  *error;
+	bool		armed = step.armed;
 	bool		failed;
 	bool		tell;
 
@@ -194,10 +220,10 @@ kvs_workerstep_recover(void)
 		error->message = pstrdup("it took too long, see kvstore.step_timeout");
 		error->detail = NULL;
 	}
-	failed = step.cancelled || error->sqlerrcode != ERRCODE_QUERY_CANCELED;
+	failed = armed || step.cancelled || error->sqlerrcode != ERRCODE_QUERY_CANCELED;
 	if (failed)
 	{
-		until = kvs_trouble_fail(step.relid, error->sqlerrcode, Max(step.rows, step.start != 0), &tell);
+		until = kvs_trouble_fail(step.relid, error->sqlerrcode, step.cancelled, Max(step.rows, step.start != 0), &tell);
 		if (tell)
 			report(error);
 	}
@@ -216,6 +242,12 @@ TimestampTz
 kvs_workerstep_aside_until(Oid relid)
 {
 	return kvs_trouble_until(relid);
+}
+
+bool
+kvs_workerstep_is_careful(Oid relid)
+{
+	return kvs_trouble_is_known(relid);
 }
 
 int64

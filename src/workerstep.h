@@ -32,6 +32,15 @@ extern void kvs_workerstep_arm(void);
  */
 extern bool kvs_workerstep_next_row(void);
 
+/*
+ * A row that an armed step works on has failed, and was rolled back.  Returns until when it is left alone;
+ * or raises the ERROR that ends the step, which was cancelled.
+ */
+extern TimestampTz kvs_workerstep_fail_row(const ErrorData *error);
+
+/* Was the step cancelled because it takes too long?  What the owner's code raises does not count. */
+extern bool kvs_workerstep_is_cancelled(void);
+
 /* "done": it came to do what it was for, so the table is in trouble no more. */
 extern void kvs_workerstep_commit(bool done);
 
@@ -43,6 +52,9 @@ extern TimestampTz kvs_workerstep_recover(void);
 
 /* Until when the table is left alone; DT_NOBEGIN: it is not. */
 extern TimestampTz kvs_workerstep_aside_until(Oid relid);
+
+/* Must each row have a subtransaction, because some have failed of late? */
+extern bool kvs_workerstep_is_careful(Oid relid);
 
 /* How many rows a step may take: "max", or fewer if that was too many of late. */
 extern int64 kvs_workerstep_rows(Oid relid, int64 max);

@@ -5,8 +5,8 @@
  * A step takes from the expiry map a table that has something due, and sweeps a bit of it in a short transaction.  A table whose owner's trigger
  * fails, or that somebody has locked, is put aside and does not stop the others.  First of all, and then at intervals that grow from a minute to a
  * day, all stores are due in full: that is the safety net for what the map cannot know, such as a restored dump.  A pass over a table that finds
- * nothing reads PASS_RATE blocks a second at most.  A store that the map has no room for shares a due time with the few that have the same hash, and
- * is read whole when it comes.
+ * nothing reads PASS_RATE blocks a second at most.  A store that the map has no room for is read whole when it is due
+ * (unmapped.c).  Whose turn it is of all that are due is turns.c's.
  *
  * A step that removed a full batch is followed by a nap of NAP times what it took, up to NAP_MAX, which leaves the machine to others.
  */
@@ -15,9 +15,6 @@
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
-#include "utils/inval.h"
-#include "utils/memutils.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "expiry.h"
@@ -26,6 +23,8 @@
 #include "stats.h"
 #include "sweep.h"
 #include "trouble.h"
+#include "turns.h"
+#include "unmapped.h"
 #include "workerprocess.h"
 #include "workerstep.h"
 #include "workersweep.h"
@@ -52,10 +51,6 @@ typedef struct Busy
 static int64 pass_after = 0;	/* no pass before; by a clock that nobody sets, in microseconds */
 static Busy busy;
 
-/* The stores that the map has no room for. */
-static List *unmapped = NIL;
-static bool unmapped_valid = false; /* no table has come or gone since */
-
 static int64
 read_steady_clock(void)
 {
@@ -81,41 +76,6 @@ count_batch(TimestampTz start, Oid relid, int64 removed)
 
 /* ---- All stores ---- */
 
-static void
-pg_class_callback(Datum arg, int cacheid, uint32 hashvalue)
-{
-	unmapped_valid = false;
-}
-
-/* Bring the list up to date, of the stores that the map has no room for. */
-static void
-list_unmapped(void)
-{
-	static bool registered = false;
-
-	List	   *stores;
-	MemoryContext old;
-	ListCell   *lc;
-
-	if (unmapped_valid)
-		return;
-	if (!registered)
-		CacheRegisterSyscacheCallback(RELOID, pg_class_callback, (Datum) 0);
-	registered = true;
-	kvs_workerprocess_begin("looking for stores");
-	/* Flag first: a change that comes while we look must not be lost. */
-	unmapped_valid = true;
-	stores = kvs_sweep_list_stores();
-	list_free(unmapped);
-	unmapped = NIL;
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	foreach(lc, stores)
-		if (kvs_expiry_get_table(lfirst_oid(lc)) == NULL)
-			unmapped = lappend_oid(unmapped, lfirst_oid(lc));
-	MemoryContextSwitchTo(old);
-	kvs_workerprocess_commit();
-}
-
 /* Each store is due in full. */
 static void
 begin_full_pass(void)
@@ -124,7 +84,7 @@ begin_full_pass(void)
 	ListCell   *lc;
 
 	kvs_workerprocess_begin("looking for stores");
-	unmapped_valid = false;
+	kvs_unmapped_invalidate();
 	stores = kvs_sweep_list_stores();
 	kvs_sweep_forget_others(stores);
 	kvs_stats_forget_missing();
@@ -161,70 +121,10 @@ check_full_pass(void)
 	kvs_expiry_done();
 }
 
-/*
- * Sweep a batch of a store that the map has no room for; what is left there is noted in its slot.  Returns
- * whether to go on.
- */
-static bool
-sweep_unmapped(Oid relid)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz until = kvs_workerstep_aside_until(relid);
-	KvsSweepResult result = {0};
-
-	if (until > now)
-	{
-		kvs_expiry_lower(kvs_expiry_unmapped(relid), until);
-		return false;
-	}
-	PG_TRY();
-	{
-		kvs_workerstep_begin(relid, "sweeping expired entries");
-		kvs_sweep_table(relid, kvs_guc_sweep_batch, &result);
-		kvs_workerstep_commit(result.outcome == KVS_SWEEP_DONE);
-		if (result.outcome == KVS_SWEEP_LOCKED)
-			kvs_expiry_lower(kvs_expiry_unmapped(relid), TimestampTzPlusMilliseconds(now, KVS_EXPIRY_RETRY));
-		else if (result.outcome == KVS_SWEEP_REPLICATED)
-			kvs_expiry_lower(kvs_expiry_unmapped(relid), TimestampTzPlusMilliseconds(now, KVS_REPLICATION_RETRY));
-	}
-	PG_CATCH();
-	{
-		kvs_expiry_lower(kvs_expiry_unmapped(relid), kvs_workerstep_recover());
-		memset(&result, 0, sizeof(result));
-	}
-	PG_END_TRY();
-	count_batch(now, relid, result.removed);
-	return result.more;
-}
-
-/* The stores that share this slot, one after the other, each in full.  False: no slot is due. */
-static bool
-check_unmapped(void)
-{
-	KvsExpirySlot *slot = kvs_expiry_find_unmapped(GetCurrentTimestamp());
-	ListCell   *lc;
-
-	if (slot == NULL)
-		return false;
-	kvs_expiry_take(slot);
-	list_unmapped();
-	foreach(lc, unmapped)
-	{
-		if (!kvs_expiry_is_unmapped_in(lfirst_oid(lc), slot))
-			continue;
-		while (!kvs_workerprocess_is_in_the_way() && sweep_unmapped(lfirst_oid(lc)))
-			;
-	}
-	if (kvs_workerprocess_is_in_the_way())
-		kvs_expiry_lower(slot, DT_NOBEGIN);
-	kvs_expiry_done();
-	return true;
-}
-
 /* ---- One step ---- */
 
 static void
-sweep_bit(const KvsExpiryWork *work, KvsSweepResult *result)
+sweep_mapped(const KvsExpiryWork *work, KvsSweepResult *result)
 {
 	PG_TRY();
 	{
@@ -244,26 +144,93 @@ sweep_bit(const KvsExpiryWork *work, KvsSweepResult *result)
 	PG_END_TRY();
 }
 
+/* A step has ended with this.  Returns when to look at the store again; DT_NOBEGIN: at its next turn. */
+static TimestampTz
+look_again(const KvsSweepResult *result, TimestampTz now)
+{
+	switch (result->outcome)
+	{
+		case KVS_SWEEP_LOCKED:
+			return TimestampTzPlusMilliseconds(now, KVS_EXPIRY_RETRY);
+		case KVS_SWEEP_REPLICATED:
+			return TimestampTzPlusMilliseconds(now, KVS_REPLICATION_RETRY);
+		case KVS_SWEEP_LOOKED:
+			return DT_NOBEGIN;
+		default:
+			return result->more ? DT_NOBEGIN : DT_NOEND;
+	}
+}
+
+/* A batch of a store that the map has no room for; what is left there was noted in its slot, or it stays due. */
+static void
+sweep_unmapped(KvsUnmapped *item, TimestampTz now, KvsSweepResult *result)
+{
+	volatile TimestampTz until = kvs_workerstep_aside_until(item->relid);
+
+	if (until <= now)
+	{
+		PG_TRY();
+		{
+			kvs_workerstep_begin(item->relid, "sweeping expired entries");
+			kvs_sweep_unmapped(item, kvs_guc_sweep_batch, result);
+			kvs_workerstep_commit(result->outcome == KVS_SWEEP_DONE);
+			until = look_again(result, now);
+			item->troubled &= result->outcome != KVS_SWEEP_DONE;
+		}
+		PG_CATCH();
+		{
+			until = kvs_workerstep_recover();
+			item->troubled = true;
+			memset(result, 0, sizeof(KvsSweepResult));
+		}
+		PG_END_TRY();
+	}
+	item->due = until == DT_NOBEGIN;
+	if (!item->due)
+		kvs_unmapped_lower(item, until);
+	item->served = kvs_turns_next();
+	kvs_turns_charge(item->owner, now);
+}
+
+/* After a batch: leave the machine to others for a moment, or the pass until it may go on. */
+static void
+rest(const KvsSweepResult *result, TimestampTz start)
+{
+	if (result->removed >= kvs_guc_sweep_batch)
+		kvs_workerprocess_wait(Min(NAP * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()), NAP_MAX));
+	else if (result->pass_removed == 0)
+		pass_after = Max(pass_after, read_steady_clock() - PASS_AT_ONCE * 1000) + result->pass_blocks * (USECS_PER_SEC / PASS_RATE);
+}
+
 static bool
 sweep_step(void)
 {
 	static KvsExpiryWork work;
 
-	TimestampTz start;
 	KvsSweepResult result = {0};
-	bool		any;
+	KvsUnmapped *unmapped;
+	KvsTurn		turn;
+	TimestampTz start;
+	bool		mapped;
 
 	check_full_pass();
-	any = check_unmapped();
 	start = GetCurrentTimestamp();
-	if (!kvs_expiry_find_work(InvalidOid, start, read_steady_clock() >= pass_after, &work))
-		return any;
-	sweep_bit(&work, &result);
-	count_batch(start, work.relid, result.removed);
-	if (result.removed >= kvs_guc_sweep_batch)
-		kvs_workerprocess_wait(Min(NAP * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()), NAP_MAX));
-	else if (result.pass_removed == 0)
-		pass_after = Max(pass_after, read_steady_clock() - PASS_AT_ONCE * 1000) + result.pass_blocks * (USECS_PER_SEC / PASS_RATE);
+	unmapped = kvs_unmapped_find(start, &turn);
+	mapped = kvs_expiry_find_work(InvalidOid, start, read_steady_clock() >= pass_after, &work);
+	if (!mapped && unmapped == NULL)
+		return false;
+	if (mapped && (unmapped == NULL || kvs_turns_precedes(&work.turn, &turn)))
+	{
+		sweep_mapped(&work, &result);
+		kvs_expiry_end_turn(work.table, start);
+		count_batch(start, work.relid, result.removed);
+	}
+	else
+	{
+		sweep_unmapped(unmapped, start, &result);
+		count_batch(start, unmapped->relid, result.removed);
+	}
+	rest(&result, start);
 	return true;
 }
 
@@ -274,6 +241,8 @@ sweep_next(Oid except)
 	TimestampTz next = kvs_expiry_next(except);
 	TimestampTz now = GetCurrentTimestamp();
 
+	if (kvs_unmapped_is_due(except))
+		return DT_NOBEGIN;
 	return next <= now ? Max(next, now + pass_after - read_steady_clock()) : next;
 }
 

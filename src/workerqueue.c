@@ -32,6 +32,9 @@
 /* A queue that fails, or whose table has another shape just now, is backed off for so many milliseconds. */
 #define ASIDE		5000
 
+/* Queues are looked after for so many milliseconds before sweeping has its turn. */
+#define LONG_STEPS	250
+
 /* Verifying takes at most one part in so many of the worker's time. */
 #define VERIFY_SHARE	100
 
@@ -169,22 +172,29 @@ work_on(const Due *due, TimestampTz now)
 	return done;
 }
 
-/* The queues that have something due, one batch of each. */
+/* The queues that have something due, one batch of each; after one that took long it is the other tasks' turn. */
 static bool
 queue_step(void)
 {
+	static int	next = 0;
+
 	TimestampTz now = GetCurrentTimestamp();
+	int			first = next;
 	bool		any = false;
 
-	for (int i = 0; i < kvs_guc_max_queues; i++)
+	for (int n = 0; n < kvs_guc_max_queues; n++)
 	{
+		int			i = (first + n) % kvs_guc_max_queues;
 		Due			due = read_due(i);
 
 		if (earliest(&due) > now)
 			continue;
 		if (kvs_workerprocess_is_in_the_way())
 			break;
+		next = i + 1;
 		any |= work_on(&due, now);
+		if (TimestampDifferenceExceeds(now, GetCurrentTimestamp(), LONG_STEPS))
+			return true;
 	}
 	return any;
 }

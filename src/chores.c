@@ -9,9 +9,13 @@
  * message that cannot be settled is stuck: it is tried again later, later each time, and seen in
  * kv_leases, kv_health() and the metrics.
  *
- * A cancel is no matter of one message: it may be that of a step of the worker that takes too long, which
- * is tried again with fewer messages (workerstep.c).  With a single one it is that message's.  So that a
- * worker which ends itself over a message does not meet it first again, such a message is put off beforehand.
+ * A step of the worker that takes too long is cancelled.  Then the message that it was at is stuck, for
+ * a step begins no further one when it has taken long.  The others go on after SLOW_PAUSE.  As long as
+ * any is stuck they are settled one by one, so that it takes none with it.  Code of an owner may catch
+ * the cancel, so after each message the step is asked.  A message that is tried alone is put off
+ * beforehand: a worker which ends itself over it does not meet it first again.
+ *
+ * A cancel by somebody else is no matter of a message, and is thrown on.
  *
  * Nothing waits here for long: rows and tables that are locked are passed over, and what statements
  * have to lock besides is waited for as long as LOCK_TIMEOUT says.
@@ -39,6 +43,12 @@
 
 /* One by one: so long in one transaction, in milliseconds.  What is left is for the next. */
 #define PATIENCE		1000
+
+/* A queue whose message took too long is left alone for so many milliseconds, so that others come in. */
+#define SLOW_PAUSE		1000
+
+/* The error of a message that took too long. */
+#define SLOW			"it took too long, see kvstore.step_timeout"
 
 typedef struct Chores
 {
@@ -82,6 +92,7 @@ settle_next(Chores *chores, KvsReader *reader)
 		result = kvs_settle_bury(reader, &chores->message, chores->now, error_of(end));
 	else
 		result = kvs_settle_write(reader, &chores->message, ready_at, error_of(end));
+	kvs_workerstep_check();
 	if (result != KVS_SETTLED_LOCKED)
 		return true;
 	kvs_queuexact_cancel_ending(chores->queue, chores->message.id);
@@ -105,11 +116,11 @@ settle_batch(void *arg)
 	AtEOXact_GUC(true, level);
 }
 
-/* Is it to end?  The SQLSTATE does not tell, for code of an owner's can raise it. */
+/* Is the whole call to end?  The SQLSTATE alone does not tell, for code of an owner's can raise it. */
 static bool
-is_cancelled(const Chores *chores)
+is_cancelled(const Chores *chores, const ErrorData *error)
 {
-	return chores->manual ? kvs_handstep_is_cancelled() : kvs_workerstep_is_cancelled();
+	return chores->manual ? kvs_handstep_is_cancelled() : kvs_subxact_is_cancel(error);
 }
 
 static bool
@@ -120,22 +131,52 @@ is_never_raised(int sqlerrcode)
 
 /* It is back among the returned ones, as the subtransaction has been rolled back. */
 static void
-set_aside(Chores *chores, const ErrorData *error)
+set_aside(Chores *chores, const char *message)
 {
 	char		text[KVS_STUCK_ERROR_SIZE];
-	int			length = pg_mbcliplen(error->message, strlen(error->message), sizeof(text) - 1);
+	int			length = pg_mbcliplen(message, strlen(message), sizeof(text) - 1);
 
-	memcpy(text, error->message, length);
+	if (chores->count == 0)
+		return;
+	memcpy(text, message, length);
 	text[length] = '\0';
 	if (kvs_lease_stick(chores->queue, &chores->message, chores->now, text) != 1)
 		return;
 	ereport(LOG,
 			(errmsg("kvstore: message %lld of queue \"%s\" could not be settled: %s",
-					(long long) chores->message.id, chores->queue->name, error->message),
+					(long long) chores->message.id, chores->queue->name, message),
 			 errhint("It is tried again, later each time.  The view kv_leases shows it as stuck.")));
 }
 
-/* One by one; an ERROR is the message's own, but for a cancel. */
+typedef enum Outcome
+{
+	OUTCOME_DONE,
+	OUTCOME_SLOW,				/* a message took too long, and is set aside */
+	OUTCOME_ERROR				/* one has failed, the last that was looked at */
+} Outcome;
+
+/* Settle up to chores->limit of them in a subtransaction.  *error: of OUTCOME_ERROR. */
+static Outcome
+try_batch(Chores *chores, ErrorData **error)
+{
+	chores->count = 0;
+	*error = kvs_subxact_try(settle_batch, chores, is_never_raised);
+	if (*error == NULL)
+		return OUTCOME_DONE;
+	if (!chores->manual && kvs_workerstep_forgive())
+	{
+		set_aside(chores, SLOW);
+		kvs_queueslot_put_aside(chores->queue->relid, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SLOW_PAUSE));
+		return OUTCOME_SLOW;
+	}
+	if (chores->manual && kvs_handstep_took_too_long())
+		set_aside(chores, SLOW);
+	if (is_cancelled(chores, *error))
+		ReThrowError(*error);
+	return OUTCOME_ERROR;
+}
+
+/* One by one; an ERROR is the message's own. */
 static int
 settle_singly(Chores *chores)
 {
@@ -147,18 +188,18 @@ settle_singly(Chores *chores)
 	do
 	{
 		ErrorData  *error;
+		Outcome		outcome;
 
 		CHECK_FOR_INTERRUPTS();
-		chores->count = 0;
-		error = kvs_subxact_try(settle_batch, chores, is_never_raised);
-		if (error != NULL)
+		outcome = try_batch(chores, &error);
+		if (outcome == OUTCOME_ERROR)
 		{
-			set_aside(chores, error);
-			if (is_cancelled(chores))
-				ReThrowError(error);
+			set_aside(chores, error->message);
 			FreeErrorData(error);
 		}
 		count += chores->count;
+		if (outcome == OUTCOME_SLOW)
+			break;
 	} while (chores->count > 0 && count < limit && GetCurrentTimestamp() < until);
 	return count;
 }
@@ -185,13 +226,10 @@ kvs_chores_run(KvsQueue *queue, Relation rel, TimestampTz now, int limit, bool m
 	ErrorData  *error;
 
 	end_leases(queue, now);
-	if (limit == 1)
+	if (limit == 1 || kvs_lease_any_stuck(queue))
 		return settle_singly(&chores);
-	error = kvs_subxact_try(settle_batch, &chores, is_never_raised);
-	if (error == NULL)
+	if (try_batch(&chores, &error) != OUTCOME_ERROR)
 		return chores.count;
-	if (is_cancelled(&chores))
-		ReThrowError(error);
 	FreeErrorData(error);
 	return settle_singly(&chores);
 }

@@ -197,11 +197,11 @@ void
 kvs_lease_raise_full(const KvsQueue *queue)
 {
 	KvsQueueSlot *slot = kvs_queueslot_lock_existing(unconstify(KvsQueue *, queue));
-	bool		has_its_share = slot != NULL && slot->nleases >= kvs_guc_leases_of_queue();
+	bool		has_its_share = slot != NULL && kvs_leaseentry_is_full(slot);
 
 	if (slot != NULL)
 		LWLockRelease(slot->lock);
-	if (has_its_share && kvs_guc_max_leases_per_queue != 0)
+	if (has_its_share)
 		ereport(ERROR,
 				(errcode(KVS_ERRCODE_TOO_MANY_LEASES),
 				 errmsg("queue \"%s\" has too many leases", queue->name),
@@ -362,6 +362,12 @@ kvs_lease_finish(KvsQueueSlot *slot, int64 id, uint64 token, bool doomed, Timest
 	if (!doomed)
 	{
 		kvs_leaseentry_remove(slot, lease);
+		return;
+	}
+	if (slot->ndoomed >= kvs_leaseentry_most_doomed())
+	{
+		kvs_leaseentry_remove(slot, lease);
+		kvs_leaseentry_leave_to_rows(slot, now);
 		return;
 	}
 	/* the row counts all of its failures */

@@ -155,6 +155,18 @@ extern bool kvs_lease_next_work(KvsQueue *queue, TimestampTz now, bool put_off, 
  */
 extern int	kvs_lease_stick(KvsQueue *queue, const KvsMessageRef *message, TimestampTz now, const char *error);
 
+/*
+ * The undelivered keys of a message that is being settled are about to be written.  Returns how often that was begun before and did not end;
+ * *tries: how often the worker has tried in vain to settle the message.
+ */
+extern int	kvs_lease_begin_keys(KvsQueue *queue, const KvsMessageRef *message, int *tries);
+
+/* They were, or were refused, in time. */
+extern void kvs_lease_end_keys(KvsQueue *queue, const KvsMessageRef *message);
+
+/* Is there a message of the queue that the worker has tried in vain to settle? */
+extern bool kvs_lease_any_stuck(KvsQueue *queue);
+
 /* ---- Looking ---- */
 
 /* A lease, for who wants to see it. */

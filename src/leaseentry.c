@@ -29,6 +29,9 @@
 /* So long the first failure of a message may be known to memory only. */
 #define AGE			(2 * USECS_PER_SEC)
 
+/* Doomed messages of one queue that are kept here, but no more than its share; rows of others are found again by the worker. */
+#define MOST_DOOMED	1000
+
 /* Leases ended at once, under one lock. */
 #define EXPIRE_BATCH 1000
 
@@ -197,13 +200,35 @@ forget_all(KvsQueueSlot *slot)
 		kvs_leaseentry_remove(slot, dlist_head_element(KvsLease, link, &slot->leases));
 }
 
+int
+kvs_leaseentry_most_doomed(void)
+{
+	return Min(MOST_DOOMED, Max(kvs_guc_leases_of_queue() / 2, 1));
+}
+
+/* Doomed ones take no room from consumers, up to a limit. */
+bool
+kvs_leaseentry_is_full(const KvsQueueSlot *slot)
+{
+	return kvs_guc_max_leases_per_queue != 0 &&
+		slot->nleases - Min(slot->ndoomed, kvs_leaseentry_most_doomed()) >= kvs_guc_leases_of_queue();
+}
+
+void
+kvs_leaseentry_leave_to_rows(KvsQueueSlot *slot, TimestampTz now)
+{
+	slot->more_doomed = true;
+	if (slot->verify_at == DT_NOEND)
+		slot->verify_at = now + KVS_LEASE_KEEP;
+}
+
 /* A new entry, not yet in any state; NULL: no room. */
 KvsLease *
 kvs_leaseentry_make(KvsQueueSlot *slot, const KvsMessageRef *message)
 {
 	KvsLease   *lease = NULL;
 
-	if (kvs_guc_max_leases_per_queue == 0 || slot->nleases < kvs_guc_leases_of_queue())
+	if (!kvs_leaseentry_is_full(slot))
 		lease = kvs_leaseentry_search(slot, message->id, HASH_ENTER_NULL);
 	if (lease != NULL)
 		lease->message = *message;

@@ -33,6 +33,7 @@ typedef struct KvsLease
 	bool		rolled_back;	/* ENDING: meanwhile so was the transaction that took it */
 	bool		working;		/* is in the heap of what the worker has to see to */
 	uint16		tries;			/* of the worker, in vain */
+	uint16		slow_keys;		/* how often its undelivered keys were begun to be written, and that did not end */
 	int			pid;			/* who took it */
 	pairingheap *heap;			/* due, later or ready; NULL: in none of them */
 	pairingheap_node node;
@@ -77,6 +78,15 @@ extern KvsLease *kvs_leaseentry_search(KvsQueueSlot *slot, int64 id, HASHACTION 
 
 /* The entry goes. */
 extern void kvs_leaseentry_remove(KvsQueueSlot *slot, KvsLease *lease);
+
+/* Of the doomed ones so many at most are kept beside what consumers may lease. */
+extern int	kvs_leaseentry_most_doomed(void);
+
+/* Has the queue all the leases that it may have? */
+extern bool kvs_leaseentry_is_full(const KvsQueueSlot *slot);
+
+/* A message whose row says that it is given up has no entry: the worker is to look for such rows. */
+extern void kvs_leaseentry_leave_to_rows(KvsQueueSlot *slot, TimestampTz now);
 
 /* A new entry, not yet in any state; NULL: no room. */
 extern KvsLease *kvs_leaseentry_make(KvsQueueSlot *slot, const KvsMessageRef *message);

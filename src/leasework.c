@@ -18,9 +18,6 @@
 #define FIRST_PAUSE	1000
 #define MOST_DOUBLINGS 8
 
-/* Doomed messages of one queue that are kept here; rows of others are found again by the worker. */
-#define MOST_DOOMED	1000
-
 void
 kvs_lease_doom(KvsQueue *queue, const KvsMessageRef *row)
 {
@@ -29,14 +26,10 @@ kvs_lease_doom(KvsQueue *queue, const KvsMessageRef *row)
 	KvsLease   *lease = kvs_leaseentry_find_of_row(slot, row);
 	bool		known = lease != NULL;
 
-	if (!known && slot->ndoomed < MOST_DOOMED)
+	if (!known && slot->ndoomed < kvs_leaseentry_most_doomed())
 		lease = kvs_leaseentry_make(slot, row);
 	if (lease == NULL)
-	{
-		slot->more_doomed = true;
-		if (slot->verify_at == DT_NOEND)
-			slot->verify_at = now + KVS_LEASE_KEEP;
-	}
+		kvs_leaseentry_leave_to_rows(slot, now);
 	else if (!known || (lease->state == KVS_LEASE_RETURNED && !lease->doomed))
 	{
 		lease->message = *row;
@@ -138,4 +131,61 @@ kvs_lease_stick(KvsQueue *queue, const KvsMessageRef *message, TimestampTz now, 
 	}
 	LWLockRelease(slot->lock);
 	return tries;
+}
+
+/* The entry of a message that is being settled, with the lock of its slot; NULL: there is none. */
+static KvsLease *
+lock_ending(KvsQueue *queue, const KvsMessageRef *message, KvsQueueSlot **slot)
+{
+	KvsLease   *lease;
+
+	*slot = kvs_queueslot_lock_existing(queue);
+	if (*slot == NULL)
+		return NULL;
+	lease = kvs_leaseentry_search(*slot, message->id, HASH_FIND);
+	if (lease != NULL && lease->message.enqueued_at == message->enqueued_at && lease->state == KVS_LEASE_ENDING)
+		return lease;
+	LWLockRelease((*slot)->lock);
+	return NULL;
+}
+
+int
+kvs_lease_begin_keys(KvsQueue *queue, const KvsMessageRef *message, int *tries)
+{
+	KvsQueueSlot *slot;
+	KvsLease   *lease = lock_ending(queue, message, &slot);
+	int			begun = 0;
+
+	*tries = 0;
+	if (lease == NULL)
+		return begun;
+	*tries = lease->tries;
+	begun = lease->slow_keys;
+	lease->slow_keys = Min(begun + 1, PG_UINT16_MAX);
+	LWLockRelease(slot->lock);
+	return begun;
+}
+
+void
+kvs_lease_end_keys(KvsQueue *queue, const KvsMessageRef *message)
+{
+	KvsQueueSlot *slot;
+	KvsLease   *lease = lock_ending(queue, message, &slot);
+
+	if (lease == NULL)
+		return;
+	if (lease->slow_keys > 0)
+		lease->slow_keys--;
+	LWLockRelease(slot->lock);
+}
+
+bool
+kvs_lease_any_stuck(KvsQueue *queue)
+{
+	KvsQueueSlot *slot = kvs_queueslot_lock_existing(queue);
+	bool		any = slot != NULL && slot->nstuck > 0;
+
+	if (slot != NULL)
+		LWLockRelease(slot->lock);
+	return any;
 }

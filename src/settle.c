@@ -294,9 +294,9 @@ kvs_settle_write(KvsReader *reader, KvsMessageRef *message, TimestampTz ready_at
 
 /* The error of the dead letter, with what went wrong when its undelivered keys were to be written. */
 static const char *
-write_undelivered(KvsReader *reader, TimestampTz now, const char *error)
+write_undelivered(KvsReader *reader, const KvsMessageRef *message, TimestampTz now, const char *error)
 {
-	const char *problem = kvs_undelivered_write(reader, now);
+	const char *problem = kvs_undelivered_write(reader, message, now);
 	bool		isnull;
 	Datum		last;
 
@@ -314,7 +314,7 @@ write_undelivered(KvsReader *reader, TimestampTz now, const char *error)
 static KvsSettled
 bury(KvsReader *reader, const KvsMessageRef *message, int failed, TimestampTz now, const char *error)
 {
-	error = write_undelivered(reader, now, error);
+	error = write_undelivered(reader, message, now, error);
 	if (reader->queue->keep_dead ? kvs_burial_move(reader, failed, now, error) :
 		kvs_settle_delete_as_owner(reader->queue, message))
 	{

@@ -7,6 +7,13 @@
 
 #include "subxact.h"
 
+bool
+kvs_subxact_is_cancel(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		error->funcname != NULL && strcmp(error->funcname, "ProcessInterrupts") == 0;
+}
+
 void
 kvs_subxact_run(bool (*work) (void *arg), void *arg)
 {

@@ -17,4 +17,10 @@ extern void kvs_subxact_run(bool (*work) (void *arg), void *arg);
  */
 extern ErrorData *kvs_subxact_try(void (*work) (void *arg), void *arg, bool (*passes) (int sqlerrcode));
 
+/*
+ * Was the statement really cancelled?  The SQLSTATE does not tell: any code of a user can raise that.
+ * So it is asked which function of the server raised the ERROR, which such code cannot choose.
+ */
+extern bool kvs_subxact_is_cancel(const ErrorData *error);
+
 #endif							/* KVS_SUBXACT_H */

@@ -12,7 +12,11 @@
  *
  * Nobody could do anything about a message that cannot be given up, so an ERROR here, of a store that
  * is gone or may not be written, ends a subtransaction only, and becomes part of the dead letter's
- * error.  What a repetition may cure, such as a deadlock, a lock_timeout or a cancel, is raised as it is.
+ * error.  What a repetition may cure, such as a deadlock or a lock_timeout, is raised as it is, but only
+ * MOST_TRIES times: code of the store's owner can raise what it likes.
+ *
+ * A cancel is always raised.  Keys that took a worker too long MOST_SLOW times are not tried again.  That
+ * is counted before they are tried, and taken back after: such code may also make the worker end itself.
  */
 #include "postgres.h"
 
@@ -24,10 +28,18 @@
 
 #include "identity.h"
 #include "keyargs.h"
+#include "lease.h"
 #include "stats.h"
 #include "store.h"
 #include "subxact.h"
 #include "undelivered.h"
+#include "workerstep.h"
+
+/* The worker has tried so often to settle the message; the last of these errors is that of the letter. */
+#define MOST_TRIES	6
+
+/* The time of so many steps of the worker was over while the keys were written. */
+#define MOST_SLOW	3
 
 /* ---- Who may ---- */
 
@@ -152,7 +164,7 @@ write_as_owner(void *arg)
 	table_close(rel, NoLock);
 }
 
-/* A lock that was not to be had, serialization failures and deadlocks, lack of resources, cancels and shutdown, bugs. */
+/* A lock that was not to be had, serialization failures and deadlocks, lack of resources, system errors, bugs. */
 static bool
 may_pass(int sqlstate)
 {
@@ -160,8 +172,32 @@ may_pass(int sqlstate)
 
 	return sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
 		class == MAKE_SQLSTATE('4', '0', '0', '0', '0') || class == MAKE_SQLSTATE('5', '3', '0', '0', '0') ||
-		class == MAKE_SQLSTATE('5', '7', '0', '0', '0') || class == MAKE_SQLSTATE('5', '8', '0', '0', '0') ||
-		class == MAKE_SQLSTATE('X', 'X', '0', '0', '0');
+		class == MAKE_SQLSTATE('5', '8', '0', '0', '0') || class == MAKE_SQLSTATE('X', 'X', '0', '0', '0');
+}
+
+static bool
+is_never_raised(int sqlerrcode)
+{
+	return false;
+}
+
+/* Write the entries; NULL: they are written, else why not. */
+static char *
+try_to_write(Undelivered *undelivered, KvsQueue *queue, const KvsMessageRef *message)
+{
+	int			tries;
+	ErrorData  *error;
+
+	if (kvs_lease_begin_keys(queue, message, &tries) >= MOST_SLOW)
+		return pstrdup("they took too long, see kvstore.step_timeout");
+	error = kvs_subxact_try(write_as_owner, undelivered, is_never_raised);
+	kvs_workerstep_check();
+	kvs_lease_end_keys(queue, message);
+	if (error == NULL)
+		return NULL;
+	if (kvs_subxact_is_cancel(error) || (may_pass(error->sqlerrcode) && tries + 1 < MOST_TRIES))
+		ReThrowError(error);
+	return error->message;
 }
 
 /* A text of the row in the reader, NULL for SQL NULL. */
@@ -175,12 +211,11 @@ text_column(KvsReader *reader, KvsQueueColumn column)
 }
 
 char *
-kvs_undelivered_write(KvsReader *reader, TimestampTz now)
+kvs_undelivered_write(KvsReader *reader, const KvsMessageRef *message, TimestampTz now)
 {
 	Undelivered undelivered = {.queue = reader->queue, .now = now};
 	bool		isnull;
 	Datum		keys;
-	ErrorData  *error;
 
 	slot_getallattrs(reader->slot);
 	keys = kvs_reader_column(reader, KVS_QUEUE_COLUMN_KEYS_IF_UNDELIVERED, &isnull);
@@ -190,6 +225,5 @@ kvs_undelivered_write(KvsReader *reader, TimestampTz now)
 	undelivered.store = text_column(reader, KVS_QUEUE_COLUMN_UNDELIVERED_STORE);
 	undelivered.sender = text_column(reader, KVS_QUEUE_COLUMN_SENDER);
 	undelivered.payload = kvs_reader_column(reader, KVS_QUEUE_COLUMN_PAYLOAD, &isnull);
-	error = kvs_subxact_try(write_as_owner, &undelivered, may_pass);
-	return error == NULL ? NULL : error->message;
+	return try_to_write(&undelivered, reader->queue, message);
 }

@@ -20,8 +20,8 @@ extern KvsStore *kvs_undelivered_open_store(const KvsQueue *queue, const text *s
 
 /*
  * Write what the row in the reader asks for: its payload under each of its keys_if_undelivered, as the owner of the store.  NULL: it is written, or nothing was
- * asked for; else why not, palloc'd, and nothing of it is written.
+ * asked for; else why not, palloc'd, and nothing of it is written.  The lease of the message is being ended.
  */
-extern char *kvs_undelivered_write(KvsReader *reader, TimestampTz now);
+extern char *kvs_undelivered_write(KvsReader *reader, const KvsMessageRef *message, TimestampTz now);
 
 #endif							/* KVS_UNDELIVERED_H */

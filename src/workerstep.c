@@ -143,20 +143,25 @@ kvs_workerstep_next_row(void)
 	return true;
 }
 
+bool
+kvs_workerstep_forgive(void)
+{
+	if (!step.cancelled)
+		return false;
+	disarm();
+	kvs_trouble_end_work(step.relid, false);
+	step.cancelled = false;
+	return true;
+}
+
 /* A trigger that caught the cancel has taken too long all the same. */
-static void
-check_cancelled(void)
+void
+kvs_workerstep_check(void)
 {
 	if (step.cancelled)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("canceling step of the worker due to kvstore.step_timeout")));
-}
-
-bool
-kvs_workerstep_is_cancelled(void)
-{
-	return step.cancelled;
 }
 
 void
@@ -166,7 +171,7 @@ kvs_workerstep_commit(bool done)
 	Oid			relid = step.relid;
 
 	disarm();
-	check_cancelled();
+	kvs_workerstep_check();
 	kvs_workerprocess_commit();
 	if (armed || kvs_trouble_is_known(relid))
 		kvs_trouble_end_work(relid, done && step.row_until == 0);
@@ -192,7 +197,7 @@ kvs_workerstep_fail_row(const ErrorData *error)
 {
 	bool		tell;
 
-	check_cancelled();
+	kvs_workerstep_check();
 	if (step.row_until == 0)
 	{
 		step.row_until = kvs_trouble_fail_row(step.relid, error->sqlerrcode, &tell);

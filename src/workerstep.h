@@ -38,8 +38,16 @@ extern bool kvs_workerstep_next_row(void);
  */
 extern TimestampTz kvs_workerstep_fail_row(const ErrorData *error);
 
-/* Was the step cancelled because it takes too long?  What the owner's code raises does not count. */
-extern bool kvs_workerstep_is_cancelled(void);
+
+/* Raise 57014 if the step has taken too long: a trigger may have caught its cancel. */
+extern void kvs_workerstep_check(void);
+
+/*
+ * The step has taken too long, but only a part of it is to blame.  That was rolled back, and the caller
+ * puts it off.  The step is armed no more and can be committed; its table is not in trouble.  False: it
+ * has not taken too long.
+ */
+extern bool kvs_workerstep_forgive(void);
 
 /* "done": it came to do what it was for, so the table is in trouble no more. */
 extern void kvs_workerstep_commit(bool done);

@@ -127,7 +127,28 @@ SET kvstore.test_clock = 10;
 SELECT kv_maintain() >= 0 AS tried;
 RESET kvstore.test_clock;
 SELECT state, error FROM kv_leases WHERE queue = 'un';
+-- But not for ever: any code can raise that.  The sixth time it is the letter's error.
+CREATE FUNCTION un_try(first int, last int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+    FOR i IN first .. last LOOP PERFORM set_config('kvstore.test_clock', (100 * i)::text, false); PERFORM kv_maintain(); END LOOP; END $$;
+SELECT un_try(1, 3);
+SELECT state, error FROM kv_leases WHERE queue = 'un';
+SELECT un_try(4, 4);
+RESET kvstore.test_clock;
+SELECT count(*) AS leases FROM kv_leases WHERE queue = 'un';
+-- Nor is an ERROR a cancel because it says so: others go on, and the letter has it.
+SELECT un_send(), kv_enqueue('un', '"without keys"') > 0;
+CREATE OR REPLACE FUNCTION un_pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no cancel' USING errcode = '57014'; END $$;
+SELECT un_fail(dead => true), un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
+SELECT count(*) AS leases FROM kv_leases WHERE queue = 'un';
+-- The same from the table of the dead letters: one message is stuck, and others go on.
 DROP TRIGGER un_pass ON kvstore.s_un;
+CREATE TRIGGER un_pass BEFORE INSERT ON kvstore.d_un FOR EACH ROW WHEN (NEW.payload = '"stuck"') EXECUTE FUNCTION un_pass();
+SELECT kv_enqueue('un', '"stuck"') > 0, kv_enqueue('un', '"not stuck"') > 0;
+SELECT un_fail(dead => true), un_fail(dead => true);
+SELECT kv_maintain() >= 0 AS moved;
+SELECT state, error FROM kv_leases WHERE queue = 'un';
+DROP TRIGGER un_pass ON kvstore.d_un;
 -- No dead letter that could say so: a warning.
 SELECT kv_purge_queue('un') > 0, kv_alter_queue('un', keep_dead => false);
 CREATE TRIGGER un_no BEFORE INSERT ON kvstore.s_un FOR EACH ROW EXECUTE FUNCTION un_no();
@@ -145,5 +166,5 @@ SELECT payload, error FROM kv_dead_letters('un', 100);
 SELECT count(*) FROM kvstore.q_un;
 
 SELECT kv_drop_queue('un');
-DROP FUNCTION un_fail, un_send, un_send_as_sender, un_no, un_pass;
+DROP FUNCTION un_fail, un_send, un_send_as_sender, un_no, un_pass, un_try;
 DROP ROLE regress_kvs_un_owner, regress_kvs_un_store;

@@ -79,6 +79,50 @@ is(sql("SELECT bool_and(kv_ack(receipt)) FROM kv_dequeue('poison', 5)"), 't', 'w
 is(sql("SELECT count(*) FROM kvstore.q_poison"), '0', 'nothing is left');
 sql("SELECT kv_drop_queue('poison'), kv_drop_queue('lapse')");
 
+# ---- Messages that take too long, and messages that cannot be settled ----
+
+# Slow ones do not hold up one behind them: each alone is put off.
+$node->append_conf('postgresql.conf', "kvstore.step_timeout = '500 ms'");
+$node->reload;
+sql(q{SELECT kv_create_queue('slow', max_attempts => 1);
+	CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.payload = '"slow"' THEN PERFORM pg_sleep(60); END IF; RETURN NEW; END $$;
+	CREATE TRIGGER slow BEFORE INSERT ON kvstore.d_slow FOR EACH ROW EXECUTE FUNCTION slow();
+	SELECT count(*) FROM kv_enqueue_many('slow', array_fill('"slow"'::jsonb, ARRAY[10])); SELECT kv_enqueue('slow', '"good"')});
+my $start = time;
+is(sql("SELECT count(kv_nack(receipt)) FROM kv_dequeue('slow', 11)"), '11', 'eleven are given up');
+wait_until("SELECT count(*) = 1 FROM kv_dead_letters('slow') WHERE payload = '\"good\"'", 'ten that take too long do not keep the eleventh from the dead letters');
+cmp_ok(time - $start, '<', 60, 'at least not for long');
+wait_until("SELECT count(*) = 10 AND bool_or(error ~ 'took too long') FROM kv_leases WHERE queue = 'slow' AND state IN ('stuck', 'ending')", 'they are stuck, and why is told');
+is(sql("SELECT count(*) FROM kvstore.troubles()"), '0', 'but the queue is not set aside');
+sql("DROP TRIGGER slow ON kvstore.d_slow; SELECT kv_purge_queue('slow'), kv_dead_purge('slow')");
+# Keys of a store whose owner's code takes too long, though it catches the cancel, are given up.
+sql(q{SELECT kv_create_store('slow');
+	CREATE FUNCTION catching() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; EXCEPTION WHEN query_canceled THEN RETURN NEW; END $$;
+	CREATE TRIGGER catching BEFORE INSERT ON kvstore.s_slow FOR EACH ROW EXECUTE FUNCTION catching();
+	SELECT kv_enqueue('slow', '1', keys_if_undelivered => '["k"]', undelivered_store => 'slow')});
+is(sql("SELECT kv_nack(receipt, error => 'why') FROM kv_dequeue('slow')"), 'dead', 'one with keys');
+wait_until("SELECT count(*) = 1 FROM kv_dead_letters('slow') WHERE error = 'why; undelivered keys not written: they took too long, see kvstore.step_timeout'", 'is a dead letter without them in the end');
+$node->append_conf('postgresql.conf', "kvstore.step_timeout = '5 s'\nkvstore.max_leases_per_queue = 6");
+$node->reload;
+sql("SELECT kv_drop_queue('slow'), kv_drop_store('slow'); DROP FUNCTION slow, catching");
+# Those that cannot be settled take no room from consumers.
+sql(q{SELECT kv_create_queue('stuck');
+	CREATE FUNCTION stuck() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'stuck' USING errcode = '40001'; END $$;
+	CREATE TRIGGER stuck BEFORE INSERT ON kvstore.d_stuck FOR EACH ROW EXECUTE FUNCTION stuck()});
+wait_until("SELECT current_setting('kvstore.max_leases_per_queue') = '6'", 'six leases for a queue');
+sql("SELECT count(*) FROM kv_enqueue_many('stuck', array_fill('1'::jsonb, ARRAY[10]))");
+is(sql("SELECT count(kv_nack(receipt, dead => true)) FROM kv_dequeue('stuck', 5)"), '5', 'five are given up') for 1 .. 2;
+wait_until("SELECT count(*) BETWEEN 1 AND 3 AND bool_and(state = 'stuck') FROM kv_leases", 'what cannot be settled is known to memory up to a limit');
+sql("SELECT count(*) FROM kv_enqueue_many('stuck', array_fill('2'::jsonb, ARRAY[10]))");
+is(sql("SELECT count(*) FROM kv_dequeue('stuck', 100)"), '6', 'and consumers lease as many as ever');
+like(kvs_outcome($node, "SELECT count(*) FROM kv_dequeue('stuck')"), qr/^ERROR KV004: queue "stuck" has too many leases/, 'and no more');
+sql("DROP TRIGGER stuck ON kvstore.d_stuck");
+wait_until("SELECT count(*) = 10 FROM kv_dead_letters('stuck', 100)", 'when they can be settled, all of them are, by their rows');
+sql("SELECT kv_drop_queue('stuck'); DROP FUNCTION stuck");
+$node->append_conf('postgresql.conf', 'kvstore.max_leases_per_queue = 0');
+$node->reload;
+wait_until("SELECT current_setting('kvstore.max_leases_per_queue') = '0'", 'no limit');
+
 # ---- No room for leases ----
 
 sql("SELECT kv_create_queue('full', lease => '1 hour'), kv_create_queue('full2', lease => '1 hour'); SELECT count(*) FROM kv_enqueue_many('full', array_fill('1'::jsonb, ARRAY[100])); SELECT kv_enqueue('full2', '1')");

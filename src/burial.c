@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 
 #include "burial.h"
+#include "deferred.h"
 #include "identity.h"
 #include "plan.h"
 #include "queueplan.h"
@@ -67,16 +68,20 @@ read_ttl(KvsReader *reader, Interval *ttl)
 }
 
 static uint64
-run_as_owner(KvsQueue *queue, ParamListInfo params)
+run_as_owner(KvsQueue *queue, Relation rel, Relation dead, ParamListInfo params)
 {
 	KvsIdentity saved;
 	uint64		moved;
 
 	kvs_identity_become(queue->owner, &saved);
+	kvs_deferred_set(rel, true);
+	kvs_deferred_set(dead, true);
 	SPI_connect();
 	moved = kvs_plan_execute(kvs_queue_get_plan(queue, KVS_QUEUE_PLAN_BURY, MOVE, ARGS, types),
 								  params, queue->relid, NULL, NULL);
 	SPI_finish();
+	kvs_deferred_set(rel, false);
+	kvs_deferred_set(dead, false);
 	kvs_identity_restore(&saved);
 	return moved;
 }
@@ -102,7 +107,7 @@ kvs_burial_move(KvsReader *reader, int attempts, TimestampTz failed_at, const ch
 	kvs_plan_set_param(params, ARG_ERROR, TEXTOID,
 							error ? CStringGetTextDatum(error) : (Datum) 0, error == NULL);
 	kvs_plan_set_param(params, ARG_TTL, INTERVALOID, IntervalPGetDatum(&ttl), !has_ttl);
-	moved = run_as_owner(reader->queue, params);
+	moved = run_as_owner(reader->queue, reader->rel, dead, params);
 	table_close(dead, NoLock);
 	return moved > 0;
 }

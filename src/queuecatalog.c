@@ -606,6 +606,23 @@ kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode)
 	return rel;
 }
 
+/*
+ * Does none but our own code run when a letter is inserted?  Its only index is over the id alone, as an
+ * index may call functions of the owner's.  So may a default: the id, which alone is not given, has none.
+ */
+static bool
+is_plain_dead(Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	StaticAssertStmt((int) KVS_DEAD_COLUMN_ID == (int) KVS_QUEUE_COLUMN_ID, "is_id_index() is for both");
+	return kvs_shape_find_wrong_table(rel) == NULL &&
+		kvs_shape_find_wrong_column(rel, dead_columns, KVS_DEAD_COLUMNS, InvalidOid) == NULL &&
+		kvs_shape_is_plain(rel, dead_columns, KVS_DEAD_COLUMNS, 1) &&
+		OidIsValid(kvs_shape_find_index(rel, is_id_index, NULL)) &&
+		TupleDescAttr(desc, KVS_DEAD_COLUMN_ID)->attidentity != '\0';
+}
+
 bool
 kvs_queue_try_lock_dead(const KvsQueue *queue, bool plain)
 {
@@ -620,10 +637,7 @@ kvs_queue_try_lock_dead(const KvsQueue *queue, bool plain)
 		return false;
 	rel = plain ? try_relation_open(relid, NoLock) : NULL;
 	if (plain)
-		result = rel != NULL && rel->rd_rel->relowner == queue->owner &&
-			kvs_shape_find_wrong_table(rel) == NULL &&
-			kvs_shape_find_wrong_column(rel, dead_columns, KVS_DEAD_COLUMNS, InvalidOid) == NULL &&
-			kvs_shape_is_plain(rel, dead_columns, KVS_DEAD_COLUMNS, 1);
+		result = rel != NULL && rel->rd_rel->relowner == queue->owner && is_plain_dead(rel);
 	if (rel != NULL)
 		relation_close(rel, NoLock);
 	return result;

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -20,9 +21,11 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/snapmgr.h"
 
 #include "burial.h"
+#include "deferred.h"
 #include "expiry.h"
 #include "fault.h"
 #include "identity.h"
@@ -31,7 +34,11 @@
 #include "queuexact.h"
 #include "settle.h"
 #include "stats.h"
+#include "subxact.h"
 #include "undelivered.h"
+
+/* How long a consumer's statement waits for a lock when it writes a dead letter. */
+#define LOCK_TIMEOUT	"1ms"
 
 /* ---- Statements ---- */
 
@@ -77,11 +84,20 @@ execute_as_owner(KvsQueue *queue, KvsQueuePlan which, const KvsMessageRef *messa
 	};
 	bool		nulls[] = {false, false, false, false, error == NULL};
 	KvsIdentity saved;
+	Relation	rel;
 	uint64		count;
 
+	/* the caller has it locked */
+	rel = queue->plain ? NULL : table_open(queue->relid, NoLock);
 	kvs_identity_become(queue->owner, &saved);
+	if (rel != NULL)
+		kvs_deferred_set(rel, true);
 	count = execute(queue, which, values, nulls);
+	if (rel != NULL)
+		kvs_deferred_set(rel, false);
 	kvs_identity_restore(&saved);
+	if (rel != NULL)
+		table_close(rel, NoLock);
 	return count;
 }
 
@@ -352,11 +368,56 @@ can_bury_at_once(KvsReader *reader)
 	return no_keys && reader->queue->plain && (!reader->queue->keep_dead || kvs_queue_try_lock_dead(reader->queue, true));
 }
 
+typedef struct Burial
+{
+	KvsReader  *reader;
+	const KvsMessageRef *message;
+	int			failed;
+	const KvsFailure *failure;
+	KvsSettled	result;
+} Burial;
+
+static void
+bury_quickly(void *arg)
+{
+	Burial	   *burial = arg;
+	int			level = NewGUCNestLevel();
+
+	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	burial->result = bury(burial->reader, burial->message, burial->failed, burial->failure->now, burial->failure->error);
+	AtEOXact_GUC(true, level);
+}
+
+static bool
+is_never_raised(int sqlerrcode)
+{
+	return false;
+}
+
+/*
+ * False: leave it to the worker.  Somebody may be about to insert a letter of the same id, or has done so.
+ * The consumer shall not wait for that, nor fail.
+ */
+static bool
+try_to_bury_at_once(Burial *burial)
+{
+	ErrorData  *error = kvs_subxact_try(bury_quickly, burial, is_never_raised);
+
+	if (error == NULL)
+		return true;
+	if (kvs_subxact_is_cancel(error))
+		ReThrowError(error);
+	FreeErrorData(error);
+	return false;
+}
+
 static KvsSettled
 give_up(KvsReader *reader, const KvsMessageRef *message, int failed, const KvsFailure *failure)
 {
-	if (can_bury_at_once(reader))
-		return bury(reader, message, failed, failure->now, failure->error);
+	Burial		burial = {reader, message, failed, failure, KVS_SETTLED_GONE};
+
+	if (can_bury_at_once(reader) && try_to_bury_at_once(&burial))
+		return burial.result;
 	if (execute_as_owner(reader->queue, KVS_QUEUE_PLAN_GIVE_UP, message, failed, failure->now, failure->error) == 0)
 	{
 		/* a trigger of the owner's has other plans */

@@ -456,6 +456,8 @@ sub check_message
 	push @ends, 'expired' if $m->{sent} && !@ends && defined $m->{latest} && $m->{latest} < time;
 	# not before, as nobody else could have the key
 	$m->{over} = @acks ? $acks[0]{at} : $m->{cancelled} // ($dead ? $dead->{at} : $left ? 'inf' : $m->{soonest});
+	# what has expired holds no key, even while it is leased
+	$m->{over} = $m->{soonest} if defined $m->{soonest} && $m->{soonest} < ($m->{over} // 'inf');
 	$m->{end} = $ends[0];
 
 	# somewhere, and once

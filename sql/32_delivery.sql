@@ -74,9 +74,9 @@ CREATE FUNCTION kvstore.leases(OUT relid oid, OUT id bigint, OUT pid integer, OU
 COMMENT ON FUNCTION kvstore.leases() IS 'see the view kv_leases';
 
 CREATE VIEW kv_leases AS
-    SELECT pg_catalog.substr(c.relname, 3) AS queue, l.id, l.pid, l.since, l.leased_until, l.attempts::bigint AS attempts, l.state, l.error
+    SELECT CASE WHEN c.relnamespace = 'kvstore'::pg_catalog.regnamespace AND pg_catalog.starts_with(c.relname, 'q_') THEN pg_catalog.substr(c.relname, 3) END AS queue, l.id, l.pid, l.since, l.leased_until, l.attempts::bigint AS attempts, l.state, l.error
     FROM kvstore.leases() l
     JOIN pg_catalog.pg_class c ON c.oid = l.relid;
 GRANT SELECT ON kv_leases TO PUBLIC;
 COMMENT ON VIEW kv_leases IS
-    'who holds which message until when (state leased; ending: a transaction is about to settle it; returned: nobody, its failure is not written down yet; dying: given up, to become a dead letter; stuck: that could not be done, error says why); for roles that may read all statistics';
+    'who holds which message until when (queue NULL: its table is no queue any more; state leased; ending: a transaction is about to settle it; returned: nobody, its failure is not written down yet; dying: given up, to become a dead letter; stuck: that could not be done, error says why); for roles that may read all statistics';

@@ -164,6 +164,15 @@ extern int	kvs_lease_begin_keys(KvsQueue *queue, const KvsMessageRef *message, i
 /* They were, or were refused, in time. */
 extern void kvs_lease_end_keys(KvsQueue *queue, const KvsMessageRef *message);
 
+/*
+ * The table of a queue is there, but is no queue now, such as under another name.  Its leases expire all the same; once that has been so for
+ * KVS_LEASE_KEEP, all are forgotten that no transaction is just ending.  True: none is left, and there need be no slot.
+ */
+extern bool kvs_lease_abandon(Oid relid, TimestampTz now);
+
+/* It is a queue, or is one again. */
+extern void kvs_lease_readopt(KvsQueue *queue);
+
 /* Is there a message of the queue that the worker has tried in vain to settle? */
 extern bool kvs_lease_any_stuck(KvsQueue *queue);
 

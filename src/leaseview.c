@@ -91,7 +91,7 @@ kvstore_stuck_reason(PG_FUNCTION_ARGS)
 	Oid			relid = kvs_shared == NULL ? InvalidOid : kvs_lease_find_stuck(&count);
 	char	   *table = OidIsValid(relid) ? get_rel_name(relid) : NULL;
 
-	if (table == NULL || strlen(table) < 2)
+	if (table == NULL || strncmp(table, "q_", 2) != 0)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%lld messages cannot be settled, such as of queue \"%s\": see kv_leases",
 											  (long long) count, table + 2)));

@@ -189,3 +189,34 @@ kvs_lease_any_stuck(KvsQueue *queue)
 		LWLockRelease(slot->lock);
 	return any;
 }
+
+bool
+kvs_lease_abandon(Oid relid, TimestampTz now)
+{
+	KvsQueueSlot *slot = kvs_queueslot_lock_relid(relid);
+	bool		over;
+
+	if (slot == NULL)
+		return false;
+	while (kvs_lease_expire(slot, now) > 0)
+		;
+	if (slot->strange_since == DT_NOBEGIN)
+		slot->strange_since = now;
+	over = now - slot->strange_since > KVS_LEASE_KEEP;
+	if (over)
+		kvs_lease_forget_before(slot, DT_NOEND);
+	over = over && slot->nleases == 0;
+	LWLockRelease(slot->lock);
+	return over;
+}
+
+void
+kvs_lease_readopt(KvsQueue *queue)
+{
+	KvsQueueSlot *slot = kvs_queueslot_lock_existing(queue);
+
+	if (slot == NULL)
+		return;
+	slot->strange_since = DT_NOBEGIN;
+	LWLockRelease(slot->lock);
+}

@@ -84,7 +84,7 @@ reset_slot(KvsQueueSlot *slot, Oid database, Oid relid)
 	slot->used_at = GetCurrentTimestamp();
 	slot->verify_at = DT_NOEND;
 	slot->verify_pause = VERIFY_PAUSE;
-	slot->not_before = DT_NOBEGIN;
+	slot->not_before = slot->strange_since = DT_NOBEGIN;
 	for (int i = 0; i < KVS_PRIORITIES; i++)
 	{
 		slot->heads[i] = lowest_position;

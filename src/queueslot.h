@@ -85,6 +85,7 @@ typedef struct KvsQueueSlot
 	TimestampTz verify_at;		/* when the worker is to look below the heads; DT_NOEND: they have not moved since it did */
 	int64		verify_pause;	/* milliseconds */
 	TimestampTz not_before;		/* the worker has met something that it could not do */
+	TimestampTz strange_since;	/* the worker has found that its table is no queue now; DT_NOBEGIN: it is one */
 
 	/* Per priority: nothing deliverable is below the head that is not on a list; nothing at all is there if it is not "filled". */
 	KvsPosition heads[KVS_PRIORITIES];

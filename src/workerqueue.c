@@ -4,11 +4,16 @@
  *
  * Each queue of this database that is in shared memory is asked when it has something due: a lease expires; something is to be settled (chores.c); its heads
  * have moved for a while, so that they are verified (workerverify.c); or somebody has asked how many messages it has, and they are to be counted (workercount.c).
- * A queue whose table is gone is forgotten, with its leases; one that cannot be read just now is backed off, and keeps them.
+ * A queue whose table is gone is forgotten, with its leases.
+ *
+ * A table may be no queue any more: it has another name, schema or shape, or row-level security.  Such a
+ * queue is backed off.  Its leases expire as ever, and are forgotten when that lasts for KVS_LEASE_KEEP.
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/snapmgr.h"
@@ -121,6 +126,27 @@ do_due(const Due *due, KvsQueue *queue, Relation rel, TimestampTz now)
 	kvs_chores_run(queue, rel, now, kvs_workerstep_rows(due->relid, BATCH), false);
 }
 
+static bool
+has_row_security(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	bool		result = HeapTupleIsValid(tuple) && ((Form_pg_class) GETSTRUCT(tuple))->relrowsecurity;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
+}
+
+/* There is no queue in this table; it is locked. */
+static void
+look_after_stranger(const Due *due, TimestampTz now)
+{
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(due->relid)) || kvs_lease_abandon(due->relid, now))
+		kvs_queueslot_forget(due->relid);
+	else
+		kvs_queueslot_put_aside(due->relid, TimestampTzPlusMilliseconds(now, ASIDE));
+}
+
 /* In a step: false: not now. */
 static bool
 look_after(const Due *due, TimestampTz now)
@@ -132,13 +158,19 @@ look_after(const Due *due, TimestampTz now)
 	if (!kvs_catalog_keep_extension() || !ConditionalLockRelationOid(due->relid, RowExclusiveLock))
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	queue = kvs_queue_open_relid(due->relid, RowExclusiveLock, &rel);
-	if (queue == NULL && SearchSysCacheExists1(RELOID, ObjectIdGetDatum(due->relid)))
-		kvs_queueslot_put_aside(due->relid, TimestampTzPlusMilliseconds(now, ASIDE));
-	else if (queue == NULL)
+	/* opening one with row-level security raises, so that kv_health() names it */
+	if (has_row_security(due->relid) && kvs_lease_abandon(due->relid, now))
+	{
 		kvs_queueslot_forget(due->relid);
+		PopActiveSnapshot();
+		return true;
+	}
+	queue = kvs_queue_open_relid(due->relid, RowExclusiveLock, &rel);
+	if (queue == NULL)
+		look_after_stranger(due, now);
 	else
 	{
+		kvs_lease_readopt(queue);
 		do_due(due, queue, rel, now);
 		table_close(rel, NoLock);
 	}

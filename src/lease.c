@@ -364,7 +364,7 @@ kvs_lease_finish(KvsQueueSlot *slot, int64 id, uint64 token, bool doomed, Timest
 		kvs_leaseentry_remove(slot, lease);
 		return;
 	}
-	if (slot->ndoomed >= kvs_leaseentry_most_doomed())
+	if (!kvs_leaseentry_room_for_doomed(slot, now))
 	{
 		kvs_leaseentry_remove(slot, lease);
 		kvs_leaseentry_leave_to_rows(slot, now);

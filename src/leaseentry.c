@@ -200,8 +200,8 @@ forget_all(KvsQueueSlot *slot)
 		kvs_leaseentry_remove(slot, dlist_head_element(KvsLease, link, &slot->leases));
 }
 
-int
-kvs_leaseentry_most_doomed(void)
+static int
+most_doomed(void)
 {
 	return Min(MOST_DOOMED, Max(kvs_guc_leases_of_queue() / 2, 1));
 }
@@ -211,7 +211,7 @@ bool
 kvs_leaseentry_is_full(const KvsQueueSlot *slot)
 {
 	return kvs_guc_max_leases_per_queue != 0 &&
-		slot->nleases - Min(slot->ndoomed, kvs_leaseentry_most_doomed()) >= kvs_guc_leases_of_queue();
+		slot->nleases - Min(slot->ndoomed, most_doomed()) >= kvs_guc_leases_of_queue();
 }
 
 void
@@ -220,6 +220,29 @@ kvs_leaseentry_leave_to_rows(KvsQueueSlot *slot, TimestampTz now)
 	slot->more_doomed = true;
 	if (slot->verify_at == DT_NOEND)
 		slot->verify_at = now + KVS_LEASE_KEEP;
+}
+
+/* A stuck one makes room, if its row says what it is: those that stay so must not keep others from their turn. */
+bool
+kvs_leaseentry_room_for_doomed(KvsQueueSlot *slot, TimestampTz now)
+{
+	dlist_iter	iter;
+
+	if (slot->ndoomed < most_doomed())
+		return true;
+	if (slot->nstuck == 0)
+		return false;
+	dlist_foreach(iter, &slot->leases)
+	{
+		KvsLease   *lease = dlist_container(KvsLease, link, iter.cur);
+
+		if (lease->tries == 0 || lease->state != KVS_LEASE_RETURNED || !lease->message.dying)
+			continue;
+		kvs_leaseentry_leave_to_rows(slot, now);
+		kvs_leaseentry_remove(slot, lease);
+		return true;
+	}
+	return false;
 }
 
 /* A new entry, not yet in any state; NULL: no room. */

@@ -79,8 +79,8 @@ extern KvsLease *kvs_leaseentry_search(KvsQueueSlot *slot, int64 id, HASHACTION 
 /* The entry goes. */
 extern void kvs_leaseentry_remove(KvsQueueSlot *slot, KvsLease *lease);
 
-/* Of the doomed ones so many at most are kept beside what consumers may lease. */
-extern int	kvs_leaseentry_most_doomed(void);
+/* May one more doomed message have an entry, or rather one that the worker could not settle? */
+extern bool kvs_leaseentry_room_for_doomed(KvsQueueSlot *slot, TimestampTz now);
 
 /* Has the queue all the leases that it may have? */
 extern bool kvs_leaseentry_is_full(const KvsQueueSlot *slot);

@@ -26,7 +26,7 @@ kvs_lease_doom(KvsQueue *queue, const KvsMessageRef *row)
 	KvsLease   *lease = kvs_leaseentry_find_of_row(slot, row);
 	bool		known = lease != NULL;
 
-	if (!known && slot->ndoomed < kvs_leaseentry_most_doomed())
+	if (!known && kvs_leaseentry_room_for_doomed(slot, now))
 		lease = kvs_leaseentry_make(slot, row);
 	if (lease == NULL)
 		kvs_leaseentry_leave_to_rows(slot, now);

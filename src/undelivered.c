@@ -33,13 +33,20 @@
 #include "store.h"
 #include "subxact.h"
 #include "undelivered.h"
-#include "workerstep.h"
 
 /* The worker has tried so often to settle the message; the last of these errors is that of the letter. */
 #define MOST_TRIES	6
 
 /* The time of so many steps of the worker was over while the keys were written. */
 #define MOST_SLOW	3
+
+static void (*check_step) (void) = NULL;	/* of the worker: has the step taken too long? */
+
+void
+kvs_undelivered_set_check(void (*check) (void))
+{
+	check_step = check;
+}
 
 /* ---- Who may ---- */
 
@@ -191,7 +198,8 @@ try_to_write(Undelivered *undelivered, KvsQueue *queue, const KvsMessageRef *mes
 	if (kvs_lease_begin_keys(queue, message, &tries) >= MOST_SLOW)
 		return pstrdup("they took too long, see kvstore.step_timeout");
 	error = kvs_subxact_try(write_as_owner, undelivered, is_never_raised);
-	kvs_workerstep_check();
+	if (check_step != NULL)
+		check_step();
 	kvs_lease_end_keys(queue, message);
 	if (error == NULL)
 		return NULL;

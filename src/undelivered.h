@@ -24,4 +24,7 @@ extern KvsStore *kvs_undelivered_open_store(const KvsQueue *queue, const text *s
  */
 extern char *kvs_undelivered_write(KvsReader *reader, const KvsMessageRef *message, TimestampTz now);
 
+/* The worker: have this called after code of a store's owner has run; it raises the ERROR that ends the step. */
+extern void kvs_undelivered_set_check(void (*check) (void));
+
 #endif							/* KVS_UNDELIVERED_H */

@@ -33,6 +33,7 @@
 #include "expiry.h"
 #include "guc.h"
 #include "trouble.h"
+#include "undelivered.h"
 #include "workerprocess.h"
 #include "workerstep.h"
 
@@ -287,6 +288,7 @@ kvs_workerstep_come(TimestampTz (*find_next_due) (Oid except))
 	bool		tell;
 
 	next_due = find_next_due;
+	kvs_undelivered_set_check(kvs_workerstep_check);
 	timer = RegisterTimeout(USER_TIMEOUT, look_at_clock);
 	while (OidIsValid(relid = kvs_trouble_take_unfinished(&tell)))
 		set_aside(relid, tell);

@@ -43,8 +43,8 @@ ifeq (,$(KVS_VERSION))
 $(error kvstore.control has no default_version)
 endif
 
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
-HEADER_FILES = $(sort $(wildcard src/*.h))
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
+HEADER_FILES = $(sort $(wildcard src/*/*.h))
 SQL_PARTS = $(sort $(wildcard sql/[0-9]*.sql))
 SQL_SCRIPT = kvstore--$(KVS_VERSION).sql
 DATA_built = $(SQL_SCRIPT)
@@ -57,7 +57,7 @@ PGFILEDESC = "kvstore - key-value store, watch and queues"
 # The server's headers as system headers: their own warnings are not ours to mend.  (The -I that PGXS adds for the
 # same folder is then ignored.)  Callbacks and SQL functions have parameters that they need not use, hence the one -Wno.
 # No -fvisibility=hidden: in 15 PG_FUNCTION_INFO_V1 does not mark its functions as visible.  Prefixes do instead, tested.
-PG_CPPFLAGS = -isystem $(includedir_server) -DKVS_VERSION='"$(KVS_VERSION)"'
+PG_CPPFLAGS = -I$(srcdir)/src -isystem $(includedir_server) -DKVS_VERSION='"$(KVS_VERSION)"'
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
 
 # pg_regress prefers ./sql/NAME.sql to test/sql/NAME.sql: the install script's parts are numbered, tests are not.
@@ -71,7 +71,7 @@ TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 
 # Objects of sources that have gone, too.
-EXTRA_CLEAN = .tools .build-flags $(SQL_SCRIPT).tmp $(wildcard src/*.o src/*.bc) results output_iso log regression.diffs regression.out
+EXTRA_CLEAN = .tools .build-flags $(SQL_SCRIPT).tmp $(wildcard src/*.o src/*.bc src/*/*.o src/*/*.bc) results output_iso log regression.diffs regression.out
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)

@@ -20,7 +20,7 @@ analyze()
 	shift
 	# What a file got is printed in one piece, and only if there is something wrong: clang-tidy counts what it does not tell.
 	# shellcheck disable=SC2016 # bash -c expands it
-	if printf '%s\n' src/*.c | xargs -n 1 -P "$(nproc)" bash -c 'output=$("$@" 2>&1) || { printf "%s\n" "$output"; exit 1; }' _ "$@"; then
+	if printf '%s\n' src/*.c src/*/*.c | xargs -n 1 -P "$(nproc)" bash -c 'output=$("$@" 2>&1) || { printf "%s\n" "$output"; exit 1; }' _ "$@"; then
 		PASSED=$((PASSED + 1))
 	else
 		FAILED=$((FAILED + 1))

@@ -24,7 +24,7 @@ kvs_make_tmp
 # The servers' user owns the copy: it is servers that write the counts.
 kvs_copy_in coverage .tools Makefile META.json README.md doc CONTRIBUTING.md SECURITY.md CHANGELOG.md LICENSE examples expected extras kvstore.control scripts sql src test
 COPY=$KVS_TMP/work/coverage
-rm -f "$COPY"/src/*.{o,bc}
+rm -f "$COPY"/src/{.,*}/*.{o,bc}
 
 # Not "static": it runs nothing of src/, and gcov's symbols have no prefix.  As who called, as ever: check.sh itself knows as whom servers run.
 failed=0

@@ -25,7 +25,7 @@
 #include "utils/snapmgr.h"
 
 #include "fuzz.h"
-#include "subxact.h"
+#include "base/subxact.h"
 
 /*
  * A context with blocks so small that each chunk of more than a few bytes has one of its own, from malloc(): AddressSanitizer knows where it

@@ -18,11 +18,11 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
-#include "errors.h"
+#include "base/errors.h"
 #include "fuzz.h"
-#include "number.h"
+#include "store/number.h"
 #include "operations.h"
-#include "scan.h"
+#include "store/scan.h"
 
 /* With more operations than these, the entries are not looked at. */
 #define LOOKED_AT_MAX	40

@@ -10,10 +10,10 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
-#include "entry.h"
-#include "errors.h"
+#include "kv/entry.h"
+#include "base/errors.h"
 #include "fuzz.h"
-#include "key.h"
+#include "key/key.h"
 
 /* Neighbouring parts whose order is looked at. */
 #define ORDERED_PARTS	4

@@ -15,11 +15,11 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
-#include "errors.h"
-#include "feed.h"
+#include "base/errors.h"
+#include "feed/feed.h"
 #include "fuzz.h"
-#include "key.h"
-#include "position.h"
+#include "key/key.h"
+#include "watch/feedposition.h"
 
 /* As in position.c. */
 #define BODY_SIZE		49

@@ -17,10 +17,10 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "base64.h"
-#include "errors.h"
+#include "base/base64.h"
+#include "base/errors.h"
 #include "fuzz.h"
-#include "receipt.h"
+#include "message/receipt.h"
 
 /* As in receipt.c: how it is encoded, the number of the delivery, the checksum of what is before it, and zeros. */
 #define PACKED_SIZE		42

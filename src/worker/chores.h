@@ -1,0 +1,22 @@
+/*
+ * chores.h
+ *		What nobody but the worker does for a queue: failures are written down, and what is given up becomes a dead letter.
+ */
+#ifndef KVS_CHORES_H
+#define KVS_CHORES_H
+
+#include "postgres.h"
+
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "table/queuecatalog.h"
+
+/*
+ * End the leases of the queue whose time is over, and settle up to "limit" messages, in this
+ * transaction.  An ERROR about one of them is kept: that message is stuck for a while.
+ * Returns how many were looked at.  "manual": in a step by hand (manualstep.h), not of the worker.
+ */
+extern int	kvs_chores_run(KvsQueue *queue, Relation rel, TimestampTz now, int limit, bool manual);
+
+#endif							/* KVS_CHORES_H */

@@ -1,0 +1,447 @@
+/*
+ * sweepmanual.c
+ *		Removing expired rows by hand, in the caller's transaction: kv_sweep() and kv_maintain().
+ *
+ * One needs DELETE on a table, else it is passed over.  What goes wrong with a table becomes a WARNING and does not stop the others.
+ *
+ * Tables that run no code of their owner's come first.  The others are swept in steps (manualstep.c), so that
+ * what was done before a trigger took too long stays.  After OWNER_STEPS times kvstore.step_timeout an
+ * owner's tables are passed over, unless he is the caller: whoever has many slow ones must not hold up all.
+ *
+ * What happens to the blocks is sweepblocks.c's.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/table.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "base/fault.h"
+#include "base/guc.h"
+#include "base/shmem.h"
+#include "base/stats.h"
+#include "base/subxact.h"
+#include "base/trouble.h"
+#include "feed/waiter.h"
+#include "lease/queuecount.h"
+#include "worker/chores.h"
+#include "worker/manualstep.h"
+#include "worker/sweep.h"
+#include "worker/sweepblocks.h"
+
+/* The time that the tables of an owner may take in a call, in multiples of kvstore.step_timeout. */
+#define OWNER_STEPS		6
+
+/* A table, swept by hand. */
+typedef struct HandSweep
+{
+	Oid			relid;
+	bool		full;
+	int64		limit;
+	bool		foreign;		/* run code of its owner's; if it has some and this is not set, all it does is to set it */
+	bool		careful;		/* rows have failed before */
+	Oid			owner;
+	char		name[NAMEDATALEN];
+	int64		removed;		/* by the last step */
+	bool		more;			/* it ended at its limit */
+	int64		failed_rows;	/* in it */
+	char		message[256];	/* why the first of them did */
+	int			sqlstate;
+} HandSweep;
+
+/* A row has failed; the step goes on, unless it is cancelled. */
+static TimestampTz
+fail_row(void *arg, const ErrorData *error)
+{
+	HandSweep  *hand = arg;
+
+	if (kvs_handstep_is_cancelled())
+		ReThrowError(unconstify(ErrorData *, error));
+	if (hand->failed_rows++ == 0)
+	{
+		strlcpy(hand->message, error->message, sizeof(hand->message));
+		hand->sqlstate = error->sqlerrcode;
+	}
+	/* the worker, if there is one, tries it again */
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), KVS_EXPIRY_RETRY);
+}
+
+/* What the map knows of a table; with "full", or without a map, all of it. */
+static void
+sweep_what_is_due(KvsSweep *sweep, bool full)
+{
+	/* where the last call of this session reached its limit */
+	static Oid	last_relid = InvalidOid;
+	static BlockNumber next = 0;
+
+	Oid			relid = RelationGetRelid(sweep->rel);
+	KvsExpiryTable *table = kvs_expiry_is_there() ? kvs_expiry_get_table(relid) : NULL;
+	KvsExpiryWork *work;
+
+	if (relid != last_relid)
+		next = 0;
+	last_relid = relid;
+	if (table == NULL)
+	{
+		kvs_sweep_whole(sweep, &next);
+		return;
+	}
+	work = palloc(sizeof(KvsExpiryWork));
+	kvs_expiry_check_file(table, sweep->rel->rd_rel->relfilenode);
+	while (!full && sweep->limit > 0 && kvs_expiry_find_work(relid, sweep->now, true, work))
+	{
+		full = work->whole;
+		if (!full)
+			kvs_sweep_groups(sweep, work);
+	}
+	pfree(work);
+	if (full && sweep->limit > 0)
+	{
+		TimestampTz old = kvs_expiry_reset(kvs_expiry_whole(table));
+
+		kvs_sweep_whole(sweep, &next);
+		if (sweep->limit == 0)
+			kvs_expiry_lower(kvs_expiry_whole(table), old);
+	}
+}
+
+static bool
+may_sweep(Oid relid)
+{
+	bool		is_missing = false;
+
+	return pg_class_aclcheck_ext(relid, GetUserId(), ACL_DELETE, &is_missing) == ACLCHECK_OK && !is_missing;
+}
+
+/* A step, in a subtransaction. */
+static void
+sweep_by_hand(void *arg)
+{
+	HandSweep  *hand = arg;
+	KvsSweepOutcome outcome;
+	KvsSweep	sweep;
+	Relation	rel;
+
+	hand->removed = 0;
+	hand->more = false;
+	hand->failed_rows = 0;
+	rel = may_sweep(hand->relid) ? kvs_sweep_open(&sweep, hand->relid, &outcome) : NULL;
+	if (rel == NULL)
+		return;
+	hand->owner = rel->rd_rel->relowner;
+	strlcpy(hand->name, RelationGetRelationName(rel), NAMEDATALEN);
+	if (sweep.by_statement && !hand->foreign)
+	{
+		hand->foreign = true;
+		relation_close(rel, NoLock);
+		return;
+	}
+	sweep.careful = hand->careful;
+	sweep.next_row = kvs_handstep_next_row;
+	sweep.fail_row = fail_row;
+	sweep.fail_arg = hand;
+	kvs_sweep_begin(&sweep, kvs_fault_now(), hand->limit);
+	sweep_what_is_due(&sweep, hand->full);
+	hand->removed = sweep.removed;
+	hand->more = sweep.limit == 0;
+	kvs_sweep_end(&sweep);
+}
+
+static void
+warn(const HandSweep *hand, int sqlerrcode, const char *message)
+{
+	ereport(WARNING,
+			(errcode(sqlerrcode),
+			 errmsg("could not sweep table \"%s\": %s", hand->name, message),
+			 errhint("Its owner should mend the triggers on it, or the foreign keys that reference it; what could be removed is.")));
+}
+
+/* The step was cancelled; what the steps before it removed stays. */
+static void
+warn_slow(const HandSweep *hand, const char *what)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_QUERY_CANCELED),
+			 errmsg("could not sweep table \"%s\": %s", hand->name, what),
+			 errhint("Its owner should mend the triggers on it.  For triggers that need so long, raise kvstore.step_timeout and call the function again.")));
+}
+
+/*
+ * One step over a table with foreign code.  False: there is no further one.  If a step fails as a whole, it is
+ * repeated with a subtransaction for each row; what fails then has its own WARNING.
+ */
+static bool
+sweep_foreign_step(HandSweep *hand)
+{
+	ErrorData  *error = kvs_handstep_try(sweep_by_hand, hand);
+	bool		again = error == NULL ? hand->more && hand->removed > 0 : !hand->careful;
+
+	if (error != NULL)
+		hand->removed = 0;
+	if (kvs_handstep_took_too_long())
+	{
+		again = false;
+		warn_slow(hand, "it took longer than kvstore.step_timeout");
+	}
+	else if (error != NULL && hand->careful)
+		warn(hand, error->sqlerrcode, error->message);
+	else if (error == NULL && hand->failed_rows > 0)
+		warn(hand, hand->sqlstate, psprintf("%s (%lld of its rows)", hand->message, (long long) hand->failed_rows));
+	if (error != NULL)
+	{
+		hand->careful = true;
+		FreeErrorData(error);
+	}
+	return again;
+}
+
+/* The time that an owner's tables have taken. */
+typedef struct Spent
+{
+	Oid			owner;
+	int64		time;			/* microseconds */
+} Spent;
+
+static Spent *
+get_spent(List **all, Oid owner)
+{
+	Spent	   *spent;
+	ListCell   *lc;
+
+	foreach(lc, *all)
+		if (((Spent *) lfirst(lc))->owner == owner)
+			return lfirst(lc);
+	spent = palloc0(sizeof(Spent));
+	spent->owner = owner;
+	*all = lappend(*all, spent);
+	return spent;
+}
+
+/* Has an owner, not the caller, had more than his share? */
+static bool
+is_spent(const Spent *spent)
+{
+	return spent->time > (int64) OWNER_STEPS * kvs_guc_step_timeout * 1000 && spent->owner != GetUserId();
+}
+
+/* Returns how many rows were removed. */
+static int64
+sweep_foreign(HandSweep *hand, int64 limit, List **all)
+{
+	Spent	   *spent = get_spent(all, hand->owner);
+	int64		removed = 0;
+	bool		more = true;
+
+	if (kvs_trouble_is_slow(hand->relid) && hand->owner != GetUserId())
+	{
+		warn_slow(hand, "the worker has set it aside, for it took longer than kvstore.step_timeout");
+		return 0;
+	}
+	while (more && removed < limit)
+	{
+		TimestampTz start = GetCurrentTimestamp();
+
+		CHECK_FOR_INTERRUPTS();
+		if (is_spent(spent))
+		{
+			warn_slow(hand, "the tables of its owner have taken too long");
+			break;
+		}
+		hand->limit = limit - removed;
+		more = sweep_foreign_step(hand);
+		removed += hand->removed;
+		spent->time += GetCurrentTimestamp() - start;
+	}
+	return removed;
+}
+
+static bool
+is_cancel(int sqlerrcode)
+{
+	return sqlerrcode == ERRCODE_QUERY_CANCELED;
+}
+
+/* A table whose code is not known.  Without any it is swept, and NULL is returned. */
+static HandSweep *
+sweep_plain(Oid relid, bool full, int64 limit, int64 *removed)
+{
+	HandSweep  *hand = palloc0(sizeof(HandSweep));
+	ErrorData  *error;
+
+	hand->relid = relid;
+	hand->full = full;
+	hand->limit = limit;
+	snprintf(hand->name, NAMEDATALEN, "%u", relid);
+	/* no code of an owner's runs, so a cancel is the caller's, and a large table may take long */
+	error = kvs_subxact_try(sweep_by_hand, hand, is_cancel);
+	if (error != NULL)
+		warn(hand, error->sqlerrcode, error->message);
+	else if (hand->foreign)
+		return hand;
+	else
+		*removed += hand->removed;
+	pfree(hand);
+	return NULL;
+}
+
+static int64
+sweep_all_by_hand(bool full, int64 limit)
+{
+	List	   *stores = kvs_sweep_list_stores();
+	List	   *foreign = NIL;
+	List	   *spent = NIL;
+	int64		removed = 0;
+	ListCell   *lc;
+
+	if (full && kvs_expiry_is_there())
+		kvs_sweep_forget_others(stores);
+	foreach(lc, stores)
+	{
+		HandSweep  *hand;
+
+		if (removed >= limit)
+			break;
+		CHECK_FOR_INTERRUPTS();
+		hand = sweep_plain(lfirst_oid(lc), full, limit - removed, &removed);
+		if (hand != NULL)
+			foreign = lappend(foreign, hand);
+	}
+	foreach(lc, foreign)
+		removed += sweep_foreign(lfirst(lc), limit - removed, &spent);
+	return removed;
+}
+
+/* ---- Queues ---- */
+
+/* Messages settled at once. */
+#define CHORES		100
+
+/* A queue that is looked after by hand. */
+typedef struct HandChores
+{
+	Oid			relid;
+	Oid			owner;
+	int			limit;			/* messages in a step */
+	int			count;			/* settled in it */
+} HandChores;
+
+/* What the worker does for a queue, a batch of it; only if the caller has DELETE, and nobody has the table locked. */
+static void
+do_chores(void *arg)
+{
+	HandChores *hand = arg;
+	Relation	rel;
+	KvsQueue   *queue;
+
+	hand->count = 0;
+	if (!may_sweep(hand->relid) || !ConditionalLockRelationOid(hand->relid, RowExclusiveLock))
+		return;
+	queue = kvs_queue_open_relid(hand->relid, RowExclusiveLock, &rel);
+	if (queue == NULL)
+		return;
+	hand->owner = rel->rd_rel->relowner;
+	if (!queue->replicated)
+		hand->count = kvs_chores_run(queue, rel, kvs_fault_now(), hand->limit, true);
+	table_close(rel, NoLock);
+}
+
+static void
+warn_queue(const HandChores *hand, int sqlerrcode, const char *message)
+{
+	ereport(WARNING,
+			(errcode(sqlerrcode),
+			 errmsg("could not look after queue table %u: %s", hand->relid, message),
+			 errhint("The owners of the queue and of the stores that its messages write should mend the triggers there.")));
+}
+
+/* One batch.  False: there is no further one.  What takes too long is tried again one by one, so that the others get past it. */
+static bool
+do_chores_step(HandChores *hand)
+{
+	ErrorData  *error = kvs_handstep_try(do_chores, hand);
+	bool		slow = kvs_handstep_took_too_long();
+	bool		single = hand->limit == 1;
+
+	if (slow)
+		hand->limit = 1;
+	if (slow && single)
+		warn_queue(hand, ERRCODE_QUERY_CANCELED, "a message took longer than kvstore.step_timeout");
+	else if (error != NULL && !slow)
+		warn_queue(hand, error->sqlerrcode, error->message);
+	if (error == NULL)
+		return hand->count > 0;
+	FreeErrorData(error);
+	return slow;
+}
+
+static void
+do_all_chores(void)
+{
+	List	   *relids = kvs_queue_list();
+	List	   *spent = NIL;
+	ListCell   *lc;
+
+	foreach(lc, relids)
+	{
+		HandChores	hand = {.relid = lfirst_oid(lc), .limit = CHORES};
+		bool		more = may_sweep(hand.relid);
+
+		if (more)
+		{
+			kvs_queueslot_start_over(hand.relid);
+			kvs_waiter_wake_one_now(hand.relid);
+		}
+		while (more)
+		{
+			TimestampTz start = GetCurrentTimestamp();
+			Spent	   *owner;
+
+			CHECK_FOR_INTERRUPTS();
+			more = do_chores_step(&hand);
+			owner = get_spent(&spent, hand.owner);
+			owner->time += GetCurrentTimestamp() - start;
+			if (more && is_spent(owner))
+			{
+				warn_queue(&hand, ERRCODE_QUERY_CANCELED, "the queues of its owner have taken too long");
+				more = false;
+			}
+		}
+	}
+}
+
+/* ---- SQL ---- */
+
+/* kv_sweep(max_count) returns bigint: remove up to max_count expired entries of this database (NULL: all), return how many */
+PG_FUNCTION_INFO_V1(kvstore_sweep);
+Datum
+kvstore_sweep(PG_FUNCTION_ARGS)
+{
+	int64		limit = PG_ARGISNULL(0) ? PG_INT64_MAX : PG_GETARG_INT64(0);
+
+	if (limit < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_count must not be negative")));
+	PreventCommandIfReadOnly("kv_sweep()");
+	PreventCommandDuringRecovery("kv_sweep()");
+	PG_RETURN_INT64(sweep_all_by_hand(false, limit));
+}
+
+/* kv_maintain() returns bigint: read all stores, remove what has expired, return how many entries that were */
+PG_FUNCTION_INFO_V1(kvstore_maintain);
+Datum
+kvstore_maintain(PG_FUNCTION_ARGS)
+{
+	PreventCommandIfReadOnly("kv_maintain()");
+	PreventCommandDuringRecovery("kv_maintain()");
+	kvs_stats_forget_missing();
+	kvs_queuecount_ask_all();
+	if (kvs_shared != NULL)
+		do_all_chores();
+	PG_RETURN_INT64(sweep_all_by_hand(true, PG_INT64_MAX));
+}

@@ -1,9 +1,0 @@
-/* workerqueue.h: the worker's task of looking after queues. */
-#ifndef KVS_WORKERQUEUE_H
-#define KVS_WORKERQUEUE_H
-
-#include "workertask.h"
-
-extern const KvsWorkerTask kvs_workerqueue_task;
-
-#endif							/* KVS_WORKERQUEUE_H */

@@ -1,7 +1,7 @@
 /*
  * args.c
- *		Arguments of SQL functions: texts, options, times.  One rule, one helper: every function that takes
- *		a ttl says the same about a negative one.
+ *		Arguments of SQL functions: texts, options, times.  One rule, one helper: every function
+ *		that takes a ttl says the same about a negative one.
  */
 #include "postgres.h"
 

@@ -21,7 +21,10 @@ extern bool kvs_args_bool(FunctionCallInfo fcinfo, int arg);
 /* now + interval, as kvs_duration_add(); 22008 for what is too long, not infinite. */
 extern TimestampTz kvs_args_add_interval(TimestampTz now, const Interval *interval);
 
-/* When something expires that is written now with this ttl, which is not SQL NULL; 22023 if it is negative. */
+/*
+ * When something expires that is written now with this ttl, which is not SQL NULL; 22023 if it is
+ * negative.
+ */
 extern TimestampTz kvs_args_ttl(FunctionCallInfo fcinfo, int arg, TimestampTz now);
 
 /*

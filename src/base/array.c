@@ -2,9 +2,9 @@
  * array.c
  *		Array arguments: lists, which have one dimension.
  *
- * Drivers turn a list of lists into an array of two dimensions, which PostgreSQL's own functions read
- * as one long list: two messages would become four, without an error.  So each function that takes an
- * array reads it here.
+ * Drivers turn a list of lists into an array of two dimensions, which PostgreSQL's own functions
+ * read as one long list: two messages would become four, without an error.  So each function that
+ * takes an array reads it here.
  */
 #include "postgres.h"
 

@@ -78,7 +78,10 @@ typedef char KvsCompatBase64Byte;
 	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
 #endif
 
-/* 16 made three cases of "do the indexes need entries for the new version?"; with one index that is none or all */
+/*
+ * 16 made three cases of "do the indexes need entries for the new version?"; with one index that is
+ * none or all
+ */
 #if PG_VERSION_NUM >= 160000
 typedef TU_UpdateIndexes KvsCompatUpdateIndexes;
 #define kvs_compat_needs_index_entries(update)	((update) != TU_None)
@@ -87,7 +90,9 @@ typedef bool KvsCompatUpdateIndexes;
 #define kvs_compat_needs_index_entries(update)	(update)
 #endif
 
-/* 18 has NOT NULL constraints that rows from before need not keep; attnotnull is true of them, too */
+/*
+ * 18 has NOT NULL constraints that rows from before need not keep; attnotnull is true of them, too
+ */
 #if PG_VERSION_NUM >= 180000
 #define kvs_compat_is_not_null(desc, i) \
 	(TupleDescCompactAttr((desc), (i))->attnullability == ATTNULLABLE_VALID)
@@ -111,7 +116,10 @@ typedef bool KvsCompatUpdateIndexes;
 #define kvs_compat_local_backend_entry(i)	pgstat_fetch_stat_local_beentry(i)
 #endif
 
-/* 17 runs maintenance with a safe search_path, and has a function for that; it ends with the GUC nest level */
+/*
+ * 17 runs maintenance with a safe search_path, and has a function for that; it ends with the GUC
+ * nest level
+ */
 #if PG_VERSION_NUM >= 170000
 #define kvs_compat_restrict_search_path() RestrictSearchPath()
 #else
@@ -134,7 +142,10 @@ typedef bool KvsCompatUpdateIndexes;
 #define kvs_compat_wait_event(name) (PG_WAIT_EXTENSION)
 #endif
 
-/* Its header, libpq/libpq.h, wants those of GSSAPI, which the server's development package does not bring along. */
+/*
+ * Its header, libpq/libpq.h, wants those of GSSAPI, which the server's development package does not
+ * bring along.
+ */
 extern bool pq_check_connection(void);
 
 #endif							/* KVS_COMPAT_H */

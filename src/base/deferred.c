@@ -2,9 +2,9 @@
  * deferred.c
  *		Constraint triggers of a table that wait for the commit.
  *
- * The server queues no trigger for the commit in a security-restricted operation: the statement fails.
- * So what runs as the owner of a table has them fire at once.  Only the constraints of that table are
- * named, for the transaction may be a consumer's, with deferred constraints of his own.
+ * The server queues no trigger for the commit in a security-restricted operation: the statement
+ * fails. So what runs as the owner of a table has them fire at once.  Only the constraints of that
+ * table are named, for the transaction may be a consumer's, with deferred constraints of his own.
  */
 #include "postgres.h"
 

@@ -7,8 +7,9 @@
 #include "utils/rel.h"
 
 /*
- * Have the triggers of an open table that are initially deferred fire with each statement ("at_once"), or
- * with the commit again.  The former fires those that wait.  Nothing, if the table has none.
+ * Have the triggers of an open table that are initially deferred fire with each statement
+ * ("at_once"), or with the commit again.  The former fires those that wait.  Nothing, if the table
+ * has none.
  */
 extern void kvs_deferred_set(Relation rel, bool at_once);
 

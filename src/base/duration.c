@@ -14,7 +14,9 @@
 #include "base/compat.h"
 #include "base/duration.h"
 
-/* More than that are beyond all timestamps; their sum with a month of the year overflows nothing. */
+/*
+ * More than that are beyond all timestamps; their sum with a month of the year overflows nothing.
+ */
 #define MOST_MONTHS		(1000000 * MONTHS_PER_YEAR)
 
 /* False: there is no such timestamp. */

@@ -3,9 +3,9 @@
  *		For tests: points at which a session stops or a rule is broken, and a clock that is ahead.
  *
  * An isolation test has to stop a session between two steps of ours.  It names the point in
- * kvstore.test_point.  The session then waits there for the advisory lock 7777, which another session
- * holds, and isolationtester sees that it waits.  Of several points, separated by commas, the second
- * has the lock 7778, and so on.
+ * kvstore.test_point.  The session then waits there for the advisory lock 7777, which another
+ * session holds, and isolationtester sees that it waits.  Of several points, separated by commas,
+ * the second has the lock 7778, and so on.
  */
 #include "postgres.h"
 

@@ -3,8 +3,9 @@
  *		For tests: points at which a session stops or a rule is broken, and a clock that is ahead.
  *
  * Three settings that no list shows, for superusers: kvstore.test_point, kvstore.test_delay and
- * kvstore.test_clock.  They are settings and not an option of the build, so that what is tested is what
- * is shipped.  doc/testing.md says what each point is for; a test compares its tables with this list.
+ * kvstore.test_clock.  They are settings and not an option of the build, so that what is tested is
+ * what is shipped.  doc/testing.md says what each point is for; a test compares its tables with
+ * this list.
  */
 #ifndef KVS_FAULT_H
 #define KVS_FAULT_H
@@ -68,8 +69,8 @@ kvs_fault_is(KvsFault point)
 }
 
 /*
- * If this is a point that was named, wait for its advisory lock, 7777 for the first.  At every point,
- * sleep kvstore.test_delay microseconds.
+ * If this is a point that was named, wait for its advisory lock, 7777 for the first.  At every
+ * point, sleep kvstore.test_delay microseconds.
  */
 static inline void
 kvs_fault_stop(KvsFault point)

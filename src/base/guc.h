@@ -58,7 +58,9 @@ extern int	kvs_guc_sweep_batch;
 #define KVS_DEFAULT_STEP_TIMEOUT	5000
 #define KVS_MAX_STEP_TIMEOUT		(60 * 60 * 1000)
 
-/* A step of the worker that runs code of a table's owner is cancelled after so many milliseconds. */
+/*
+ * A step of the worker that runs code of a table's owner is cancelled after so many milliseconds.
+ */
 extern int	kvs_guc_step_timeout;
 
 #define KVS_DEFAULT_LOG_SWEEP		1000

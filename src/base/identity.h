@@ -12,8 +12,9 @@ typedef struct KvsIdentity
 } KvsIdentity;
 
 /*
- * Act as "owner", in a restricted operation and with a safe search_path, until kvs_identity_restore().  So what the owner put on his table, triggers for
- * one, never runs with more rights than his.  An ERROR restores the identity together with the transaction's state.
+ * Act as "owner", in a restricted operation and with a safe search_path, until
+ * kvs_identity_restore().  So what the owner put on his table, triggers for one, never runs with
+ * more rights than his.  An ERROR restores the identity together with the transaction's state.
  */
 extern void kvs_identity_become(Oid owner, KvsIdentity *saved);
 extern void kvs_identity_restore(const KvsIdentity *saved);

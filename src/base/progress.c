@@ -2,8 +2,9 @@
  * progress.c
  *		How far a long operation has come, for the view kv_stat_progress.
  *
- * PostgreSQL's own progress reporting carries it: every backend has a slot with a command, a relation and numbers, readable by all, ended at
- * the transaction's end whatever happens.  Our command number is none of its own, so its views do not show ours.  It needs no preload.
+ * PostgreSQL's own progress reporting carries it: every backend has a slot with a command, a
+ * relation and numbers, readable by all, ended at the transaction's end whatever happens.  Our
+ * command number is none of its own, so its views do not show ours.  It needs no preload.
  */
 #include "postgres.h"
 
@@ -47,8 +48,8 @@ static const char *const command_names[] = {
 };
 
 /*
- * What this backend reports, or would if nobody else did.  A trigger of the tables that it writes may
- * begin another operation inside it; that one is not reported.
+ * What this backend reports, or would if nobody else did.  A trigger of the tables that it writes
+ * may begin another operation inside it; that one is not reported.
  */
 static KvsCommand current_command;
 static Oid	current_relid;
@@ -57,7 +58,10 @@ static int64 started_at;
 static int64 done = 0;
 static int	inner = 0;		/* operations inside the one that is reported */
 
-/* Is the command that this backend reports ours?  Another one, such as COPY, that called us goes on reporting. */
+/*
+ * Is the command that this backend reports ours?  Another one, such as COPY, that called us goes on
+ * reporting.
+ */
 static bool
 is_reporting(ProgressCommandType command)
 {
@@ -118,7 +122,10 @@ kvs_progress_end(void)
 
 /* ---- SQL ---- */
 
-/* kvstore.stat_progress(): the long operations that run now in this database and that the caller may see */
+/*
+ * kvstore.stat_progress(): the long operations that run now in this database and that the caller
+ * may see
+ */
 PG_FUNCTION_INFO_V1(kvstore_stat_progress);
 Datum
 kvstore_stat_progress(PG_FUNCTION_ARGS)

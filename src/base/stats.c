@@ -1,17 +1,22 @@
 /*
  * stats.c
- *		Counts for each store, each queue and for the database: pending ones in backend memory, published ones in shared memory.
+ *		Counts for each store, each queue and for the database: pending ones in backend memory,
+ *		published ones in shared memory.
  *
- * A call only adds to backend memory.  At the end of a transaction, at most once a second, and at exit the pending counts are added to one shared
- * entry for each table.  Without preload nothing is published, and nothing is shown.
+ * A call only adds to backend memory.  At the end of a transaction, at most once a second, and at
+ * exit the pending counts are added to one shared entry for each table.  Without preload nothing is
+ * published, and nothing is shown.
  *
- * What belongs to no table, such as errors, is counted under relation 0, for the database.  An error is counted when it reaches the server's log, through a hook,
- * if its statement has used kvstore: also one that PostgreSQL itself raised, such as a serialization failure.
+ * What belongs to no table, such as errors, is counted under relation 0, for the database.  An
+ * error is counted when it reaches the server's log, through a hook, if its statement has used
+ * kvstore: also one that PostgreSQL itself raised, such as a serialization failure.
  *
- * The shared hash has a fixed size, so publishing from a transaction callback allocates nothing and cannot fail; when it is full, the counts
- * of further tables are dropped.  Entries of tables and databases that are gone are removed by the worker, the launcher and kv_maintain().  The lock protects the hash; the
- * counts are atomics, so that publishing needs the lock in share mode only.  At a clean stop the postmaster writes all of it to a file (statefile.c), with the
- * names of the counters, so that another version of this library reads what it knows.
+ * The shared hash has a fixed size, so publishing from a transaction callback allocates nothing and
+ * cannot fail; when it is full, the counts of further tables are dropped.  Entries of tables and
+ * databases that are gone are removed by the worker, the launcher and kv_maintain().  The lock
+ * protects the hash; the counts are atomics, so that publishing needs the lock in share mode only.
+ * At a clean stop the postmaster writes all of it to a file (statefile.c), with the names of the
+ * counters, so that another version of this library reads what it knows.
  */
 #include "postgres.h"
 
@@ -308,7 +313,10 @@ kvs_stats_forget_database(Oid database)
 	LWLockRelease(shared_stats_lock);
 }
 
-/* ---- Across a restart: names of the counters, then entries with their counts.  The postmaster is alone then. ---- */
+/*
+ * ---- Across a restart: names of the counters, then entries with their counts.  The postmaster is
+ * alone then. ----
+ */
 
 static const char *
 counter_name(int i)
@@ -411,7 +419,10 @@ kvs_stats_init(void)
 
 /* ---- SQL ---- */
 
-/* kvstore.stat_counters(): kind, name and help of each counter of a kind that has a table; errors have their class for a name */
+/*
+ * kvstore.stat_counters(): kind, name and help of each counter of a kind that has a table; errors
+ * have their class for a name
+ */
 PG_FUNCTION_INFO_V1(kvstore_stat_counters);
 Datum
 kvstore_stat_counters(PG_FUNCTION_ARGS)
@@ -433,7 +444,10 @@ kvstore_stat_counters(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* The entries of this database; returns how many.  Each count is right, but they may be of two moments. */
+/*
+ * The entries of this database; returns how many.  Each count is right, but they may be of two
+ * moments.
+ */
 static int
 copy_stats(SharedStat *copies, int max)
 {
@@ -450,7 +464,10 @@ copy_stats(SharedStat *copies, int max)
 	return count;
 }
 
-/* kvstore.stat_counts(): a row for each table of this database that was counted (0: the database) and each counter: relid, counter, count, since */
+/*
+ * kvstore.stat_counts(): a row for each table of this database that was counted (0: the database)
+ * and each counter: relid, counter, count, since
+ */
 PG_FUNCTION_INFO_V1(kvstore_stat_counts);
 Datum
 kvstore_stat_counts(PG_FUNCTION_ARGS)
@@ -490,7 +507,10 @@ kvstore_stat_counts(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* kv_stat_reset() returns boolean: all counts of this database are 0 from now on; false: there are none, without preload */
+/*
+ * kv_stat_reset() returns boolean: all counts of this database are 0 from now on; false: there are
+ * none, without preload
+ */
 PG_FUNCTION_INFO_V1(kvstore_stat_reset);
 Datum
 kvstore_stat_reset(PG_FUNCTION_ARGS)

@@ -11,8 +11,9 @@
 #include "utils/timestamp.h"
 
 /*
- * A counter has a name, a kind and a line of help in the table in stats.c; everything else (kvstore.stat_counts(), kv_metrics(), the file that outlives a
- * restart) goes by that table.  A new one is an enumerator here and a row there, and for people a column in the view of its kind.
+ * A counter has a name, a kind and a line of help in the table in stats.c; everything else
+ * (kvstore.stat_counts(), kv_metrics(), the file that outlives a restart) goes by that table.  A
+ * new one is an enumerator here and a row there, and for people a column in the view of its kind.
  */
 typedef enum KvsCounter
 {
@@ -25,14 +26,16 @@ typedef enum KvsCounter
 	KVS_COUNT_CONFLICTS,		/* writes refused by if_version or a check */
 	KVS_COUNT_EXPIRED,			/* expired entries removed by a sweep */
 	KVS_COUNT_SWEPT,			/* sweeps, each one transaction */
-	KVS_COUNT_OVERRUNS,			/* followers told that changes after their position are no longer in the feed */
+	/* followers told that changes after their position are no longer in the feed */
+	KVS_COUNT_OVERRUNS,
 
 	/* of a queue; as with stores, what a rollback undoes stays counted */
 	KVS_COUNT_QUEUE_ENQUEUED,	/* messages sent, dead letters sent again too */
 	KVS_COUNT_QUEUE_DELIVERED,	/* deliveries */
 	KVS_COUNT_QUEUE_REDELIVERED,	/* ... of messages that had failed or been rolled back before */
 	KVS_COUNT_QUEUE_ACKED,
-	KVS_COUNT_QUEUE_RETRIED,	/* deliveries that failed, by a nack or an expired lease, and are tried again */
+	/* deliveries that failed, by a nack or an expired lease, and are tried again */
+	KVS_COUNT_QUEUE_RETRIED,
 	KVS_COUNT_QUEUE_RELEASED,
 	KVS_COUNT_QUEUE_DEAD,		/* messages given up */
 	KVS_COUNT_QUEUE_EXPIRED,	/* messages removed because their ttl was over */
@@ -49,7 +52,10 @@ typedef enum KvsCounter
 #define KVS_ERROR_CLASSES	12
 #define KVS_COUNTERS		(KVS_COUNT_ERRORS + KVS_ERROR_CLASSES)
 
-/* Stores, queues and databases that can be counted apart, all databases; what comes later is not counted. */
+/*
+ * Stores, queues and databases that can be counted apart, all databases; what comes later is not
+ * counted.
+ */
 #define KVS_STATS_MAX_STORES	4096
 
 /* Counts of one table that this backend has not yet published. */
@@ -60,13 +66,18 @@ typedef struct KvsStat
 	int64		counts[KVS_COUNTERS];
 } KvsStat;
 
-/* The pending counts of a table; the pointer holds as long as the session, unless they are forgotten. */
+/*
+ * The pending counts of a table; the pointer holds as long as the session, unless they are
+ * forgotten.
+ */
 extern KvsStat *kvs_stats_local(Oid relid);
 
 /* The table is gone, and nobody has the pointer any more. */
 extern void kvs_stats_forget_local(Oid relid);
 
-/* All counts of a table, this session's pending ones too; false: there are none, without preload. */
+/*
+ * All counts of a table, this session's pending ones too; false: there are none, without preload.
+ */
 extern bool kvs_stats_read(Oid relid, int64 *counts);
 
 /* A transaction that only counted would not be published: this is what asks for it. */

@@ -2,18 +2,19 @@
  * trouble.c
  *		Tables that the worker could not work on: what is known of each, in shared memory.
  *
- * A table is here while code of its owner runs in a worker, and after a step over it has failed, until
- * one has not.  It is left alone for a delay that doubles with each failure, and a step takes half as
- * many rows as the one that failed had come to.  SUCCESSES that do well double the rows again.
+ * A table is here while code of its owner runs in a worker, and after a step over it has failed,
+ * until one has not.  It is left alone for a delay that doubles with each failure, and a step takes
+ * half as many rows as the one that failed had come to.  SUCCESSES that do well double the rows
+ * again.
  *
- * Where only some rows fail, the table is not left alone, but those rows are.  They are why the table
- * stays here until they have been tried again.
+ * Where only some rows fail, the table is not left alone, but those rows are.  They are why the
+ * table stays here until they have been tried again.
  *
  * What is being worked on is entered before the work begins.  So whatever ends the worker, the next
  * one knows what its predecessor was at, and leaves that table alone first of all.
  *
- * There is room for KVS_TROUBLES tables.  When there are more, the one that may be tried again soonest
- * is forgotten; it is only tried too early.
+ * There is room for KVS_TROUBLES tables.  When there are more, the one that may be tried again
+ * soonest is forgotten; it is only tried too early.
  */
 #include "postgres.h"
 
@@ -35,7 +36,10 @@
 /* Tables, all databases. */
 #define KVS_TROUBLES	1024
 
-/* How long a table is left alone, in milliseconds: at first, and at most, for an ERROR and for what took too long. */
+/*
+ * How long a table is left alone, in milliseconds: at first, and at most, for an ERROR and for what
+ * took too long.
+ */
 #define FIRST_DELAY		1000
 #define LAST_DELAY		(60 * 1000)
 #define LAST_DELAY_SLOW	(10 * 60 * 1000)
@@ -51,7 +55,8 @@ typedef struct Trouble
 {
 	Oid			database;
 	Oid			relid;
-	int64		working;		/* rows that a step has come to which runs code of the owner; 0: none does */
+	/* rows that a step has come to which runs code of the owner; 0: none does */
+	int64		working;
 	int			failures;		/* in a row */
 	int			successes;		/* in a row, since it had any failures or more rows */
 	int			sqlstate;		/* of the last one */
@@ -287,7 +292,10 @@ kvs_trouble_rows(Oid relid, int64 max)
 
 /* ---- Forgetting ---- */
 
-/* Copy what there is of this database, since looking at catalogs under the lock is not allowed.  Returns how many. */
+/*
+ * Copy what there is of this database, since looking at catalogs under the lock is not allowed.
+ * Returns how many.
+ */
 static int
 copy(Trouble *items)
 {
@@ -386,7 +394,10 @@ append_trouble(StringInfo text, const char *table, const Trouble *trouble)
 		appendStringInfo(text, "SQLSTATE %s)", unpack_sql_state(trouble->sqlstate));
 }
 
-/* kvstore.trouble_reason() returns text: what kv_health() says of kvstore.troubles(), the oldest first; NULL: there are none */
+/*
+ * kvstore.trouble_reason() returns text: what kv_health() says of kvstore.troubles(), the oldest
+ * first; NULL: there are none
+ */
 PG_FUNCTION_INFO_V1(kvstore_trouble_reason);
 Datum
 kvstore_trouble_reason(PG_FUNCTION_ARGS)
@@ -417,8 +428,8 @@ kvstore_trouble_reason(PG_FUNCTION_ARGS)
 }
 
 /*
- * kvstore.troubles(): the tables of this database that the worker leaves alone for a while: table, how
- * often it failed in a row, SQLSTATE of the last failure, since when, until when.
+ * kvstore.troubles(): the tables of this database that the worker leaves alone for a while: table,
+ * how often it failed in a row, SQLSTATE of the last failure, since when, until when.
  */
 PG_FUNCTION_INFO_V1(kvstore_troubles);
 Datum

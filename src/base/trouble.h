@@ -10,8 +10,8 @@
 #include "utils/timestamp.h"
 
 /*
- * A worker of this database is in a step that runs code of the table's owner, and has come to so many
- * rows.  Until kvs_trouble_end_work() that is known to all.
+ * A worker of this database is in a step that runs code of the table's owner, and has come to so
+ * many rows.  Until kvs_trouble_end_work() that is known to all.
  */
 extern void kvs_trouble_begin_work(Oid relid, int64 rows);
 
@@ -19,9 +19,9 @@ extern void kvs_trouble_begin_work(Oid relid, int64 rows);
 extern void kvs_trouble_end_work(Oid relid, bool well);
 
 /*
- * A step has failed after so many rows (0: none of the owner's code ran).  Returns until when the table
- * is to be left alone; *tell says whether that is news.  The next step takes half as many rows.
- * "slow": it took too long.
+ * A step has failed after so many rows (0: none of the owner's code ran).  Returns until when the
+ * table is to be left alone; *tell says whether that is news.  The next step takes half as many
+ * rows. "slow": it took too long.
  */
 extern TimestampTz kvs_trouble_fail(Oid relid, int sqlstate, bool slow, int64 rows, bool *tell);
 
@@ -40,7 +40,10 @@ extern bool kvs_trouble_is_known(Oid relid);
 /* Is the table left alone because a step took too long?  Also without preload: no. */
 extern bool kvs_trouble_is_slow(Oid relid);
 
-/* Until when the table is to be left alone, DT_NOBEGIN: it need not be.  How many rows a step may take, of "max". */
+/*
+ * Until when the table is to be left alone, DT_NOBEGIN: it need not be.  How many rows a step may
+ * take, of "max".
+ */
 extern TimestampTz kvs_trouble_until(Oid relid);
 extern int64 kvs_trouble_rows(Oid relid, int64 max);
 

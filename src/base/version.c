@@ -18,7 +18,10 @@ kvstore_version(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(KVS_VERSION));
 }
 
-/* kvstore.shared_since() returns timestamptz: since when shared memory is there, NULL without preload */
+/*
+ * kvstore.shared_since() returns timestamptz: since when shared memory is there, NULL without
+ * preload
+ */
 PG_FUNCTION_INFO_V1(kvstore_shared_since);
 Datum
 kvstore_shared_since(PG_FUNCTION_ARGS)

@@ -1,6 +1,7 @@
 /*
  * xact.c
- *		The end of transactions and subtransactions: one callback, which calls in the order of the ranks.
+ *		The end of transactions and subtransactions: one callback, which calls in the order of the
+ *		ranks.
  */
 #include "postgres.h"
 

@@ -15,12 +15,16 @@
  */
 typedef enum KvsXactRank
 {
-	KVS_XACT_WAKE,				/* who waits for a store or queue that is no more: nothing else depends on it */
-	KVS_XACT_QUEUES,			/* before the feed: consumers wait for these, watchers can bear a moment more */
+	/* who waits for a store or queue that is no more: nothing else depends on it */
+	KVS_XACT_WAKE,
+	/* before the feed: consumers wait for these, watchers can bear a moment more */
+	KVS_XACT_QUEUES,
 	KVS_XACT_FEED,
-	KVS_XACT_EXPIRY,			/* after the feed: the worker that it wakes publishes changes, too */
+	/* after the feed: the worker that it wakes publishes changes, too */
+	KVS_XACT_EXPIRY,
 	KVS_XACT_STATS,				/* after all that count something */
-	KVS_XACT_ABSENCES,			/* last: who inserts may wait until all else is done, never the other way */
+	/* last: who inserts may wait until all else is done, never the other way */
+	KVS_XACT_ABSENCES,
 	KVS_XACT_RANKS
 } KvsXactRank;
 

@@ -2,37 +2,49 @@
  * expiry.c
  *		Where expired entries may be: the expiry map.
  *
- * Reads hide an expired entry by comparing clocks, so removing it is only housekeeping, and housekeeping must not make writes dearer: an index on
- * expires_at would end HOT updates for every session store that renews its TTL.  Instead we remember, for each group of
- * KVS_EXPIRY_GROUP heap blocks, the smallest expires_at that was stored there.  The sweeper visits the groups that are due and nothing else.
+ * Reads hide an expired entry by comparing clocks, so removing it is only housekeeping, and
+ * housekeeping must not make writes dearer: an index on expires_at would end HOT updates for every
+ * session store that renews its TTL.  Instead we remember, for each group of KVS_EXPIRY_GROUP heap
+ * blocks, the smallest expires_at that was stored there.  The sweeper visits the groups that are
+ * due and nothing else.
  *
- * The map is a pool of slots in shared memory.  Each table has one for all of it; an extent of KVS_EXTENT_GROUPS groups of a table gets a run of slots of its
- * own.  No two groups share one, because a sweep that scanned one of them would forget the other's minimum.  When the pool is
- * full, the blocks that have no slot of their own are noted in the table's; when there is no room for the table, in one that it shares with the few of
- * its database that have the same hash.
- * A slot for more than a group is due in full when its time has come, and the pass that follows learns the groups.
+ * The map is a pool of slots in shared memory.  Each table has one for all of it; an extent of
+ * KVS_EXTENT_GROUPS groups of a table gets a run of slots of its own.  No two groups share one,
+ * because a sweep that scanned one of them would forget the other's minimum.  When the pool is
+ * full, the blocks that have no slot of their own are noted in the table's; when there is no room
+ * for the table, in one that it shares with the few of its database that have the same hash. A slot
+ * for more than a group is due in full when its time has come, and the pass that follows learns the
+ * groups.
  *
- * A slot is a lower bound, never more: too low costs a needless visit, too high would strand entries.  So block numbers may be wrong as long as
- * somebody notices: a table whose file is not the one we know (VACUUM FULL, TRUNCATE, restart) is due in full, and the sweeper
- * compares before it believes any slot.  A table that is new in the map is due in full, too.
+ * A slot is a lower bound, never more: too low costs a needless visit, too high would strand
+ * entries.  So block numbers may be wrong as long as somebody notices: a table whose file is not
+ * the one we know (VACUUM FULL, TRUNCATE, restart) is due in full, and the sweeper compares before
+ * it believes any slot.  A table that is new in the map is due in full, too.
  *
- * Locking of slots: none.  A slot is a 64-bit atomic.  The sweeper exchanges it for "never", then takes a snapshot and scans the group, then
- * lowers the slot to the smallest expiry it left behind.  Writers lower the slot in the commit callback, when their row is visible to every new
- * snapshot.  So a row committed before the sweeper's snapshot is seen by its scan, and one committed after it lowers the slot after
- * it was set to "never".  Lowering at the time of the write instead would lose a row that is written before the reset and committed after
- * the scan.  Two sweepers may meet: each has scanned after its own reset, and deleting is what row locks are for.
+ * Locking of slots: none.  A slot is a 64-bit atomic.  The sweeper exchanges it for "never", then
+ * takes a snapshot and scans the group, then lowers the slot to the smallest expiry it left behind.
+ * Writers lower the slot in the commit callback, when their row is visible to every new snapshot.
+ * So a row committed before the sweeper's snapshot is seen by its scan, and one committed after it
+ * lowers the slot after it was set to "never".  Lowering at the time of the write instead would
+ * lose a row that is written before the reset and committed after the scan.  Two sweepers may meet:
+ * each has scanned after its own reset, and deleting is what row locks are for.
  *
- * What the sweeper exchanged is put back, by the transaction callback, if its transaction or a subtransaction aborts: then the rows it deleted are
- * there again.  It is kept in backend memory, for there is no way to end a transaction without that callback but a crash,
- * after which shared memory is made anew.  A pass over a whole table needs no such thing: that it is under way, and where, is in the map.
+ * What the sweeper exchanged is put back, by the transaction callback, if its transaction or a
+ * subtransaction aborts: then the rows it deleted are there again.  It is kept in backend memory,
+ * for there is no way to end a transaction without that callback but a crash, after which shared
+ * memory is made anew.  A pass over a whole table needs no such thing: that it is under way, and
+ * where, is in the map.
  *
- * The directory (which table and which extent has which slots) is expirymap.c's.  A slot is looked up when the row is written, and lowered at commit:
- * in between it stays what it is, because only a table that nobody else can have locked is forgotten, and who has written holds his lock until
- * after the callback.  The callback itself only walks an array: it allocates nothing, looks nothing up, raises nothing.
+ * The directory (which table and which extent has which slots) is expirymap.c's.  A slot is looked
+ * up when the row is written, and lowered at commit: in between it stays what it is, because only a
+ * table that nobody else can have locked is forgotten, and who has written holds his lock until
+ * after the callback.  The callback itself only walks an array: it allocates nothing, looks nothing
+ * up, raises nothing.
  *
- * For the launcher each database has "next due", lowered after the slots by the same protocol: exchange, read the slots, lower.  A
- * sleeper publishes until when it sleeps and reads next due once more; a committer lowers next due and reads then until
- * when the sleeper sleeps: one of the two sees the other.
+ * For the launcher each database has "next due", lowered after the slots by the same protocol:
+ * exchange, read the slots, lower.  A sleeper publishes until when it sleeps and reads next due
+ * once more; a committer lowers next due and reads then until when the sleeper sleeps: one of the
+ * two sees the other.
  */
 #include "postgres.h"
 
@@ -114,8 +126,8 @@ fold_list(LoweringList *list)
 }
 
 /*
- * A list of notes has at most twice as many items as there are slots, however much a transaction writes;
- * one of resets so many for each subtransaction that swept.
+ * A list of notes has at most twice as many items as there are slots, however much a transaction
+ * writes; one of resets so many for each subtransaction that swept.
  */
 static void
 add_to_list(LoweringList *list, Lowering added)
@@ -167,7 +179,10 @@ kvs_expiry_lower(KvsExpirySlot *slot, TimestampTz when)
 	kvs_expiry_lower_next_due(when);
 }
 
-/* Lower the slots of a list, but not those of subtransactions before this one.  Runs in transaction callbacks. */
+/*
+ * Lower the slots of a list, but not those of subtransactions before this one.  Runs in transaction
+ * callbacks.
+ */
 static void
 lower_list(LoweringList *list, SubTransactionId first)
 {
@@ -248,9 +263,10 @@ at_xact(XactEvent event)
 }
 
 /*
- * Notes of a subtransaction that aborted stay: they are lower bounds.  Resets stay for the same reason: the
- * rest may abort, too.  Its own and those of its children are put back; all of those have higher numbers.
- * Others' are not, or each row that fails would make its group due again at once.
+ * Notes of a subtransaction that aborted stay: they are lower bounds.  Resets stay for the same
+ * reason: the rest may abort, too.  Its own and those of its children are put back; all of those
+ * have higher numbers. Others' are not, or each row that fails would make its group due again at
+ * once.
  */
 static void
 at_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent)

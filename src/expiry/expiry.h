@@ -16,10 +16,16 @@
 
 #include "expiry/turns.h"
 
-/* Heap blocks of a group.  An entry that expires alone costs the sweeper so many block reads, so it is small. */
+/*
+ * Heap blocks of a group.  An entry that expires alone costs the sweeper so many block reads, so it
+ * is small.
+ */
 #define KVS_EXPIRY_GROUP	8
 
-/* A due row that somebody has locked, and a table that somebody has locked, is looked at again after so many milliseconds. */
+/*
+ * A due row that somebody has locked, and a table that somebody has locked, is looked at again
+ * after so many milliseconds.
+ */
 #define KVS_EXPIRY_RETRY	500
 
 /* The smallest expiry of some rows, as a TimestampTz; DT_NOEND: none expires. */
@@ -39,8 +45,9 @@ extern bool kvs_expiry_active;
 extern void kvs_expiry_note_row(Oid relid, BlockNumber block, TimestampTz when);
 
 /*
- * Remember that this transaction put a row expiring at "when" into "block" of "relid" (InvalidBlockNumber: nobody knows where); published at commit.
- * The table must be locked until the transaction ends.
+ * Remember that this transaction put a row expiring at "when" into "block" of "relid"
+ * (InvalidBlockNumber: nobody knows where); published at commit. The table must be locked until the
+ * transaction ends.
  */
 static inline void
 kvs_expiry_note(Oid relid, BlockNumber block, TimestampTz when)
@@ -73,21 +80,25 @@ typedef struct KvsExpiryWork
 } KvsExpiryWork;
 
 /*
- * Find what a table of this database has due.  InvalidOid: the table whose turn it is (turns.h) of those that
- * have something due and are not put aside.  With "passes" false, a table that is due in full does not count for that.
+ * Find what a table of this database has due.  InvalidOid: the table whose turn it is (turns.h) of
+ * those that have something due and are not put aside.  With "passes" false, a table that is due in
+ * full does not count for that.
  */
 extern bool kvs_expiry_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *work);
 
 /*
- * Set a slot to "never", before the snapshot is taken with which its blocks are scanned.  Should the transaction or a
- * subtransaction of it abort, what was there is put back.  Returns it.
+ * Set a slot to "never", before the snapshot is taken with which its blocks are scanned.  Should
+ * the transaction or a subtransaction of it abort, what was there is put back.  Returns it.
  */
 extern TimestampTz kvs_expiry_reset(KvsExpirySlot *slot);
 
 /* Lower a slot, and what the launcher knows: something that is there expires at "when". */
 extern void kvs_expiry_lower(KvsExpirySlot *slot, TimestampTz when);
 
-/* The slot of a block, made if need be; that of the whole table if there is no other; NULL: the map has no room for the table. */
+/*
+ * The slot of a block, made if need be; that of the whole table if there is no other; NULL: the map
+ * has no room for the table.
+ */
 extern KvsExpirySlot *kvs_expiry_get_slot(Oid relid, BlockNumber block);
 
 /* A table's entry, made if need be (then the table is due in full); NULL if the map is full. */
@@ -96,12 +107,16 @@ extern KvsExpiryTable *kvs_expiry_get_table(Oid relid);
 /* The slot for all blocks of a table. */
 extern KvsExpirySlot *kvs_expiry_whole(KvsExpiryTable *table);
 
-/* Does the map know this file of the table?  If not, from now on it does, and the table is due in full. */
+/*
+ * Does the map know this file of the table?  If not, from now on it does, and the table is due in
+ * full.
+ */
 extern void kvs_expiry_check_file(KvsExpiryTable *table, Oid filenumber);
 
 /*
- * A pass over a whole table takes many transactions; where it is, is kept in the map, so that the next worker goes on.  Only the worker of the
- * database calls these.  InvalidBlockNumber: no pass is under way.
+ * A pass over a whole table takes many transactions; where it is, is kept in the map, so that the
+ * next worker goes on.  Only the worker of the database calls these.  InvalidBlockNumber: no pass
+ * is under way.
  */
 extern BlockNumber kvs_expiry_pass_block(KvsExpiryTable *table);
 extern void kvs_expiry_begin_pass(KvsExpiryTable *table);
@@ -114,21 +129,27 @@ extern void kvs_expiry_put_aside(Oid relid, TimestampTz when, bool failed);
 extern void kvs_expiry_done_well(KvsExpiryTable *table);
 
 /*
- * Whose the table is, and whether a sweep runs code of his.  False: that was not known, so the table may
- * have been found out of turn.
+ * Whose the table is, and whether a sweep runs code of his.  False: that was not known, so the
+ * table may have been found out of turn.
  */
 extern bool kvs_expiry_check_code(KvsExpiryTable *table, Oid owner, bool foreign);
 
 /* The step over a table whose turn it was began at "start", and is over. */
 extern void kvs_expiry_end_turn(KvsExpiryTable *table, TimestampTz start);
 
-/* Nothing is to be removed from a table for now: forget what is due, and let all of it be due at "when". */
+/*
+ * Nothing is to be removed from a table for now: forget what is due, and let all of it be due at
+ * "when".
+ */
 extern void kvs_expiry_postpone(KvsExpiryTable *table, TimestampTz when);
 
 /* The tables of this database that are in the map, up to "max". */
 extern int	kvs_expiry_list_tables(Oid *relids, int max);
 
-/* Forget a table that is gone.  The caller holds a lock that keeps everybody else out, or the database is gone. */
+/*
+ * Forget a table that is gone.  The caller holds a lock that keeps everybody else out, or the
+ * database is gone.
+ */
 extern void kvs_expiry_forget_table(Oid database, Oid relid);
 
 /* Forget a database that is gone. */
@@ -136,25 +157,31 @@ extern void kvs_expiry_forget_database(Oid database);
 
 /* ---- Schedule ---- */
 
-/* The slot of this database as a whole: when all its stores are due in full.  NULL if there is no room. */
+/*
+ * The slot of this database as a whole: when all its stores are due in full.  NULL if there is no
+ * room.
+ */
 extern KvsExpirySlot *kvs_expiry_database(void);
 
 /* The same, but NULL if the map does not know the database yet. */
 extern KvsExpirySlot *kvs_expiry_find_database(void);
 
 /*
- * The slot for a store that the map has no room for; it shares it with few others.  NULL if there is no room
- * for the database.
+ * The slot for a store that the map has no room for; it shares it with few others.  NULL if there
+ * is no room for the database.
  */
 extern KvsExpirySlot *kvs_expiry_unmapped(Oid relid);
 
-/* Those of these slots that are due, a list; they are set to "never".  Is it the slot of this store? */
+/*
+ * Those of these slots that are due, a list; they are set to "never".  Is it the slot of this
+ * store?
+ */
 extern List *kvs_expiry_take_unmapped(TimestampTz now);
 extern bool kvs_expiry_is_unmapped_in(Oid relid, const KvsExpirySlot *slot);
 
 /*
- * The worker takes up what a slot stands for: it is set to "never", and due again should the worker die before it says that it is done.
- * One at a time.
+ * The worker takes up what a slot stands for: it is set to "never", and due again should the worker
+ * die before it says that it is done. One at a time.
  */
 extern void kvs_expiry_take(KvsExpirySlot *slot);
 extern void kvs_expiry_done(void);
@@ -165,18 +192,26 @@ extern int	kvs_expiry_next_delay(void);
 /* May an ERROR of this database's worker be logged?  Once a minute. */
 extern bool kvs_expiry_may_log(TimestampTz now);
 
-/* Earliest time at which the map has something due in this database, but for a table; DT_NOEND if never. */
+/*
+ * Earliest time at which the map has something due in this database, but for a table; DT_NOEND if
+ * never.
+ */
 extern TimestampTz kvs_expiry_next(Oid except);
 
 /*
- * Next due of this database, what the launcher goes by: a lower bound of all that a worker has to do there, expiry or other.  The worker clears it, reads
- * when something is due, and lowers it; whoever comes meanwhile lowers it, too.  Lowering wakes who sleeps too long; a transaction callback may do it.
+ * Next due of this database, what the launcher goes by: a lower bound of all that a worker has to
+ * do there, expiry or other.  The worker clears it, reads when something is due, and lowers it;
+ * whoever comes meanwhile lowers it, too.  Lowering wakes who sleeps too long; a transaction
+ * callback may do it.
  */
 extern void kvs_expiry_clear_next_due(void);
 extern TimestampTz kvs_expiry_next_due(void);
 extern void kvs_expiry_lower_next_due(TimestampTz when);
 
-/* The databases that are in the map, with the earliest time at which each may have something due; returns how many. */
+/*
+ * The databases that are in the map, with the earliest time at which each may have something due;
+ * returns how many.
+ */
 typedef struct KvsExpiryDatabaseDue
 {
 	Oid			database;
@@ -188,8 +223,9 @@ typedef struct KvsExpiryDatabaseDue
 extern int	kvs_expiry_list_databases(KvsExpiryDatabaseDue *list);
 
 /*
- * Say until when the caller will sleep, so that a commit that is due before sets its latch: the worker for its database, the launcher for
- * all that have no worker.  False: something earlier than what the caller knows has come meanwhile, look again.
+ * Say until when the caller will sleep, so that a commit that is due before sets its latch: the
+ * worker for its database, the launcher for all that have no worker.  False: something earlier than
+ * what the caller knows has come meanwhile, look again.
  */
 extern bool kvs_expiry_worker_sleeps(TimestampTz wake_at, TimestampTz next);
 extern bool kvs_expiry_launcher_sleeps(TimestampTz wake_at, const KvsExpiryDatabaseDue *seen, int count);

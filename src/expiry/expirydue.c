@@ -2,7 +2,8 @@
  * expirydue.c
  *		The expiry map, read: what is due where, and when to look again.  The design is in expiry.c.
  *
- * The map's lock is held in share mode while it is read, so that no entry comes or goes; the slots change all the while.
+ * The map's lock is held in share mode while it is read, so that no entry comes or goes; the slots
+ * change all the while.
  */
 #include "postgres.h"
 
@@ -19,7 +20,10 @@
 #include "expiry/expirymap.h"
 #include "expiry/turns.h"
 
-/* First and longest delay between full passes over a database, in milliseconds; it doubles in between. */
+/*
+ * First and longest delay between full passes over a database, in milliseconds; it doubles in
+ * between.
+ */
 #define FIRST_FULL_DELAY	(60 * 1000)
 #define LAST_FULL_DELAY		(24 * 60 * 60 * 1000)
 
@@ -111,7 +115,9 @@ collect_work(KvsExpiryTable *table, TimestampTz now, bool passes, KvsExpiryWork 
 	}
 }
 
-/* Until when a table is put aside.  A time so far away was written before the clock was set back. */
+/*
+ * Until when a table is put aside.  A time so far away was written before the clock was set back.
+ */
 static TimestampTz
 aside_until(KvsExpiryTable *table, TimestampTz now)
 {
@@ -253,9 +259,9 @@ kvs_expiry_may_log(TimestampTz now)
 }
 
 /*
- * The earliest time of all slots of this database.  To plan the worker's work: but for a table, and one
- * that is put aside is not due before it is back.  To tell since when something waits ("since"): as far
- * as the map knows, and but for tables in trouble.
+ * The earliest time of all slots of this database.  To plan the worker's work: but for a table, and
+ * one that is put aside is not due before it is back.  To tell since when something waits
+ * ("since"): as far as the map knows, and but for tables in trouble.
  */
 static TimestampTz
 read_map(bool since, Oid except)
@@ -464,8 +470,8 @@ kvstore_announce(PG_FUNCTION_ARGS)
 }
 
 /*
- * kvstore.oldest_due() returns timestamptz: since when something may be due in this database, but for
- * tables in trouble; NULL: nothing is, or there is no map
+ * kvstore.oldest_due() returns timestamptz: since when something may be due in this database, but
+ * for tables in trouble; NULL: nothing is, or there is no map
  */
 PG_FUNCTION_INFO_V1(kvstore_oldest_due);
 Datum
@@ -523,7 +529,10 @@ copy_map(MapRow *rows)
 	return count;
 }
 
-/* kvstore.expiry_map(): the slots of this database that are not "never": table, first block (NULL: the whole table), due. */
+/*
+ * kvstore.expiry_map(): the slots of this database that are not "never": table, first block (NULL:
+ * the whole table), due.
+ */
 PG_FUNCTION_INFO_V1(kvstore_expiry_map);
 Datum
 kvstore_expiry_map(PG_FUNCTION_ARGS)

@@ -1,9 +1,11 @@
 /*
  * expirymap.c
- *		The expiry map's directory: which table, and which extent of it, has which slots.  The design is in expiry.c.
+ *		The expiry map's directory: which table, and which extent of it, has which slots.  The
+ *		design is in expiry.c.
  *
- * Everything here is protected by the map's lock, but for the slots themselves.  Entries are made while rows are written, never in a transaction callback;
- * they are forgotten when a table or database is gone and nobody can have a note for it that is yet to be published.
+ * Everything here is protected by the map's lock, but for the slots themselves.  Entries are made
+ * while rows are written, never in a transaction callback; they are forgotten when a table or
+ * database is gone and nobody can have a note for it that is yet to be published.
  */
 #include "postgres.h"
 
@@ -51,7 +53,10 @@ find_entry(Oid database, Oid relid, uint32 part)
 	return entry ? entry->entry : NULL;
 }
 
-/* Add an entry that is not there yet; the map's lock is held exclusively.  The hash has room for as many as there are tables and extents. */
+/*
+ * Add an entry that is not there yet; the map's lock is held exclusively.  The hash has room for as
+ * many as there are tables and extents.
+ */
 static bool
 add_entry(Oid database, Oid relid, uint32 part, void *value)
 {
@@ -72,7 +77,10 @@ remove_entry(Oid database, Oid relid, uint32 part)
 	hash_search(directory, &key, HASH_REMOVE, NULL);
 }
 
-/* This database's entry; "make": if need be.  NULL if there is none, or no room.  It stays as long as anybody is connected. */
+/*
+ * This database's entry; "make": if need be.  NULL if there is none, or no room.  It stays as long
+ * as anybody is connected.
+ */
 static KvsExpiryDatabase *
 find_database(bool make)
 {
@@ -249,7 +257,10 @@ make_extent(Oid relid, uint32 number)
 static KvsExpiryExtent *
 get_extent(Oid relid, uint32 number)
 {
-	/* The last one found; good while no table was forgotten, since ours could not be: we have it locked. */
+	/*
+	 * The last one found; good while no table was forgotten, since ours could not be: we have it
+	 * locked.
+	 */
 	static Oid	last_relid = InvalidOid;
 	static uint32 last_number;
 	static uint64 last_generation;

@@ -1,6 +1,7 @@
 /*
  * expirymap.h
- *		The expiry map in memory, for the files that make it up: expiry.c, expirymap.c, expirydue.c.  All others include expiry.h.
+ *		The expiry map in memory, for the files that make it up: expiry.c, expirymap.c, expirydue.c.
+ *		All others include expiry.h.
  */
 #ifndef KVS_EXPIRYMAP_H
 #define KVS_EXPIRYMAP_H
@@ -27,8 +28,10 @@ struct KvsExpiryTable
 	KvsExpirySlot whole;
 	pg_atomic_uint64 aside_until;	/* TimestampTz */
 	pg_atomic_uint32 filenumber;	/* the file that the block numbers are of */
-	pg_atomic_uint32 pass_block;	/* where the pass is that is under way; written by the database's worker */
-	pg_atomic_uint32 foreign;	/* a sweep runs code of its owner's; written by the database's worker */
+	/* where the pass is that is under way; written by the database's worker */
+	pg_atomic_uint32 pass_block;
+	/* a sweep runs code of its owner's; written by the database's worker */
+	pg_atomic_uint32 foreign;
 	pg_atomic_uint32 owner;		/* InvalidOid: no worker has looked at it yet; written likewise */
 	pg_atomic_uint32 troubled;	/* the last sweep failed */
 };
@@ -49,15 +52,22 @@ typedef struct KvsExpiryDatabase
 	/* Atomics. */
 	KvsExpirySlot next_due;		/* lower bound of everything below */
 	KvsExpirySlot full;			/* when all its stores are due in full */
-	KvsExpirySlot unmapped;		/* when something is due in a store that the map has no room for, without an overflow */
+	/* when something is due in a store that the map has no room for, without an overflow */
+	KvsExpirySlot unmapped;
 	pg_atomic_uint64 wake_at;	/* a commit that is due before sets the latch of who sleeps */
 	pg_atomic_uint64 logged_at;
 	pg_atomic_uint32 full_delay;	/* milliseconds, the last one */
 
-	/* The worker's, NULL: the launcher's.  Read without a lock: latches stay where they are, and a needless SetLatch() does no harm. */
+	/*
+	 * The worker's, NULL: the launcher's.  Read without a lock: latches stay where they are, and a
+	 * needless SetLatch() does no harm.
+	 */
 	Latch	   *volatile latch;
 
-	/* For the stores that the map has no room for; written under map->lock, once.  NULL: none yet, or there was none free. */
+	/*
+	 * For the stores that the map has no room for; written under map->lock, once.  NULL: none yet,
+	 * or there was none free.
+	 */
 	struct KvsExpiryOverflow *volatile overflow;
 } KvsExpiryDatabase;
 

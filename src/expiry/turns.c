@@ -3,8 +3,8 @@
  *		Whose turn it is in the worker of a database.
  *
  * All owners of a database share one worker.  If each table had its turn, who has many tables would
- * have most of the worker.  So turns go by owner: next is who has had the least of the worker's time.
- * What an owner has had counts half after HALF_LIFE, so nobody pays or saves up for long.
+ * have most of the worker.  So turns go by owner: next is who has had the least of the worker's
+ * time. What an owner has had counts half after HALF_LIFE, so nobody pays or saves up for long.
  *
  * Tables that run no code of their owner's come before those, and tables in trouble come last.
  *

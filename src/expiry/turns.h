@@ -9,7 +9,10 @@
 
 #include "utils/timestamp.h"
 
-/* What has the least comes first: by rank, then by the time that the owner has had, then by "served". */
+/*
+ * What has the least comes first: by rank, then by the time that the owner has had, then by
+ * "served".
+ */
 typedef struct KvsTurn
 {
 	int			rank;

@@ -2,25 +2,33 @@
  * feed.c
  *		The recent changes of all stores, in shared memory.
  *
- * Records lie in pages of PAGE_BYTES bytes, kvstore.feed_size in all.  Each database has a chain of pages of its own, so its records, and the positions that its
- * sessions know, form one sequence: a position is the number of a page, counted in that database from its first on, times PAGE_BYTES, plus an offset.  A page that
- * is full is followed by a free one; if there is none, by the oldest page of the database that has most.  So a database that loads much overwrites its own
- * records before it touches those of another that has less than its share.
+ * Records lie in pages of PAGE_BYTES bytes, kvstore.feed_size in all.  Each database has a chain of
+ * pages of its own, so its records, and the positions that its sessions know, form one sequence: a
+ * position is the number of a page, counted in that database from its first on, times PAGE_BYTES,
+ * plus an offset.  A page that is full is followed by a free one; if there is none, by the oldest
+ * page of the database that has most.  So a database that loads much overwrites its own records
+ * before it touches those of another that has less than its share.
  *
- * Records are appended by the commit callback, when the transaction is visible.  Two transactions may arrive here in another order than that in which
- * they committed: the row is free before the callback runs.  But for one key the feed never goes back.  The newest record of each key is in a chain by its
- * hash; an append that finds one with a higher versionstamp is superseded, and dropped.  (Who has read the higher one knows more than the lower one could tell
- * him.)  A deletion takes a number of its own, above that of what it deletes, for this.  A row that brings a lower number along, which only a table's
- * owner can do, makes the store lost to its followers: they have to list it again.
+ * Records are appended by the commit callback, when the transaction is visible.  Two transactions
+ * may arrive here in another order than that in which they committed: the row is free before the
+ * callback runs.  But for one key the feed never goes back.  The newest record of each key is in a
+ * chain by its hash; an append that finds one with a higher versionstamp is superseded, and
+ * dropped.  (Who has read the higher one knows more than the lower one could tell him.)  A deletion
+ * takes a number of its own, above that of what it deletes, for this.  A row that brings a lower
+ * number along, which only a table's owner can do, makes the store lost to its followers: they have
+ * to list it again.
  *
- * A removal of a prefix may arrive before the record of a key that it has removed, and nothing says whether it has: a key with a lower number may as well
- * have come while the prefix was removed.  So the latest removals of a database are remembered, and one of them that a key falls below, with a lower number, is
- * appended again behind that key: the followers list once more.
+ * A removal of a prefix may arrive before the record of a key that it has removed, and nothing says
+ * whether it has: a key with a lower number may as well have come while the prefix was removed.  So
+ * the latest removals of a database are remembered, and one of them that a key falls below, with a
+ * lower number, is appended again behind that key: the followers list once more.
  *
- * Readers find their page from the newest backwards, walk it from its start, so that a position which is none is noticed, and copy what they want.
+ * Readers find their page from the newest backwards, walk it from its start, so that a position
+ * which is none is noticed, and copy what they want.
  *
- * One lock protects everything: exclusive to append, in share mode to read.  It is held for BATCH_APPEND records or BATCH_READ at most.  Nothing under it allocates, raises or
- * looks at a table.
+ * One lock protects everything: exclusive to append, in share mode to read.  It is held for
+ * BATCH_APPEND records or BATCH_READ at most.  Nothing under it allocates, raises or looks at a
+ * table.
  */
 #include "postgres.h"
 
@@ -124,7 +132,8 @@ static Feed *feed = NULL;
 static Page *pages = NULL;
 static RecordRef *chains = NULL;
 static char *data = NULL;
-static FeedDatabase *mine = NULL;	/* this database's entry; it stays as long as anybody is connected */
+/* this database's entry; it stays as long as anybody is connected */
+static FeedDatabase *mine = NULL;
 
 uint64
 kvs_feed_hash(Oid relid, const char *key, int size)
@@ -310,7 +319,10 @@ may_have_removed(const Record *removal, const KvsFeedNote *note, const char *key
 	return !(removal->flags & KVS_FEED_TEXT) || kvs_key_is_text(key, note->key_size);
 }
 
-/* The removals, a bit for each, that may have removed this key before its record came; the latest one is enough. */
+/*
+ * The removals, a bit for each, that may have removed this key before its record came; the latest
+ * one is enough.
+ */
 static uint64
 find_removal(const KvsFeedNote *note, const char *key)
 {

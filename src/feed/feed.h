@@ -16,15 +16,20 @@ typedef enum KvsFeedOperation
 	KVS_FEED_TOUCH,				/* only the expiry has changed */
 	KVS_FEED_DELETE_PREFIX,		/* everything below a prefix */
 	KVS_FEED_CLEAR,				/* everything */
-	KVS_FEED_LOST				/* more than the feed takes: who follows the store (InvalidOid: any store) has to list it again */
+	/*
+	 * more than the feed takes: who follows the store (InvalidOid: any store) has to list it again
+	 */
+	KVS_FEED_LOST
 } KvsFeedOperation;
 
 /* Is it about one key? */
 #define KvsFeedIsOfKey(operation)	((operation) <= KVS_FEED_TOUCH)
 
 /* Flags of a record. */
-#define KVS_FEED_TEXT		0x01	/* DELETE_PREFIX: of plain strings; the key is a string without its end */
-#define KVS_FEED_BROUGHT	0x02	/* SET: the number was brought along, and may be lower than one that the key had before */
+/* DELETE_PREFIX: of plain strings; the key is a string without its end */
+#define KVS_FEED_TEXT		0x01
+/* SET: the number was brought along, and may be lower than one that the key had before */
+#define KVS_FEED_BROUGHT	0x02
 
 /* A change, before it is in the feed. */
 typedef struct KvsFeedNote
@@ -44,12 +49,16 @@ extern bool kvs_feed_active;
 
 extern uint64 kvs_feed_hash(Oid relid, const char *key, int size);
 
-/* Have a place for this database, before anything is appended; false: there is no room for another database. */
+/*
+ * Have a place for this database, before anything is appended; false: there is no room for another
+ * database.
+ */
 extern bool kvs_feed_join(void);
 
 /*
- * Append changes, which must be visible by now.  Allocates nothing, raises nothing.  Returns true when followers who have not read for long should do so,
- * because what they have not read will be overwritten.
+ * Append changes, which must be visible by now.  Allocates nothing, raises nothing.  Returns true
+ * when followers who have not read for long should do so, because what they have not read will be
+ * overwritten.
  */
 extern bool kvs_feed_append(const KvsFeedNote *notes, int count, const char *keys);
 

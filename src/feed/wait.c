@@ -2,15 +2,16 @@
  * wait.c
  *		Waiting inside a function: look, register, look again, sleep.
  *
- * Each look is made in a subtransaction.  It is rolled back if there was nothing, which lets go of the locks that it took: a sleeper holds up no DROP TABLE.  Opening the table anew
- * each time is also how a DROP and a REVOKE are noticed, after kvstore.fallback_poll at the latest.  That poll also covers what no waker tells
- * of, such as a client that has gone.
+ * Each look is made in a subtransaction.  It is rolled back if there was nothing, which lets go of
+ * the locks that it took: a sleeper holds up no DROP TABLE.  Opening the table anew each time is
+ * also how a DROP and a REVOKE are noticed, after kvstore.fallback_poll at the latest.  That poll
+ * also covers what no waker tells of, such as a client that has gone.
  *
- * While it sleeps, a session holds the snapshot of the statement that it is in, if there is one; a procedure can end it before.  Catalog snapshots are
- * given up here.
+ * While it sleeps, a session holds the snapshot of the statement that it is in, if there is one; a
+ * procedure can end it before.  Catalog snapshots are given up here.
  *
- * A look may run code of a user, such as a policy, that waits in its turn.  All that belongs to a wait is
- * in its KvsWait, so waits may lie inside one another, up to DEPTH of them.
+ * A look may run code of a user, such as a policy, that waits in its turn.  All that belongs to a
+ * wait is in its KvsWait, so waits may lie inside one another, up to DEPTH of them.
  */
 #include "postgres.h"
 
@@ -60,7 +61,10 @@ kvs_wait_check_context(FunctionCallInfo fcinfo, const char *procedure, const cha
 				 errhint("It has to be a statement of its own, so that it holds no snapshot while it waits; %s can wait inside one.", instead)));
 }
 
-/* The transaction of a procedure has seen nothing yet; whatever the default, it has to see what others commit while it waits. */
+/*
+ * The transaction of a procedure has seen nothing yet; whatever the default, it has to see what
+ * others commit while it waits.
+ */
 static void
 begin_read_committed(void)
 {
@@ -96,7 +100,10 @@ sleep_until(const KvsWait *wait, TimestampTz until)
 	/* rounded up, or we would be back just before */
 	if (until - now < timeout * INT64CONST(1000))
 		timeout = (until - now + 999) / 1000;
-	/* a look that waited for a lock, or for a page, has used the latch itself, and may have missed what it was set for */
+	/*
+	 * a look that waited for a lock, or for a page, has used the latch itself, and may have missed
+	 * what it was set for
+	 */
 	if (kvs_waiter_is_woken(&wait->waiter))
 		timeout = 0;
 	if (wait_event == 0)

@@ -2,19 +2,23 @@
  * waiter.c
  *		Sessions that wait for something, and how they are woken.
  *
- * A slot in shared memory for each wait of a session, kvstore.max_waiters of them.  It has up to KVS_WAIT_TARGETS targets, each in the list of one of
- * BUCKETS buckets: a key by store and hash, a prefix and a queue by their table.  A bucket has a count that is read without a lock, so that who changes
- * something for which nobody waits takes none.
+ * A slot in shared memory for each wait of a session, kvstore.max_waiters of them.  It has up to
+ * KVS_WAIT_TARGETS targets, each in the list of one of BUCKETS buckets: a key by store and hash, a
+ * prefix and a queue by their table.  A bucket has a count that is read without a lock, so that who
+ * changes something for which nobody waits takes none.
  *
- * No wake-up is lost: a waiter raises the count and enters the list, then looks; who changes something publishes it, then reads the count; both with a full
- * barrier between.  One of the two sees the other.
+ * No wake-up is lost: a waiter raises the count and enters the list, then looks; who changes
+ * something publishes it, then reads the count; both with a full barrier between.  One of the two
+ * sees the other.
  *
- * Waking is in two steps, because a latch is a system call and is not set under a lock: the list of a bucket is read in share mode and
- * those who are meant are noted in backend memory; when all locks are gone, their latches are set.  A session that has ended meanwhile, or does something else, gets a
- * needless latch, which does no harm.
+ * Waking is in two steps, because a latch is a system call and is not set under a lock: the list of
+ * a bucket is read in share mode and those who are meant are noted in backend memory; when all
+ * locks are gone, their latches are set.  A session that has ended meanwhile, or does something
+ * else, gets a needless latch, which does no harm.
  *
- * Locks: "free" under lock 0; the targets and the list of a bucket under the lock of that bucket.  A slot belongs to the session that has it: nobody else
- * writes it but for "woken"; that and "timer" are atomics.  Never two of these locks at once.
+ * Locks: "free" under lock 0; the targets and the list of a bucket under the lock of that bucket.
+ * A slot belongs to the session that has it: nobody else writes it but for "woken"; that and
+ * "timer" are atomics.  Never two of these locks at once.
  */
 #include "postgres.h"
 
@@ -63,7 +67,8 @@ typedef struct Slot
 
 	int			next_free;		/* under lock 0 */
 	pg_atomic_uint32 woken;
-	pg_atomic_uint64 timer;		/* when it looks by itself; DT_NOEND: not before it is woken, or it is just looking */
+	/* when it looks by itself; DT_NOEND: not before it is woken, or it is just looking */
+	pg_atomic_uint64 timer;
 	Target		targets[KVS_WAIT_TARGETS];
 } Slot;
 
@@ -340,7 +345,9 @@ kvs_waiter_any(void)
 static void
 choose(int slot)
 {
-	/* the latch alone may be used up by what the waiter is just doing, as when it waits for a lock */
+	/*
+	 * the latch alone may be used up by what the waiter is just doing, as when it waits for a lock
+	 */
 	pg_atomic_write_u32(&waiters->slots[slot].woken, 1);
 	if (is_chosen[slot])
 		return;
@@ -380,7 +387,9 @@ kvs_waiter_wake_key(Oid relid, uint64 hash, const char *key, int size)
 	}
 }
 
-/* Choose the waiters of all buckets: those of a store or queue, or (InvalidOid) all for a prefix. */
+/*
+ * Choose the waiters of all buckets: those of a store or queue, or (InvalidOid) all for a prefix.
+ */
 static void
 choose_everywhere(Oid relid)
 {
@@ -441,8 +450,8 @@ kvs_waiter_wake_one(Oid relid)
 }
 
 /*
- * Who is just looking has no timer, and may have looked too early: it looks again, once in vain at most.
- * A timer that is there was set after a look that saw, or preceded, what is published now.
+ * Who is just looking has no timer, and may have looked too early: it looks again, once in vain at
+ * most. A timer that is there was set after a look that saw, or preceded, what is published now.
  */
 void
 kvs_waiter_wake_for(Oid relid, TimestampTz moment)
@@ -483,7 +492,10 @@ kvs_waiter_wake_one_now(Oid relid)
 		kvs_waiter_set_latches();
 }
 
-/* Those for whom the end of this transaction is something to look at; a savepoint that is rolled back wakes them in vain. */
+/*
+ * Those for whom the end of this transaction is something to look at; a savepoint that is rolled
+ * back wakes them in vain.
+ */
 static List *at_commit = NIL;
 
 void
@@ -614,7 +626,10 @@ copy_waiters(WaiterRow *rows)
 	return count;
 }
 
-/* kvstore.waiters(): who waits for what in this database that the caller may see, a row for each key, prefix or queue. */
+/*
+ * kvstore.waiters(): who waits for what in this database that the caller may see, a row for each
+ * key, prefix or queue.
+ */
 PG_FUNCTION_INFO_V1(kvstore_waiters);
 Datum
 kvstore_waiters(PG_FUNCTION_ARGS)

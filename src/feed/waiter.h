@@ -2,7 +2,8 @@
  * waiter.h
  *		Sessions that wait for something, and how they are woken.
  *
- * Only with shared memory.  A waiter registers, then looks, then sleeps (wait.h); who changes something makes it visible first, then wakes.
+ * Only with shared memory.  A waiter registers, then looks, then sleeps (wait.h); who changes
+ * something makes it visible first, then wakes.
  */
 #ifndef KVS_WAITER_H
 #define KVS_WAITER_H
@@ -22,7 +23,10 @@ typedef enum KvsWaitKind
 /* Most things that one session waits for at once; who has more waits for something wider. */
 #define KVS_WAIT_TARGETS		10
 
-/* Bytes of a prefix that are compared before a waiter is woken; what differs only behind them wakes him in vain. */
+/*
+ * Bytes of a prefix that are compared before a waiter is woken; what differs only behind them wakes
+ * him in vain.
+ */
 #define KVS_WAIT_PREFIX_SIZE	64
 
 typedef struct KvsWaitTarget
@@ -37,8 +41,8 @@ typedef struct KvsWaitTarget
 /* ---- Waiters ---- */
 
 /*
- * A wait of this session, {0} before it is registered.  A look may run code of a user that waits, too, so
- * there may be several, one inside the other; each has its own.
+ * A wait of this session, {0} before it is registered.  A look may run code of a user that waits,
+ * too, so there may be several, one inside the other; each has its own.
  */
 typedef struct KvsWaiter
 {
@@ -46,36 +50,51 @@ typedef struct KvsWaiter
 } KvsWaiter;
 
 /*
- * Register, after what was registered before has ended; 53400 if kvstore.max_waiters are waiting.  It lasts
- * until kvs_waiter_end(), or the session's exit.  All that follows does nothing, and says false, if the
- * waiter is not registered.
+ * Register, after what was registered before has ended; 53400 if kvstore.max_waiters are waiting.
+ * It lasts until kvs_waiter_end(), or the session's exit.  All that follows does nothing, and says
+ * false, if the waiter is not registered.
  */
 extern void kvs_waiter_begin(KvsWaiter *waiter, const KvsWaitTarget *targets, int count);
 
 /* From now on the waiter can be chosen (again); before each look. */
 extern void kvs_waiter_rearm(KvsWaiter *waiter);
 
-/* Has it been chosen since?  Then there is something to look at: a message was meant for it, or one of its keys has changed. */
+/*
+ * Has it been chosen since?  Then there is something to look at: a message was meant for it, or one
+ * of its keys has changed.
+ */
 extern bool kvs_waiter_is_woken(const KvsWaiter *waiter);
 
 /*
- * A waiter for a queue asks before it sleeps: is it the first in line?  Then it holds the timer, and looks
- * by itself when "next" comes (DT_NOEND: nothing will).  When it ends, the next is woken, to hold it.
+ * A waiter for a queue asks before it sleeps: is it the first in line?  Then it holds the timer,
+ * and looks by itself when "next" comes (DT_NOEND: nothing will).  When it ends, the next is woken,
+ * to hold it.
  */
 extern bool kvs_waiter_hold_timer(KvsWaiter *waiter, TimestampTz next);
 
-/* No longer.  A waiter for a queue that was chosen and has not looked since, or that held the timer, chooses the next. */
+/*
+ * No longer.  A waiter for a queue that was chosen and has not looked since, or that held the
+ * timer, chooses the next.
+ */
 extern void kvs_waiter_end(KvsWaiter *waiter);
 
-/* The same after an ERROR: the last look may not have come to its end, so what it was woken for may still be there. */
+/*
+ * The same after an ERROR: the last look may not have come to its end, so what it was woken for may
+ * still be there.
+ */
 extern void kvs_waiter_fail(KvsWaiter *waiter);
 
-/* ---- Wakers: what is below runs in transaction callbacks, so it allocates nothing and raises nothing ---- */
+/*
+ * ---- Wakers: what is below runs in transaction callbacks, so it allocates nothing and raises
+ * nothing ----
+ */
 
 /* Memory for the others, before the callback. */
 extern void kvs_waiter_prepare(void);
 
-/* Does anybody wait at all?  What he is to see must be visible before, with a full barrier between. */
+/*
+ * Does anybody wait at all?  What he is to see must be visible before, with a full barrier between.
+ */
 extern bool kvs_waiter_any(void);
 
 /* Choose those who wait for this key, alone or as one of many. */
@@ -90,7 +109,10 @@ extern void kvs_waiter_wake_prefixes(void);
 /* Choose who has waited longest for this queue and was not chosen yet; false: nobody. */
 extern bool kvs_waiter_wake_one(Oid relid);
 
-/* Something of this queue is ready at that moment: choose who is first in line, unless it looks by itself before. */
+/*
+ * Something of this queue is ready at that moment: choose who is first in line, unless it looks by
+ * itself before.
+ */
 extern void kvs_waiter_wake_for(Oid relid, TimestampTz moment);
 
 /* Set the latches of all who were chosen.  No lock may be held. */

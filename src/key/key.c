@@ -2,18 +2,21 @@
  * key.c
  *		Keys as bytes: building, decoding and validating the Deno KV (FoundationDB tuple) encoding.
  *
- * A key is the concatenation of its parts, each a tag byte and a body, laid out so that memcmp() of two keys is the order of
- * the paths: bytes < string < bigint < number < false < true, and a path before every longer path that begins with it.
+ * A key is the concatenation of its parts, each a tag byte and a body, laid out so that memcmp() of
+ * two keys is the order of the paths: bytes < string < bigint < number < false < true, and a path
+ * before every longer path that begins with it.
  *
  *		01, 02		bytes, string: 00 in it is written 00 FF, and a 00 without FF ends it
- *		0B .. 1D	bigint: 14 is zero; 14+n and 14-n have n bytes of magnitude, complemented if negative; 1D and 0B (n = 9) have
+ *		0B .. 1D bigint: 14 is zero; 14+n and 14-n have n bytes of magnitude, complemented if
+ *		negative; 1D and 0B (n = 9) have
  *					a length byte (complemented too) in front, for 9 to 255 bytes
- *		21			number: the IEEE double big-endian, all bits inverted if negative, else the sign bit set
+ *		21 number: the IEEE double big-endian, all bits inverted if negative, else the sign bit set
  *		26, 27		false, true
  *
- * There is one encoding of each path, and validation accepts no other: the primary key of a store compares bytes, so a second
- * spelling of the same path would be a second entry.  Everything here reads bytes that a client may have made up (casts from
- * bytea, binary COPY): each length is checked against what is left before it is used.
+ * There is one encoding of each path, and validation accepts no other: the primary key of a store
+ * compares bytes, so a second spelling of the same path would be a second entry.  Everything here
+ * reads bytes that a client may have made up (casts from bytea, binary COPY): each length is
+ * checked against what is left before it is used.
  */
 #include "postgres.h"
 
@@ -209,8 +212,8 @@ require(int size, int pos, int len)
 }
 
 /*
- * Find the end of an escaped body.  The text between two U+0000 is checked on its own: a character cannot reach over an escape,
- * and pg_encoding_verifymbstr() takes a zero byte for the end.
+ * Find the end of an escaped body.  The text between two U+0000 is checked on its own: a character
+ * cannot reach over an escape, and pg_encoding_verifymbstr() takes a zero byte for the end.
  */
 static int
 check_escaped(const char *data, int size, int pos, PartSpan *span)

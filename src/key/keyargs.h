@@ -19,7 +19,10 @@ typedef enum KvsForm
 	KVS_FORM_PATH				/* key kvkey, shown as jsonb */
 } KvsForm;
 
-/* The SQL-callable symbols kvstore_<name> and kvstore_<name>_path of a static function <name>(fcinfo, form). */
+/*
+ * The SQL-callable symbols kvstore_<name> and kvstore_<name>_path of a static function
+ * <name>(fcinfo, form).
+ */
 #define KVS_FUNCTION_OF_KEY(name) \
 	PG_FUNCTION_INFO_V1(kvstore_##name); \
 	PG_FUNCTION_INFO_V1(kvstore_##name##_path); \

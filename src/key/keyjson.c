@@ -2,13 +2,13 @@
  * keyjson.c
  *		Keys as JSON: an array of parts, which is the text form too.
  *
- *		"abc"					string				{"utf8": "<base64>"}		string with U+0000, which jsonb cannot hold
- *		42, 0.5					number				{"number": "<text>"}		NaN, infinities, -0, integral beyond 2^53
+ *		"abc" string {"utf8": "<base64>"} string with U+0000, which jsonb cannot hold
+ *		42, 0.5 number {"number": "<text>"} NaN, infinities, -0, integral beyond 2^53
  *		true, false				boolean				{"bigint": "<decimal>"}		bigint
  *													{"bytes": "<base64>"}		bytes
  *
- * Reading takes any of the forms for what it can say ({"utf8": "YWJj"} is "abc"); writing uses one form for each part, so the text
- * of two keys is equal when the keys are.
+ * Reading takes any of the forms for what it can say ({"utf8": "YWJj"} is "abc"); writing uses one
+ * form for each part, so the text of two keys is equal when the keys are.
  */
 #include "postgres.h"
 
@@ -21,7 +21,9 @@
 #include "base/compat.h"
 #include "key/key.h"
 
-/* The function that adds the part an object of one field stands for, given the string in the field. */
+/*
+ * The function that adds the part an object of one field stands for, given the string in the field.
+ */
 typedef void (*AddForm) (KvsKey *key, const char *str, int len, int position);
 
 static void add_bytes_form(KvsKey *key, const char *str, int len, int position);
@@ -96,7 +98,10 @@ add_utf8_form(KvsKey *key, const char *str, int len, int position)
 
 /* ---- reading ---- */
 
-/* A part that JSON has no scalar for: an object with one of the fields in forms[] and a string in it. */
+/*
+ * A part that JSON has no scalar for: an object with one of the fields in forms[] and a string in
+ * it.
+ */
 static void
 add_object(KvsKey *key, JsonbContainer *object, int position)
 {

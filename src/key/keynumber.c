@@ -2,9 +2,10 @@
  * keynumber.c
  *		Number and bigint parts: from SQL's and JSON's numbers, and to and from decimal text.
  *
- * Every number, whatever its SQL type, is one kind of part, the IEEE double, so that 42 from an integer column, from JSON and from
- * JavaScript is one key.  What would make two different integers one key is refused: an integer beyond 2^53 has to be a bigint
- * part.  A double beyond 2^53 (from a float column or a Deno client) is therefore no JSON number but {"number": "1e+300"}.
+ * Every number, whatever its SQL type, is one kind of part, the IEEE double, so that 42 from an
+ * integer column, from JSON and from JavaScript is one key.  What would make two different integers
+ * one key is refused: an integer beyond 2^53 has to be a bigint part.  A double beyond 2^53 (from a
+ * float column or a Deno client) is therefore no JSON number but {"number": "1e+300"}.
  */
 #include "postgres.h"
 
@@ -24,7 +25,9 @@
 
 #define DIGITS					"0123456789"
 
-/* Decimal digits of 256^255 - 1, and what the magnitude of any number of so many digits fits into. */
+/*
+ * Decimal digits of 256^255 - 1, and what the magnitude of any number of so many digits fits into.
+ */
 #define BIGINT_MAX_DIGITS		615
 #define BIGINT_BUFFER_SIZE		(KVS_BIGINT_MAX_SIZE + 1)
 
@@ -79,7 +82,10 @@ kvs_key_add_integer(KvsKey *key, int64 value, int position)
 	kvs_key_add_number(key, (double) value);
 }
 
-/* Is this output of numeric_out() an integer of more than 2^53?  (It has no exponent and no leading zeros.) */
+/*
+ * Is this output of numeric_out() an integer of more than 2^53?  (It has no exponent and no leading
+ * zeros.)
+ */
 static bool
 is_unsafe_integer(const char *str)
 {
@@ -115,7 +121,9 @@ kvs_key_add_numeric(KvsKey *key, Numeric value, int position)
 		pfree(str);
 	}
 
-	/* SQL and JSON have one zero; a negative value that underflows must not become the other one. */
+	/*
+	 * SQL and JSON have one zero; a negative value that underflows must not become the other one.
+	 */
 	kvs_key_add_number(key, number == 0 ? 0.0 : number);
 }
 
@@ -220,7 +228,10 @@ kvs_key_add_bigint_text(KvsKey *key, const char *str, int len, int position)
 	while (str < end && *str == '0')
 		str++;
 
-	/* Longer than the buffer could take: the error comes from kvs_key_add_bigint(), as for what is only just too large. */
+	/*
+	 * Longer than the buffer could take: the error comes from kvs_key_add_bigint(), as for what is
+	 * only just too large.
+	 */
 	if (end - str > BIGINT_MAX_DIGITS)
 		kvs_key_add_bigint(key, negative, (const uint8 *) str, BIGINT_BUFFER_SIZE);
 	while (str < end)

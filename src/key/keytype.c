@@ -1,9 +1,10 @@
 /*
  * keytype.c
- *		The SQL type kvkey: its input and output, kv_key(), and the conversions from and to JSON and bytea.
+ *		The SQL type kvkey: its input and output, kv_key(), and the conversions from and to JSON and
+ *		bytea.
  *
- * A kvkey datum is a varlena whose content is the encoding of key.c, always valid and canonical: every way in goes through
- * validation.  So comparing and hashing (keyorder.c) look at bytes only.
+ * A kvkey datum is a varlena whose content is the encoding of key.c, always valid and canonical:
+ * every way in goes through validation.  So comparing and hashing (keyorder.c) look at bytes only.
  */
 #include "postgres.h"
 
@@ -54,8 +55,9 @@ add_output(KvsKey *key, PGFunction output, Datum value)
 }
 
 /*
- * A float is the double it is, -0 included.  The sign of a NaN is another matter: SQL neither shows it nor compares it, and the
- * processor sets it as it likes, so all of them are the one that prints as NaN.
+ * A float is the double it is, -0 included.  The sign of a NaN is another matter: SQL neither shows
+ * it nor compares it, and the processor sets it as it likes, so all of them are the one that prints
+ * as NaN.
  */
 static void
 add_float(KvsKey *key, double number)

@@ -2,20 +2,24 @@
  * atomic.c
  *		SQL functions that read and write in one step: kv_atomic, kv_check, kv_incr.
  *
- * kv_atomic() takes every key once, in encoded key order, so that no two calls wait for each other in a circle:
+ * kv_atomic() takes every key once, in encoded key order, so that no two calls wait for each other
+ * in a circle:
  *
- *		A key that is checked, or whose new content depends on the old, is locked and its state read; if a row has to be there for it to be
- *		locked, the new row is inserted at once ("claimed").  A checked absence is held (check.c).
- *		A key that is only set, before the last such key, is claimed: its row is inserted, or locked if there is one.
- *		Keys after it wait for nobody that could wait for us: they are simply written.
+ *		A key that is checked, or whose new content depends on the old, is locked and its state
+ *		read; if a row has to be there for it to be locked, the new row is inserted at once
+ *		("claimed").  A checked absence is held (check.c). A key that is only set, before the last
+ *		such key, is claimed: its row is inserted, or locked if there is one. Keys after it wait for
+ *		nobody that could wait for us: they are simply written.
  *
- * Then the checks are known.  If one has failed, what was claimed is undone, and the transaction goes on as if nothing had
- * been written.  Otherwise everything else is written by one statement, and deleted by another.  What an entry becomes depends on that entry alone, so
- * the operations of a key are folded, in their order, once its state is known.
+ * Then the checks are known.  If one has failed, what was claimed is undone, and the transaction
+ * goes on as if nothing had been written.  Otherwise everything else is written by one statement,
+ * and deleted by another.  What an entry becomes depends on that entry alone, so the operations of
+ * a key are folded, in their order, once its state is known.
  *
  * Messages are sent last of all (operationqueue.c).
  *
- * All rows get one number.  If it turns out too low for one of them (stamp.c), all are stamped again.
+ * All rows get one number.  If it turns out too low for one of them (stamp.c), all are stamped
+ * again.
  */
 #include "postgres.h"
 
@@ -223,7 +227,10 @@ has_arithmetic(const Atomic *atomic, const AtomicKey *key)
 
 /* ---- Locking ---- */
 
-/* Insert the row that the key becomes, there being none.  False if there is a row after all, which we have locked then. */
+/*
+ * Insert the row that the key becomes, there being none.  False if there is a row after all, which
+ * we have locked then.
+ */
 static bool
 claim(Atomic *atomic, AtomicKey *key)
 {
@@ -341,8 +348,9 @@ undo_claims(Atomic *atomic)
 
 /*
  * Take all keys; if a check fails, leave nothing of it.  To delete what was claimed is enough in a
- * plain table.  In another one triggers of the owner's have seen it come, and need not let it go, so
- * there it is a subtransaction that is rolled back.  One key alone is claimed only if its checks pass.
+ * plain table.  In another one triggers of the owner's have seen it come, and need not let it go,
+ * so there it is a subtransaction that is rolled back.  One key alone is claimed only if its checks
+ * pass.
  */
 static void
 take_keys_or_none(Atomic *atomic)

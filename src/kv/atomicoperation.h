@@ -55,7 +55,10 @@ typedef struct KvsOperation
 /* So many milliseconds from now on. */
 extern TimestampTz kvs_operation_read_ms(const JsonbValue *value, const char *name, TimestampTz now, int position);
 
-/* Errors from below do not know which operation it was: while this is pushed they say so in their context. */
+/*
+ * Errors from below do not know which operation it was: while this is pushed they say so in their
+ * context.
+ */
 typedef struct KvsOperationContext
 {
 	int			position;

@@ -1,9 +1,11 @@
 /*
  * atomicqueue.c
- *		The operation of kv_atomic() that sends a message: {"enqueue": {"queue": q, "payload": v, ...}}.
+ *		The operation of kv_atomic() that sends a message: {"enqueue": {"queue": q, "payload": v,
+ *		...}}.
  *
- * Its options are those of kv_enqueue(), with times in milliseconds, and JSON null is "not given".  Messages are sent when the entries are written, so
- * nothing that waits for an entry comes after something that waits for a dedupe_key.
+ * Its options are those of kv_enqueue(), with times in milliseconds, and JSON null is "not given".
+ * Messages are sent when the entries are written, so nothing that waits for an entry comes after
+ * something that waits for a dedupe_key.
  */
 #include "postgres.h"
 

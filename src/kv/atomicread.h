@@ -15,8 +15,8 @@
 #define KVS_OPERATIONS_MAX	1000
 
 /*
- * Read the operations, palloc'd; returns how many.  22023 for what is not understood, naming its position; KV002 for a key too large.
- * Values are not checked for size.
+ * Read the operations, palloc'd; returns how many.  22023 for what is not understood, naming its
+ * position; KV002 for a key too large. Values are not checked for size.
  */
 extern int	kvs_operations_read(Jsonb *json, TimestampTz now, KvsOperation **operations);
 

@@ -18,7 +18,10 @@
 /* Columns of every function that gives entries. */
 #define KVS_ENTRY_COLUMNS	6
 
-/* Open the store of an argument for writing; "function" is for 25006, the error on a standby and in a read-only transaction. */
+/*
+ * Open the store of an argument for writing; "function" is for 25006, the error on a standby and in
+ * a read-only transaction.
+ */
 extern KvsStore *kvs_entry_open_for_write(FunctionCallInfo fcinfo, int store_arg, const char *function);
 
 /* Raise KV005 unless the entry can be given as jsonb (want_bytes: as bytea). */

@@ -2,7 +2,8 @@
  * kv.c
  *		SQL functions over one key, and over a given list of keys: get, set, delete, take, expire.
  *
- * Each is thin: read the arguments, read the clock once, call scan.c or store.c, count.  The functions come in pairs, for text and for kvkey.
+ * Each is thin: read the arguments, read the clock once, call scan.c or store.c, count.  The
+ * functions come in pairs, for text and for kvkey.
  */
 #include "postgres.h"
 

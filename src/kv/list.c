@@ -2,11 +2,12 @@
  * list.c
  *		SQL functions over a range of keys: list, count.
  *
- * A range is [low, high) of encoded bytes; every option only narrows it, so list and count share one loop.  A bound need not be a valid key:
- * it is only ever compared.
+ * A range is [low, high) of encoded bytes; every option only narrows it, so list and count share
+ * one loop.  A bound need not be a valid key: it is only ever compared.
  *
- * The text forms see plain-string keys only, yet paths that begin with a string lie between them: after "a" come ["a", 1], ["a", 2], ... and
- * then "b".  Such a family can be large, so the scan steps over it by one new descent instead of reading it.
+ * The text forms see plain-string keys only, yet paths that begin with a string lie between them:
+ * after "a" come ["a", 1], ["a", 2], ... and then "b".  Such a family can be large, so the scan
+ * steps over it by one new descent instead of reading it.
  */
 #include "postgres.h"
 
@@ -65,8 +66,9 @@ set_prefix(KvsRange *range, KvsForm form, const KvsKey *prefix)
 	range->reverse = false;
 
 	/*
-	 * A text prefix is a string without its terminator: what follows is UTF-8 or the terminator 00, all below FF.  A path prefix is
-	 * followed by the tag of another part, from 01 to 27; 00 would be no tag, and 00 FF is a string that goes on with U+0000.
+	 * A text prefix is a string without its terminator: what follows is UTF-8 or the terminator 00,
+	 * all below FF.  A path prefix is followed by the tag of another part, from 01 to 27; 00 would
+	 * be no tag, and 00 FF is a string that goes on with U+0000.
 	 */
 	if (form == KVS_FORM_TEXT)
 		size--;

@@ -22,8 +22,8 @@ typedef struct KvsRange
 } KvsRange;
 
 /*
- * A prefix argument: all strings that begin so (TEXT), all paths below it (PATH; the empty path is all).  It is required, 22004 if NULL, but
- * unlike a key it may be empty.
+ * A prefix argument: all strings that begin so (TEXT), all paths below it (PATH; the empty path is
+ * all).  It is required, 22004 if NULL, but unlike a key it may be empty.
  */
 extern void kvs_list_prefix_arg(FunctionCallInfo fcinfo, int arg, KvsForm form, KvsRange *range);
 

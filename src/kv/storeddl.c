@@ -83,7 +83,8 @@ check_shape(Relation rel)
 }
 
 /*
- * fillfactor 90 leaves room for HOT updates, and the primary key is the only index, so that an overwrite, with or without a TTL, touches no index.
+ * fillfactor 90 leaves room for HOT updates, and the primary key is the only index, so that an
+ * overwrite, with or without a TTL, touches no index.
  */
 static void
 create_table(const char *name, bool unlogged)
@@ -158,7 +159,9 @@ kvstore_create_store(PG_FUNCTION_ARGS)
 
 /* ---- Alter, drop ---- */
 
-/* kv_alter_store(store, default_ttl, max_value_size) returns boolean: true; zero removes a setting */
+/*
+ * kv_alter_store(store, default_ttl, max_value_size) returns boolean: true; zero removes a setting
+ */
 PG_FUNCTION_INFO_V1(kvstore_alter_store);
 Datum
 kvstore_alter_store(PG_FUNCTION_ARGS)

@@ -2,28 +2,35 @@
  * lease.c
  *		The lease table: who holds which message, and how often its delivery has failed.
  *
- * To deliver a message nothing is written: no transaction id, no WAL, no dead row.  That it is somebody's is known here only, in shared memory, where every
- * other backend sees it at once.  A lease is named by (database, queue, id) and has a token, a random number that only its holder's receipt
- * knows: whoever comes later with an old one is told so.
+ * To deliver a message nothing is written: no transaction id, no WAL, no dead row.  That it is
+ * somebody's is known here only, in shared memory, where every other backend sees it at once.  A
+ * lease is named by (database, queue, id) and has a token, a random number that only its holder's
+ * receipt knows: whoever comes later with an old one is told so.
  *
  *		HELD		a consumer has it until its deadline
- *		ENDING		a transaction is about to acknowledge, fail or remove it, and only that transaction decides
+ *		ENDING a transaction is about to acknowledge, fail or remove it, and only that transaction
+ *		decides
  *		RETURNED	nobody has it, but its delivery has failed, and the row does not know that yet
  *
- * A delivery whose lease expires, or whose transaction rolls back, has failed.  That is counted here, by whoever notices first, and decides: the message
- * waits for its backoff, or is doomed.  The first failure of a message may stay in memory.  Before it is delivered again after the next, and when it has to
- * wait for more than SOON, the worker writes the count and the time into the row, and the entry goes.  If the worker does not come, the message is
- * delivered all the same.  Only the worker moves what is doomed to the dead letters.  A crash forgets what was not written.
+ * A delivery whose lease expires, or whose transaction rolls back, has failed.  That is counted
+ * here, by whoever notices first, and decides: the message waits for its backoff, or is doomed.
+ * The first failure of a message may stay in memory.  Before it is delivered again after the next,
+ * and when it has to wait for more than SOON, the worker writes the count and the time into the
+ * row, and the entry goes.  If the worker does not come, the message is delivered all the same.
+ * Only the worker moves what is doomed to the dead letters.  A crash forgets what was not written.
  *
- * A message that is returned without a failure has no entry: it is an arrival below the head.  So an entry that nobody holds is always one
- * that the worker has to see to, soon or, when its first failure is AGE old.
+ * A message that is returned without a failure has no entry: it is an arrival below the head.  So
+ * an entry that nobody holds is always one that the worker has to see to, soon or, when its first
+ * failure is AGE old.
  *
- * A lease leaves the table with the commit that deletes its message, with one that changes it (then the new row is an arrival, published right after
- * that, queuexact.c), or when the row turns out to be gone.
+ * A lease leaves the table with the commit that deletes its message, with one that changes it (then
+ * the new row is an arrival, published right after that, queuexact.c), or when the row turns out to
+ * be gone.
  *
  * After a crash all is gone, and every message is delivered again.
  *
- * The entries are in leaseentry.c, what the worker asks in leasework.c, what one can see in leaselook.c.
+ * The entries are in leaseentry.c, what the worker asks in leasework.c, what one can see in
+ * leaselook.c.
  */
 #include "postgres.h"
 
@@ -140,8 +147,9 @@ kvs_lease_peek_ready(KvsQueue *queue, TimestampTz now, KvsMessageRef *message)
 }
 
 /*
- * The last look may have been too early, as the row's own transaction may have been about to commit; so the position is published as an arrival:
- * others have passed over it because of us.  Of a row that somebody is just deleting he publishes it himself, should that abort.
+ * The last look may have been too early, as the row's own transaction may have been about to
+ * commit; so the position is published as an arrival: others have passed over it because of us.  Of
+ * a row that somebody is just deleting he publishes it himself, should that abort.
  */
 void
 kvs_lease_drop(KvsQueue *queue, const KvsMessageRef *message, uint64 token, bool announce)
@@ -287,7 +295,10 @@ kvs_lease_claim(KvsQueue *queue, uint64 token, int number, KvsLeaseState state, 
 	return result;
 }
 
-/* Does this token hold it, or has its delivery failed only because the time was over?  Then it has not. */
+/*
+ * Does this token hold it, or has its delivery failed only because the time was over?  Then it has
+ * not.
+ */
 static bool
 may_release(KvsLease *lease, const uint64 *token, int number)
 {

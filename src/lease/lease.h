@@ -2,8 +2,9 @@
  * lease.h
  *		The lease table: who holds which message, and how often its delivery has failed.
  *
- * Every function here that takes a KvsQueue locks its slot itself.  None of those that take a KvsQueueSlot, which the caller has locked, allocates
- * or raises anything: they are called from transaction callbacks.
+ * Every function here that takes a KvsQueue locks its slot itself.  None of those that take a
+ * KvsQueueSlot, which the caller has locked, allocates or raises anything: they are called from
+ * transaction callbacks.
  */
 #ifndef KVS_LEASE_H
 #define KVS_LEASE_H
@@ -16,20 +17,26 @@
 #include "base/compat.h"
 #include "lease/queueslot.h"
 
-/* A returned message whose failures could not be written down for so long may be forgotten, in microseconds. */
+/*
+ * A returned message whose failures could not be written down for so long may be forgotten, in
+ * microseconds.
+ */
 #define KVS_LEASE_KEEP		(60 * USECS_PER_SEC)
 
 /* What the lease table knows of a message. */
 typedef struct KvsMessageRef
 {
 	int64		id;
-	TimestampTz enqueued_at;	/* tells a message from another one that has its id after TRUNCATE ... RESTART IDENTITY */
+	/* tells a message from another one that has its id after TRUNCATE ... RESTART IDENTITY */
+	TimestampTz enqueued_at;
 	TimestampTz ready_at;
-	int64		delay;			/* should this delivery fail, the message waits so many microseconds */
+	/* should this delivery fail, the message waits so many microseconds */
+	int64		delay;
 	int			priority;
 	int			attempts;		/* failed ones, as the row says */
 	int			max_attempts;
-	int			failures;		/* those that the row does not know of; negative: it says too many */
+	/* those that the row does not know of; negative: it says too many */
+	int			failures;
 	bool		dying;			/* the row says that it has been given up */
 	ItemPointerData tid;		/* where the row was last */
 } KvsMessageRef;
@@ -80,30 +87,46 @@ extern KvsTake kvs_lease_take(KvsQueue *queue, KvsMessageRef *row, uint64 token,
 extern bool kvs_lease_take_returned(KvsQueue *queue, int priority, uint64 token, TimestampTz now, TimestampTz deadline,
 									KvsMessageRef *message);
 
-/* The returned messages of at least this priority that are ready, in their order, palloc'd; returns how many. */
+/*
+ * The returned messages of at least this priority that are ready, in their order, palloc'd; returns
+ * how many.
+ */
 extern int	kvs_lease_list_ready(KvsQueue *queue, int priority, TimestampTz now, KvsMessageRef **messages);
 
 /* The first returned message that is ready; false if there is none. */
 extern bool kvs_lease_peek_ready(KvsQueue *queue, TimestampTz now, KvsMessageRef *message);
 
-/* What was leased turns out not to be there ("announce"), or somebody is just deleting it: drop the lease. */
+/*
+ * What was leased turns out not to be there ("announce"), or somebody is just deleting it: drop the
+ * lease.
+ */
 extern void kvs_lease_drop(KvsQueue *queue, const KvsMessageRef *message, uint64 token, bool announce);
 
-/* The same, if the message is there and has to wait for its ready_at: failures that were counted must not be forgotten. */
+/*
+ * The same, if the message is there and has to wait for its ready_at: failures that were counted
+ * must not be forgotten.
+ */
 extern void kvs_lease_defer(KvsQueue *queue, const KvsMessageRef *message, uint64 token);
 
-/* The row of a message that this token holds is where "message" says, with what it says; message->failures stays. */
+/*
+ * The row of a message that this token holds is where "message" says, with what it says;
+ * message->failures stays.
+ */
 extern void kvs_lease_refresh(KvsQueue *queue, const KvsMessageRef *message, uint64 token);
 
 /*
- * It is over with a message, as its row says: leave it to the worker.  Without room for it the worker looks for such rows later.
+ * It is over with a message, as its row says: leave it to the worker.  Without room for it the
+ * worker looks for such rows later.
  */
 extern void kvs_lease_doom(KvsQueue *queue, const KvsMessageRef *row);
 
 /* KV004, with what to do. */
 pg_noreturn extern void kvs_lease_raise_full(const KvsQueue *queue);
 
-/* Forget what could not be written down for too long, everywhere, to make room.  Returns how many failures are forgotten with that. */
+/*
+ * Forget what could not be written down for too long, everywhere, to make room.  Returns how many
+ * failures are forgotten with that.
+ */
 extern int	kvs_lease_make_room(void);
 
 /* ---- What a receipt can do ---- */
@@ -112,21 +135,25 @@ typedef enum KvsClaim
 {
 	KVS_CLAIM_DONE,
 	KVS_CLAIM_STALE,			/* somebody else has it */
-	KVS_CLAIM_UNKNOWN,			/* no lease: look whether the row is there, and call again with "row" */
+	/* no lease: look whether the row is there, and call again with "row" */
+	KVS_CLAIM_UNKNOWN,
 	KVS_CLAIM_FULL				/* nobody has it, and there is no room for a lease */
 } KvsClaim;
 
 /*
- * Claim a message for the holder of the receipt of its delivery "number": succeeds also if nobody holds it.  "state" ENDING: this transaction is
- * about to end the lease, and must say how.  HELD: it is (again) held until "deadline", and that delivery has not failed.  "message" has id and
- * enqueued_at, and becomes what the table knows.  "row": it is what the row says, for a lease that is to be made.
+ * Claim a message for the holder of the receipt of its delivery "number": succeeds also if nobody
+ * holds it.  "state" ENDING: this transaction is about to end the lease, and must say how.  HELD:
+ * it is (again) held until "deadline", and that delivery has not failed.  "message" has id and
+ * enqueued_at, and becomes what the table knows.  "row": it is what the row says, for a lease that
+ * is to be made.
  */
 extern KvsClaim kvs_lease_claim(KvsQueue *queue, uint64 token, int number, KvsLeaseState state, TimestampTz deadline, bool row,
 								KvsMessageRef *message);
 
 /*
- * Give a held lease back at once, without counting, and wake a waiter.  "token" NULL: whoever holds it.  A delivery whose time is over has not failed
- * then.  STALE: somebody else holds it; UNKNOWN: nobody does, so that it can be taken by the row.
+ * Give a held lease back at once, without counting, and wake a waiter.  "token" NULL: whoever holds
+ * it.  A delivery whose time is over has not failed then.  STALE: somebody else holds it; UNKNOWN:
+ * nobody does, so that it can be taken by the row.
  */
 extern KvsClaim kvs_lease_release(KvsQueue *queue, int64 id, const uint64 *token, int number);
 
@@ -137,26 +164,30 @@ typedef enum KvsMark
 	KVS_MARK_HELD				/* somebody has it */
 } KvsMark;
 
-/* The row of a message is about to be deleted, by somebody who has no receipt: nobody may lease it from now on.  Then the lease is ENDING. */
+/*
+ * The row of a message is about to be deleted, by somebody who has no receipt: nobody may lease it
+ * from now on.  Then the lease is ENDING.
+ */
 extern KvsMark kvs_lease_mark(KvsQueue *queue, const KvsMessageRef *row, uint64 token);
 
 /* ---- For the worker ---- */
 
 /*
- * The next thing to see to that is due by now; it is ENDING then.  "put_off": should that come to nothing, it is not the next again at once.  False: there is
- * none.
+ * The next thing to see to that is due by now; it is ENDING then.  "put_off": should that come to
+ * nothing, it is not the next again at once.  False: there is none.
  */
 extern bool kvs_lease_next_work(KvsQueue *queue, TimestampTz now, bool put_off, uint64 token, KvsMessageRef *message, KvsLeaseEnd *end,
 								TimestampTz *ready_at);
 
 /*
- * A returned message could not be settled: not again for a while, which is longer each time with an "error", that is shown.  NULL: somebody was in the way.
- * Returns how often that was so.
+ * A returned message could not be settled: not again for a while, which is longer each time with an
+ * "error", that is shown.  NULL: somebody was in the way. Returns how often that was so.
  */
 extern int	kvs_lease_stick(KvsQueue *queue, const KvsMessageRef *message, TimestampTz now, const char *error);
 
 /*
- * The undelivered keys of a message that is being settled are about to be written.  Returns how often that was begun before and did not end;
+ * The undelivered keys of a message that is being settled are about to be written.  Returns how
+ * often that was begun before and did not end;
  * *tries: how often the worker has tried in vain to settle the message.
  */
 extern int	kvs_lease_begin_keys(KvsQueue *queue, const KvsMessageRef *message, int *tries);
@@ -165,8 +196,9 @@ extern int	kvs_lease_begin_keys(KvsQueue *queue, const KvsMessageRef *message, i
 extern void kvs_lease_end_keys(KvsQueue *queue, const KvsMessageRef *message);
 
 /*
- * The table of a queue is there, but is no queue now, such as under another name.  Its leases expire all the same; once that has been so for
- * KVS_LEASE_KEEP, all are forgotten that no transaction is just ending.  True: none is left, and there need be no slot.
+ * The table of a queue is there, but is no queue now, such as under another name.  Its leases
+ * expire all the same; once that has been so for KVS_LEASE_KEEP, all are forgotten that no
+ * transaction is just ending.  True: none is left, and there need be no slot.
  */
 extern bool kvs_lease_abandon(Oid relid, TimestampTz now);
 
@@ -194,19 +226,25 @@ typedef struct KvsLeaseInfo
 /* What is known of a message; false: nothing. */
 extern bool kvs_lease_find(KvsQueue *queue, int64 id, TimestampTz enqueued_at, KvsLeaseInfo *info);
 
-/* Is there a lease of the message, in whatever state?  One of another message that had the id before does not count. */
+/*
+ * Is there a lease of the message, in whatever state?  One of another message that had the id
+ * before does not count.
+ */
 extern bool kvs_lease_is_known(KvsQueue *queue, const KvsMessageRef *message);
 
 /* Is a transaction about to end it? */
 extern bool kvs_lease_is_ending(KvsQueue *queue, const KvsMessageRef *message);
 
 /*
- * The leases of the queue with this slot, if it is of this database; a snapshot of memory.  *list is palloc'd; "errors" gets the latest of the queue.
- * Returns how many.
+ * The leases of the queue with this slot, if it is of this database; a snapshot of memory.  *list
+ * is palloc'd; "errors" gets the latest of the queue. Returns how many.
  */
 extern int	kvs_lease_list(int slot, KvsLeaseInfo **list, KvsStuckError *errors);
 
-/* A queue of this database, by its table, with messages that the worker could not settle; InvalidOid: none has.  *count: of all queues. */
+/*
+ * A queue of this database, by its table, with messages that the worker could not settle;
+ * InvalidOid: none has.  *count: of all queues.
+ */
 extern Oid	kvs_lease_find_stuck(int64 *count);
 
 /* How many entries the table has, of all databases. */
@@ -232,13 +270,19 @@ extern TimestampTz kvs_lease_next_work_at(KvsQueueSlot *slot);
 /* Since when the first returned message is ready; DT_NOEND: there is none. */
 extern TimestampTz kvs_lease_oldest_ready(KvsQueueSlot *slot);
 
-/* The transaction that was ending the lease commits; "doomed": with a row that is given up, and left to the worker. */
+/*
+ * The transaction that was ending the lease commits; "doomed": with a row that is given up, and
+ * left to the worker.
+ */
 extern void kvs_lease_finish(KvsQueueSlot *slot, int64 id, uint64 token, bool doomed, TimestampTz now);
 
 /* ... aborts: it is what it was before. */
 extern void kvs_lease_undo_ending(KvsQueueSlot *slot, int64 id, uint64 token, TimestampTz now);
 
-/* The transaction that took it aborts.  "own": it is also who sent it, so there is no such message; else the delivery has failed. */
+/*
+ * The transaction that took it aborts.  "own": it is also who sent it, so there is no such message;
+ * else the delivery has failed.
+ */
 extern void kvs_lease_undo_take(KvsQueueSlot *slot, int64 id, uint64 token, bool own, TimestampTz now);
 
 /*

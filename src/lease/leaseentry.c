@@ -1,11 +1,12 @@
 /*
  * leaseentry.c
- *		The entries of the lease table: where they are found, in which heaps they are, how they come back.
+ *		The entries of the lease table: where they are found, in which heaps they are, how they come
+ *		back.
  *
- * Locks: everything in an entry is under the lock of its queue's slot.  The partition locks are for the
- * chains of the hash table alone, taken after it.  No allocation, no ereport and no table access under
- * any.  Comparison functions are kept in shared memory by their address, which is the same in all
- * backends, as they are forked.
+ * Locks: everything in an entry is under the lock of its queue's slot.  The partition locks are for
+ * the chains of the hash table alone, taken after it.  No allocation, no ereport and no table
+ * access under any.  Comparison functions are kept in shared memory by their address, which is the
+ * same in all backends, as they are forked.
  */
 #include "postgres.h"
 
@@ -23,13 +24,18 @@
 
 #define PARTITIONS	16
 
-/* A backoff up to this is waited for in memory; and so long a second failure waits for the worker. */
+/*
+ * A backoff up to this is waited for in memory; and so long a second failure waits for the worker.
+ */
 #define SOON		(1 * USECS_PER_SEC)
 
 /* So long the first failure of a message may be known to memory only. */
 #define AGE			(2 * USECS_PER_SEC)
 
-/* Doomed messages of one queue that are kept here, but no more than its share; rows of others are found again by the worker. */
+/*
+ * Doomed messages of one queue that are kept here, but no more than its share; rows of others are
+ * found again by the worker.
+ */
 #define MOST_DOOMED	1000
 
 /* Leases ended at once, under one lock. */
@@ -222,7 +228,10 @@ kvs_leaseentry_leave_to_rows(KvsQueueSlot *slot, TimestampTz now)
 		slot->verify_at = now + KVS_LEASE_KEEP;
 }
 
-/* A stuck one makes room, if its row says what it is: those that stay so must not keep others from their turn. */
+/*
+ * A stuck one makes room, if its row says what it is: those that stay so must not keep others from
+ * their turn.
+ */
 bool
 kvs_leaseentry_room_for_doomed(KvsQueueSlot *slot, TimestampTz now)
 {
@@ -259,8 +268,8 @@ kvs_leaseentry_make(KvsQueueSlot *slot, const KvsMessageRef *message)
 }
 
 /*
- * The entry of a message whose row the caller has seen.  One of another message, which had the id before TRUNCATE ... RESTART IDENTITY, is
- * forgotten, unless a transaction is about to end it.
+ * The entry of a message whose row the caller has seen.  One of another message, which had the id
+ * before TRUNCATE ... RESTART IDENTITY, is forgotten, unless a transaction is about to end it.
  */
 KvsLease *
 kvs_leaseentry_find_of_row(KvsQueueSlot *slot, const KvsMessageRef *message)
@@ -310,7 +319,10 @@ kvs_leaseentry_begin_ending(KvsQueueSlot *slot, KvsLease *lease, uint64 token)
 
 /* ---- Returning ---- */
 
-/* Nobody has it, and there is nothing to remember: it is an arrival, as others may have passed over it. */
+/*
+ * Nobody has it, and there is nothing to remember: it is an arrival, as others may have passed over
+ * it.
+ */
 void
 kvs_leaseentry_let_go(KvsQueueSlot *slot, KvsLease *lease)
 {

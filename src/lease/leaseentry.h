@@ -2,8 +2,8 @@
  * leaseentry.h
  *		The entries of the lease table: for lease*.c alone.
  *
- * Every function here is called with the lock of the queue's slot held, allocates nothing and raises
- * nothing.
+ * Every function here is called with the lock of the queue's slot held, allocates nothing and
+ * raises nothing.
  */
 #ifndef KVS_LEASEENTRY_H
 #define KVS_LEASEENTRY_H
@@ -28,12 +28,14 @@ typedef struct KvsLease
 	KvsLeaseKey	key;			/* must be first */
 	KvsLeaseState state;
 	KvsLeaseState before;		/* of an ENDING one; NONE: meanwhile its row has gone */
-	KvsLeaseEnd end;			/* RETURNED: how it failed; HELD: how it did before, which is counted */
+	/* RETURNED: how it failed; HELD: how it did before, which is counted */
+	KvsLeaseEnd end;
 	bool		doomed;			/* is counted as such */
 	bool		rolled_back;	/* ENDING: meanwhile so was the transaction that took it */
 	bool		working;		/* is in the heap of what the worker has to see to */
 	uint16		tries;			/* of the worker, in vain */
-	uint16		slow_keys;		/* how often its undelivered keys were begun to be written, and that did not end */
+	/* how often its undelivered keys were begun to be written, and that did not end */
+	uint16		slow_keys;
 	int			pid;			/* who took it */
 	pairingheap *heap;			/* due, later or ready; NULL: in none of them */
 	pairingheap_node node;
@@ -85,7 +87,9 @@ extern bool kvs_leaseentry_room_for_doomed(KvsQueueSlot *slot, TimestampTz now);
 /* Has the queue all the leases that it may have? */
 extern bool kvs_leaseentry_is_full(const KvsQueueSlot *slot);
 
-/* A message whose row says that it is given up has no entry: the worker is to look for such rows. */
+/*
+ * A message whose row says that it is given up has no entry: the worker is to look for such rows.
+ */
 extern void kvs_leaseentry_leave_to_rows(KvsQueueSlot *slot, TimestampTz now);
 
 /* A new entry, not yet in any state; NULL: no room. */
@@ -106,7 +110,10 @@ extern void kvs_leaseentry_begin_ending(KvsQueueSlot *slot, KvsLease *lease, uin
 /* Into the heaps in which a returned lease is. */
 extern void kvs_leaseentry_put_returned(KvsQueueSlot *slot, KvsLease *lease);
 
-/* Nobody has it, and there is nothing to remember: it is an arrival, as others may have passed over it. */
+/*
+ * Nobody has it, and there is nothing to remember: it is an arrival, as others may have passed over
+ * it.
+ */
 extern void kvs_leaseentry_let_go(KvsQueueSlot *slot, KvsLease *lease);
 
 /* Nobody has it any more.  "ready_at": when its backoff is over, DT_NOBEGIN for at once. */

@@ -9,10 +9,16 @@
 
 #include "lease/queueslot.h"
 
-/* With the lock of the slot held: a transaction has committed that makes so many rows more, or less; "empties": of none, it was a TRUNCATE. */
+/*
+ * With the lock of the slot held: a transaction has committed that makes so many rows more, or
+ * less; "empties": of none, it was a TRUNCATE.
+ */
 extern void kvs_queuecount_publish(KvsMessageCount *count, FullTransactionId xid, bool empties, int64 change);
 
-/* With the lock held: have the worker count, if need be.  True: lower next due (expiry.h), when the lock is released. */
+/*
+ * With the lock held: have the worker count, if need be.  True: lower next due (expiry.h), when the
+ * lock is released.
+ */
 extern bool kvs_queuecount_ask(KvsQueueSlot *slot, TimestampTz now);
 
 /* Have all queues of this database counted anew. */

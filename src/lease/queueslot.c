@@ -2,30 +2,38 @@
  * queueslot.c
  *		Queues in shared memory: where deliverable messages begin, and what has arrived.
  *
- * Messages that were acknowledged stay in the table and its index until VACUUM may remove them, and while a long transaction pins the horizon it may
- * not.  A queue that looked for its first message from the bottom would wade through them all, each time.  So each queue has, for each
- * priority, a head: a position in the index below which nothing can be delivered that is not on one of the lists here or in the lease table.  A
- * dequeue scans from there, and moves the head over what it found dead or leased.
+ * Messages that were acknowledged stay in the table and its index until VACUUM may remove them, and
+ * while a long transaction pins the horizon it may not.  A queue that looked for its first message
+ * from the bottom would wade through them all, each time.  So each queue has, for each priority, a
+ * head: a position in the index below which nothing can be delivered that is not on one of the
+ * lists here or in the lease table.  A dequeue scans from there, and moves the head over what it
+ * found dead or leased.
  *
- * The difficulty is a message that becomes deliverable behind a head that is moving.  Positions begin with the clock at the call, but messages
- * become visible at commit, so an older one may come after a newer one.  The rules:
+ * The difficulty is a message that becomes deliverable behind a head that is moving.  Positions
+ * begin with the clock at the call, but messages become visible at commit, so an older one may come
+ * after a newer one.  The rules:
  *
- *		An arrival is published after its message is visible (in the commit callback), under the lock: it gets a number, and its position is remembered.
- *		If it lies below the head, it goes on the list of late ranges as well, which are scanned for themselves.
+ *		An arrival is published after its message is visible (in the commit callback), under the
+ *		lock: it gets a number, and its position is remembered. If it lies below the head, it goes
+ *		on the list of late ranges as well, which are scanned for themselves.
  *
- *		A scan reads the number of arrivals before it looks at any row.  When it moves the head, it moves it at most to the lowest of the arrivals that
- *		came since: it may have passed them before they were visible.  If more have come than we remember, the head stays.
+ *		A scan reads the number of arrivals before it looks at any row.  When it moves the head, it
+ *		moves it at most to the lowest of the arrivals that came since: it may have passed them
+ *		before they were visible.  If more have come than we remember, the head stays.
  *
  *		A late range is removed only by who has scanned it after having read it from the list.
  *
- * So a message that was published before a scan began is visible to it; one that was published while it ran holds the head back; and one that is published
- * after the head was moved is seen to be late.  The same holds for messages whose lease is given back, if that happens in the same critical
- * section in which it is published (lease.c).  The head never goes back, but in one case: when there is no room for a late range.
+ * So a message that was published before a scan began is visible to it; one that was published
+ * while it ran holds the head back; and one that is published after the head was moved is seen to
+ * be late.  The same holds for messages whose lease is given back, if that happens in the same
+ * critical section in which it is published (lease.c).  The head never goes back, but in one case:
+ * when there is no room for a late range.
  *
- * Only receivers make a slot for a queue.  Whoever sends, cancels, purges or looks uses the slot that is there: without one nothing is leased, and
- * the head is at the bottom.  A slot in which nothing is kept can be given away: all that its queue loses is the head, which costs one scan.
- * A slot whose returned messages wait for the worker to write down their failures is given away only if that could not be done for
- * KVS_LEASE_KEEP.
+ * Only receivers make a slot for a queue.  Whoever sends, cancels, purges or looks uses the slot
+ * that is there: without one nothing is leased, and the head is at the bottom.  A slot in which
+ * nothing is kept can be given away: all that its queue loses is the head, which costs one scan. A
+ * slot whose returned messages wait for the worker to write down their failures is given away only
+ * if that could not be done for KVS_LEASE_KEEP.
  *
  * Slots are found by a hash table, the directory; a session remembers where it has found one.
  *
@@ -74,7 +82,10 @@ static LWLock *directory_lock = NULL;	/* for the directory, and for which slots 
 
 /* ---- Slots ---- */
 
-/* The numbers of arrivals and ranges are those of no other generation, so that a scan that began before notices. */
+/*
+ * The numbers of arrivals and ranges are those of no other generation, so that a scan that began
+ * before notices.
+ */
 static void
 reset_slot(KvsQueueSlot *slot, Oid database, Oid relid)
 {
@@ -93,7 +104,9 @@ reset_slot(KvsQueueSlot *slot, Oid database, Oid relid)
 	slot->narrivals = slot->nranges = slot->generation << 32;
 	slot->nlate = 0;
 	lease_rules->reset(slot);
-	/* nobody knows how many messages there are; numbers of counts are those of no other generation */
+	/*
+	 * nobody knows how many messages there are; numbers of counts are those of no other generation
+	 */
 	memset(&slot->count, 0, sizeof(slot->count));
 	slot->count.number = slot->generation << 32;
 	slot->count.due = DT_NOEND;
@@ -134,7 +147,10 @@ free_slot(KvsQueueSlot *slot)
 	hash_search(directory, &key, HASH_REMOVE, NULL);
 }
 
-/* May it be given away?  Looked at without its lock first, so the answer has to be asked for again with it. */
+/*
+ * May it be given away?  Looked at without its lock first, so the answer has to be asked for again
+ * with it.
+ */
 static bool
 is_idle(KvsQueueSlot *slot, bool aged, TimestampTz now)
 {
@@ -142,8 +158,9 @@ is_idle(KvsQueueSlot *slot, bool aged, TimestampTz now)
 }
 
 /*
- * A free slot, else that of the queue that was idle longest; locked, with nobody's entry in the directory.  NULL: there is none.  "aged": also
- * one whose failures could not be written for too long.
+ * A free slot, else that of the queue that was idle longest; locked, with nobody's entry in the
+ * directory.  NULL: there is none.  "aged": also one whose failures could not be written for too
+ * long.
  */
 static KvsQueueSlot *
 find_room(bool aged)
@@ -360,7 +377,10 @@ kvs_queueslot_forget_database(Oid database)
 
 /* ---- Arrivals ---- */
 
-/* Make a range as wide as another one, and name it anew: whoever scans it just now has not seen all of it. */
+/*
+ * Make a range as wide as another one, and name it anew: whoever scans it just now has not seen all
+ * of it.
+ */
 static void
 widen_range(KvsQueueSlot *slot, KvsLateRange *range, KvsPosition low, KvsPosition high)
 {
@@ -381,7 +401,10 @@ width_with(const KvsLateRange *range, KvsPosition low, KvsPosition high)
 	return (uint64) to - (uint64) from;
 }
 
-/* All ranges are taken, by other priorities than the one that needs one, so at least two are of the same: join those that grow least. */
+/*
+ * All ranges are taken, by other priorities than the one that needs one, so at least two are of the
+ * same: join those that grow least.
+ */
 static void
 join_closest(KvsQueueSlot *slot)
 {
@@ -406,8 +429,9 @@ join_closest(KvsQueueSlot *slot)
 }
 
 /*
- * Without room for a range of its own it joins the one of its priority that grows least by it.  When there is none of its priority, the two
- * neighbours of another one that are closest to each other become one: a head that goes back would have to wade through everything dead.
+ * Without room for a range of its own it joins the one of its priority that grows least by it.
+ * When there is none of its priority, the two neighbours of another one that are closest to each
+ * other become one: a head that goes back would have to wade through everything dead.
  */
 static void
 add_late_range(KvsQueueSlot *slot, int priority, KvsPosition low, KvsPosition high)

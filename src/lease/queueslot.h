@@ -82,12 +82,17 @@ typedef struct KvsQueueSlot
 	Oid			relid;
 	uint64		generation;		/* how often the slot was given away */
 	TimestampTz used_at;		/* for choosing whose slot is taken; roughly */
-	TimestampTz verify_at;		/* when the worker is to look below the heads; DT_NOEND: they have not moved since it did */
+	/* when the worker is to look below the heads; DT_NOEND: they have not moved since it did */
+	TimestampTz verify_at;
 	int64		verify_pause;	/* milliseconds */
 	TimestampTz not_before;		/* the worker has met something that it could not do */
-	TimestampTz strange_since;	/* the worker has found that its table is no queue now; DT_NOBEGIN: it is one */
+	/* the worker has found that its table is no queue now; DT_NOBEGIN: it is one */
+	TimestampTz strange_since;
 
-	/* Per priority: nothing deliverable is below the head that is not on a list; nothing at all is there if it is not "filled". */
+	/*
+	 * Per priority: nothing deliverable is below the head that is not on a list; nothing at all is
+	 * there if it is not "filled".
+	 */
 	KvsPosition heads[KVS_PRIORITIES];
 	bool		filled[KVS_PRIORITIES];
 
@@ -135,10 +140,14 @@ kvs_position_behind(KvsPosition position)
 /* What the leases of a queue have in its slot; all are called with its lock held (leaseentry.c). */
 typedef struct KvsSlotLeases
 {
-	void		(*reset) (KvsQueueSlot *slot);	/* it belongs to another queue now, which has none */
+	/* it belongs to another queue now, which has none */
+	void		(*reset) (KvsQueueSlot *slot);
 	void		(*forget) (KvsQueueSlot *slot); /* the queue is gone */
 
-	/* May they be forgotten: is each a returned one whose failures could not be written for KVS_LEASE_KEEP? */
+	/*
+	 * May they be forgotten: is each a returned one whose failures could not be written for
+	 * KVS_LEASE_KEEP?
+	 */
 	bool		(*are_overdue) (KvsQueueSlot *slot, TimestampTz now);
 } KvsSlotLeases;
 
@@ -146,11 +155,15 @@ typedef struct KvsSlotLeases
 extern void kvs_queueslot_set_leases(const KvsSlotLeases *rules);
 
 /*
- * Lock a queue's slot, found or made; 53400 if there is none left.  Only receivers call it.  Release the lock of the slot it returns.
+ * Lock a queue's slot, found or made; 53400 if there is none left.  Only receivers call it.
+ * Release the lock of the slot it returns.
  */
 extern KvsQueueSlot *kvs_queueslot_lock(KvsQueue *queue);
 
-/* The same, but NULL, and nothing locked, if the queue has no slot: then nobody has received from it lately, and nothing is leased. */
+/*
+ * The same, but NULL, and nothing locked, if the queue has no slot: then nobody has received from
+ * it lately, and nothing is leased.
+ */
 extern KvsQueueSlot *kvs_queueslot_lock_existing(KvsQueue *queue);
 
 /* What of a queue a transaction callback can use. */
@@ -163,7 +176,10 @@ typedef struct KvsQueueRef
 /* The same as kvs_queueslot_lock_existing(), for callbacks: allocates nothing, raises nothing. */
 extern KvsQueueSlot *kvs_queueslot_lock_ref(const KvsQueueRef *ref);
 
-/* The i-th slot of all, locked, if it belongs to this database, else NULL; *relid is whose it is.  "i" up to kvs_guc_max_queues. */
+/*
+ * The i-th slot of all, locked, if it belongs to this database, else NULL; *relid is whose it is.
+ * "i" up to kvs_guc_max_queues.
+ */
 extern KvsQueueSlot *kvs_queueslot_lock_nth(int i, Oid *relid);
 
 /* The i-th slot of all, locked, whosever it is; NULL if it is free. */
@@ -172,7 +188,10 @@ extern KvsQueueSlot *kvs_queueslot_lock_any(int i);
 /* The slot of a queue of this database, locked, for who has no KvsQueue; NULL if it has none. */
 extern KvsQueueSlot *kvs_queueslot_lock_relid(Oid relid);
 
-/* The queue is gone: nobody can have its table open.  Its leases go, and its slot is free.  Callbacks may call it. */
+/*
+ * The queue is gone: nobody can have its table open.  Its leases go, and its slot is free.
+ * Callbacks may call it.
+ */
 extern void kvs_queueslot_forget(Oid relid);
 
 /* The worker could not look after the queue: not again before then. */
@@ -184,7 +203,10 @@ extern void kvs_queueslot_look_soon(Oid relid);
 /* The same as kvs_queueslot_forget() for all queues of a database that is gone. */
 extern void kvs_queueslot_forget_database(Oid database);
 
-/* In the postmaster, when nobody else runs: a queue's slot, found or made, not locked; NULL if there is none left. */
+/*
+ * In the postmaster, when nobody else runs: a queue's slot, found or made, not locked; NULL if
+ * there is none left.
+ */
 extern KvsQueueSlot *kvs_queueslot_restore(Oid database, Oid relid);
 
 /* ---- With the lock held ---- */
@@ -201,7 +223,10 @@ extern void kvs_queueslot_start_over(Oid relid);
 /* The worker is about to look below the heads. */
 extern void kvs_queueslot_verifying(KvsQueue *queue);
 
-/* The worker has looked below the heads, and is to look again after so many milliseconds if they move. */
+/*
+ * The worker has looked below the heads, and is to look again after so many milliseconds if they
+ * move.
+ */
 extern void kvs_queueslot_verified(KvsQueue *queue, int64 pause);
 
 /* How many slots of all databases cannot be given away just now, for something is kept in them. */

@@ -2,17 +2,21 @@
  * queuexact.c
  *		What this transaction has done to queues, and what its end makes of that.
  *
- * There is one record for each queue and subtransaction: the leases that it took and began to end, the positions of messages that it sent and deleted, and by
- * how many rows the table has grown.  A record becomes part of its parent's when the subtransaction commits.  At the end of the transaction each queue has
- * one record, which is published under the lock of the queue's slot.
+ * There is one record for each queue and subtransaction: the leases that it took and began to end,
+ * the positions of messages that it sent and deleted, and by how many rows the table has grown.  A
+ * record becomes part of its parent's when the subtransaction commits.  At the end of the
+ * transaction each queue has one record, which is published under the lock of the queue's slot.
  *
- * Records are backend memory.  Room in them is made before shared memory is changed, so that between the change and the note nothing can fail; the
- * callbacks only walk them.  Notes are undone from the last to the first: a lease that was taken and then acknowledged is first held again, then returned.
+ * Records are backend memory.  Room in them is made before shared memory is changed, so that
+ * between the change and the note nothing can fail; the callbacks only walk them.  Notes are undone
+ * from the last to the first: a lease that was taken and then acknowledged is first held again,
+ * then returned.
  *
- * At commit leases are ended first and arrivals published then: a message that stays, with a new row, must not be published while its lease makes others pass
- * over it.
+ * At commit leases are ended first and arrivals published then: a message that stays, with a new
+ * row, must not be published while its lease makes others pass over it.
  *
- * A table that is dropped, in whatever way, takes its slot with it at commit, and so does a database: that is heard from object_access_hook.
+ * A table that is dropped, in whatever way, takes its slot with it at commit, and so does a
+ * database: that is heard from object_access_hook.
  */
 #include "postgres.h"
 
@@ -38,7 +42,10 @@
 /* Notes that are worked off under one lock: others want the queue, too. */
 #define NOTES_AT_ONCE	1000
 
-/* Notes for which a record has room at first; one that has grown beyond the second number is not kept. */
+/*
+ * Notes for which a record has room at first; one that has grown beyond the second number is not
+ * kept.
+ */
 #define FIRST_NOTES	16
 #define KEPT_NOTES	4096
 
@@ -398,7 +405,10 @@ kvs_queuexact_note_moved(KvsQueue *queue, const KvsMessageRef *row)
 	widen(record->removals, &record->removed, row->priority, &(Range) {position, position, 1});
 }
 
-/* A lease that is taken between this and the commit is none: whoever takes it looks whether somebody is deleting the row. */
+/*
+ * A lease that is taken between this and the commit is none: whoever takes it looks whether
+ * somebody is deleting the row.
+ */
 void
 kvs_queuexact_note_removed(KvsQueue *queue, const KvsMessageRef *row)
 {
@@ -510,8 +520,9 @@ wake_waiters(Oid relid, int64 count)
 }
 
 /*
- * One for each message; for one that was there before and has changed, too.  What is ready only later
- * concerns the first in line.  If there is both, one is woken, and wakes the next if there is more.
+ * One for each message; for one that was there before and has changed, too.  What is ready only
+ * later concerns the first in line.  If there is both, one is woken, and wakes the next if there is
+ * more.
  */
 static void
 wake_for_arrivals(const Record *record, TimestampTz now)
@@ -558,7 +569,10 @@ undo_removals(KvsQueueSlot *slot, const Record *record)
 			kvs_queueslot_arrive(slot, priority, record->removals[priority].low, record->removals[priority].high);
 }
 
-/* As long as it was taken or being ended, waiters have passed over a message, and the worker did not see when it expires. */
+/*
+ * As long as it was taken or being ended, waiters have passed over a message, and the worker did
+ * not see when it expires.
+ */
 static void
 undo(Record *record, TimestampTz now)
 {
@@ -630,8 +644,8 @@ finish_notes(KvsQueueSlot *slot, Record *record, TimestampTz now)
 }
 
 /*
- * Without a slot nobody has looked at the queue, or what was found is forgotten: the head is at the bottom, and whoever counts later has a later snapshot.
- * But waiters may have looked before.
+ * Without a slot nobody has looked at the queue, or what was found is forgotten: the head is at the
+ * bottom, and whoever counts later has a later snapshot. But waiters may have looked before.
  */
 static void
 publish(Record *record, TimestampTz now)
@@ -678,7 +692,10 @@ forget_dropped_database(void)
 	dropped_database = InvalidOid;
 }
 
-/* A test may have either half wait for the next commit: what is committed can be seen then, and nobody has been told. */
+/*
+ * A test may have either half wait for the next commit: what is committed can be seen then, and
+ * nobody has been told.
+ */
 static void
 commit_records(void)
 {
@@ -836,7 +853,10 @@ merge(Record *into, const Record *child)
 		into->queue.slot = child->queue.slot;
 }
 
-/* What the parent has no record of moves up as it is; the places of the others are behind them then. */
+/*
+ * What the parent has no record of moves up as it is; the places of the others are behind them
+ * then.
+ */
 static void
 merge_into_parents(SubTransactionId subid, SubTransactionId parent)
 {

@@ -12,8 +12,9 @@
 /* ---- Leases ---- */
 
 /*
- * kvs_lease_take(), kvs_lease_take_returned(), with a token of their own: should the transaction or subtransaction abort, the delivery has
- * failed.  "own": this transaction has sent the message, so there will be no such message then.
+ * kvs_lease_take(), kvs_lease_take_returned(), with a token of their own: should the transaction or
+ * subtransaction abort, the delivery has failed.  "own": this transaction has sent the message, so
+ * there will be no such message then.
  */
 extern KvsTake kvs_queuexact_take(KvsQueue *queue, KvsMessageRef *row, TimestampTz now, TimestampTz deadline, bool own,
 								  uint64 *token);
@@ -21,8 +22,8 @@ extern bool kvs_queuexact_take_returned(KvsQueue *queue, int priority, Timestamp
 										KvsMessageRef *message, uint64 *token);
 
 /*
- * kvs_lease_claim() for ending the lease, kvs_lease_mark(), kvs_lease_next_work(): the lease ends with the commit; should the transaction abort,
- * it is what it was.
+ * kvs_lease_claim() for ending the lease, kvs_lease_mark(), kvs_lease_next_work(): the lease ends
+ * with the commit; should the transaction abort, it is what it was.
  */
 extern KvsClaim kvs_queuexact_begin_ending(KvsQueue *queue, uint64 token, int number, bool row, KvsMessageRef *message);
 extern KvsMark kvs_queuexact_mark(KvsQueue *queue, const KvsMessageRef *row);
@@ -30,8 +31,8 @@ extern bool kvs_queuexact_next_work(KvsQueue *queue, TimestampTz now, bool put_o
 						TimestampTz *ready_at);
 
 /*
- * Of a lease that was begun to be ended; a trigger that ran since may have ended others.  The message stays,
- * with a row that says that it is given up.
+ * Of a lease that was begun to be ended; a trigger that ran since may have ended others.  The
+ * message stays, with a row that says that it is given up.
  */
 extern void kvs_queuexact_leave_to_worker(const KvsQueue *queue, int64 id);
 
@@ -49,12 +50,16 @@ extern bool kvs_queuexact_is_ending(KvsQueue *queue, const KvsMessageRef *row, b
 
 /* ---- Rows ---- */
 
-/* Messages of one priority that a statement has written, "count" of them, from the lowest to the highest position. */
+/*
+ * Messages of one priority that a statement has written, "count" of them, from the lowest to the
+ * highest position.
+ */
 extern void kvs_queuexact_note_arrival(KvsQueue *queue, int priority, KvsPosition low, KvsPosition high, int64 count);
 
 /*
- * The row of a message was deleted without regard to who has leased it: the lease goes with the commit.  Should the transaction abort, the row is there
- * again, and others may have passed over it.
+ * The row of a message was deleted without regard to who has leased it: the lease goes with the
+ * commit.  Should the transaction abort, the row is there again, and others may have passed over
+ * it.
  */
 extern void kvs_queuexact_note_removed(KvsQueue *queue, const KvsMessageRef *row);
 
@@ -70,10 +75,16 @@ extern void kvs_queuexact_note_count(KvsQueue *queue, int64 change);
 /* All rows are gone: TRUNCATE. */
 extern void kvs_queuexact_note_truncated(Oid relid);
 
-/* Where messages are that nobody but this transaction can see.  "cursor" is 0 at first; false: no more. */
+/*
+ * Where messages are that nobody but this transaction can see.  "cursor" is 0 at first; false: no
+ * more.
+ */
 extern bool kvs_queuexact_next_own(const KvsQueue *queue, int priority, int *cursor, KvsPosition *low, KvsPosition *high);
 
-/* Below this position none of them is left that could be received; until this subtransaction aborts, or sends one. */
+/*
+ * Below this position none of them is left that could be received; until this subtransaction
+ * aborts, or sends one.
+ */
 extern void kvs_queuexact_pass_own(KvsQueue *queue, int priority, KvsPosition position);
 
 /* Has this transaction sent messages to the queue? */

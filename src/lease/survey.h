@@ -22,21 +22,28 @@ typedef struct KvsHeadScan
 /* What to look at, read before any row is. */
 typedef struct KvsSurvey
 {
-	int			returned;		/* the highest priority of returned messages that are ready; -1: none */
-	TimestampTz next_due;		/* when another returned message is ready, or the first lease expires; DT_NOEND: never */
+	/* the highest priority of returned messages that are ready; -1: none */
+	int			returned;
+	/* when another returned message is ready, or the first lease expires; DT_NOEND: never */
+	TimestampTz next_due;
 	int			expired;		/* leases whose time was over: they were ended */
-	TimestampTz verify_at;		/* when the worker looks for what nobody finds; DT_NOEND: it need not */
+	/* when the worker looks for what nobody finds; DT_NOEND: it need not */
+	TimestampTz verify_at;
 	KvsHeadScan heads[KVS_PRIORITIES];
 	int			nlate;
 	KvsLateRange late[KVS_LATE_RANGES];
 } KvsSurvey;
 
 /*
- * Leases whose time is over are ended.  "make": the caller receives, and the queue gets a slot; else, without one, all is from the bottom.
+ * Leases whose time is over are ended.  "make": the caller receives, and the queue gets a slot;
+ * else, without one, all is from the bottom.
  */
 extern void kvs_survey_begin(KvsQueue *queue, TimestampTz now, bool make, KvsSurvey *survey);
 
-/* All below "reached" is dead or leased: move the head.  "at_end": there is nothing from there on either. */
+/*
+ * All below "reached" is dead or leased: move the head.  "at_end": there is nothing from there on
+ * either.
+ */
 extern void kvs_survey_advance(KvsQueue *queue, KvsHeadScan *scan, KvsPosition reached, bool at_end);
 
 /* All of a late range below "reached" is dead or leased.  The range goes when it is empty. */

@@ -2,9 +2,9 @@
  * burial.c
  *		Moving a message to the dead letters of its queue.
  *
- * One statement deletes the row and inserts the letter, as the owner of both tables, in a restricted
- * operation.  The table of the letters is opened first: its shape and owner are checked, and as long
- * as its lock is held nobody can put another table in its place.
+ * One statement deletes the row and inserts the letter, as the owner of both tables, in a
+ * restricted operation.  The table of the letters is opened first: its shape and owner are checked,
+ * and as long as its lock is held nobody can put another table in its place.
  *
  * A trigger of the owner's may keep the letter out.  The message is gone all the same, for that is
  * what its owner wants.
@@ -50,7 +50,9 @@ static const Oid types[ARGS] = {
 	INT8OID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TEXTOID, INTERVALOID
 };
 
-/* How long the message had to live when it was sent; false: for ever, or longer than can be said. */
+/*
+ * How long the message had to live when it was sent; false: for ever, or longer than can be said.
+ */
 static bool
 read_ttl(KvsReader *reader, Interval *ttl)
 {

@@ -2,20 +2,26 @@
  * dequeue.c
  *		Which messages a dequeue gives, and in what order.
  *
- * Where messages can be, for each priority from the highest: returned ones, in the lease table; those that this transaction has sent itself, which nobody knows
- * of yet; late ranges; and from the head on.  What to look at is read from shared memory before any row is (queueslot.c has the reason).  That also ends the leases
- * whose time is over, in memory.
+ * Where messages can be, for each priority from the highest: returned ones, in the lease table;
+ * those that this transaction has sent itself, which nobody knows of yet; late ranges; and from the
+ * head on.  What to look at is read from shared memory before any row is (queueslot.c has the
+ * reason).  That also ends the leases whose time is over, in memory.
  *
- * A row that can be seen is leased, and then looked at once more: whoever held it may have acknowledged it between our first look and the lease, and the
- * lease table knows nothing of what is over.  The second look cannot miss that, as a lease leaves the table after its commit is visible.  Nor does it miss somebody who
- * is deleting the row without a lease: either he sees ours, or we see him.  Should he roll back, he says that the row has arrived again.
+ * A row that can be seen is leased, and then looked at once more: whoever held it may have
+ * acknowledged it between our first look and the lease, and the lease table knows nothing of what
+ * is over.  The second look cannot miss that, as a lease leaves the table after its commit is
+ * visible.  Nor does it miss somebody who is deleting the row without a lease: either he sees ours,
+ * or we see him.  Should he roll back, he says that the row has arrived again.
  *
- * Nothing here waits for a row, or writes one: a message that has been given up is left to the worker.
+ * Nothing here waits for a row, or writes one: a message that has been given up is left to the
+ * worker.
  *
- * A scan that passes PASSES entries without giving a message tells the head how far it has come, so that however much is dead, it is passed over once.
+ * A scan that passes PASSES entries without giving a message tells the head how far it has come, so
+ * that however much is dead, it is passed over once.
  *
- * At REPEATABLE READ and above a message is given only if the transaction's own snapshot sees it, too, since the rows that belong to it must be visible as well;
- * the head stays before one that it does not.  That is asked before it is taken, so that nothing is counted of what nobody received.
+ * At REPEATABLE READ and above a message is given only if the transaction's own snapshot sees it,
+ * too, since the rows that belong to it must be visible as well; the head stays before one that it
+ * does not.  That is asked before it is taken, so that nothing is counted of what nobody received.
  */
 #include "postgres.h"
 
@@ -134,8 +140,8 @@ give_up(Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
 }
 
 /*
- * A message that we have leased from among the returned ones.  It may have been given a new row before we had the lease, over which others may have passed
- * because of us.
+ * A message that we have leased from among the returned ones.  It may have been given a new row
+ * before we had the lease, over which others may have passed because of us.
  */
 static void
 give_returned(Dequeue *dequeue, KvsMessageRef *message, uint64 token)
@@ -168,7 +174,10 @@ count_unleased(Dequeue *dequeue, const KvsMessageRef *message)
 	return true;
 }
 
-/* A message that we have leased: its row is looked at once more, and looked for if it is not where it was. */
+/*
+ * A message that we have leased: its row is looked at once more, and looked for if it is not where
+ * it was.
+ */
 static void
 give_if_there(Dequeue *dequeue, KvsMessageRef *message, uint64 token)
 {
@@ -267,7 +276,10 @@ take_returned(Dequeue *dequeue, int priority)
 /* Tell what a scan has come to, now and then and at its end. */
 typedef void (*Advance) (Dequeue *dequeue, void *arg, KvsPosition reached, bool at_end);
 
-/* Is there a message for somebody who waits, right behind where the scan is?  When that takes too long: he may look himself. */
+/*
+ * Is there a message for somebody who waits, right behind where the scan is?  When that takes too
+ * long: he may look himself.
+ */
 static void
 look_ahead(Dequeue *dequeue)
 {
@@ -382,8 +394,8 @@ take_own(Dequeue *dequeue, int priority)
 }
 
 /*
- * Enough was found before all was looked at.  What is left may have become ready by time alone, which wakes one waiter; and what is not ready yet
- * needs one who holds the timer.
+ * Enough was found before all was looked at.  What is left may have become ready by time alone,
+ * which wakes one waiter; and what is not ready yet needs one who holds the timer.
  */
 static void
 look_at_the_rest(Dequeue *dequeue)
@@ -415,7 +427,10 @@ take_priority(Dequeue *dequeue, KvsSurvey *survey, int priority)
 		scan_from_head(dequeue, &survey->heads[priority]);
 }
 
-/* Somebody wants to know only whether there is something to be given: is there a returned message?  What remembers a row that is gone is forgotten. */
+/*
+ * Somebody wants to know only whether there is something to be given: is there a returned message?
+ * What remembers a row that is gone is forgotten.
+ */
 static void
 look_at_returned(Dequeue *dequeue)
 {
@@ -437,7 +452,10 @@ look_at_returned(Dequeue *dequeue)
 	}
 }
 
-/* There is no room for a lease: perhaps for what could not be written down for too long.  A message that was to wait for that does not. */
+/*
+ * There is no room for a lease: perhaps for what could not be written down for too long.  A message
+ * that was to wait for that does not.
+ */
 static void
 make_room(const Dequeue *dequeue)
 {

@@ -22,11 +22,15 @@ typedef struct KvsDequeue
 
 	/* What came of it. */
 	int64		given;			/* messages */
-	bool		more;			/* there is a message beyond those that were wanted; not looked for if nobody waits */
+	/* there is a message beyond those that were wanted; not looked for if nobody waits */
+	bool		more;
 	TimestampTz next;			/* nothing comes by itself before; DT_NOEND: nothing does */
 } KvsDequeue;
 
-/* Lease messages of the queue, whose table is open, and give them.  KV004 if there is no room for a single lease. */
+/*
+ * Lease messages of the queue, whose table is open, and give them.  KV004 if there is no room for a
+ * single lease.
+ */
 extern void kvs_dequeue(KvsDequeue *request, KvsQueue *queue, Relation rel);
 
 #endif							/* KVS_DEQUEUE_H */

@@ -2,13 +2,16 @@
  * message.c
  *		Messages in: writing rows of a queue.
  *
- * Into a table that has nothing but our columns and indexes rows go straight by the table access method, many at once: to start and
- * end the executor, and a WAL record for each row, would cost more than all the rest.  There is nothing that could conflict: ids come
- * from the sequence.  Everything else is a kept statement, run as the caller: tables with triggers, constraints and indexes of the owner's, callers with rights on
- * single columns only, and messages with a dedupe_key.
+ * Into a table that has nothing but our columns and indexes rows go straight by the table access
+ * method, many at once: to start and end the executor, and a WAL record for each row, would cost
+ * more than all the rest.  There is nothing that could conflict: ids come from the sequence.
+ * Everything else is a kept statement, run as the caller: tables with triggers, constraints and
+ * indexes of the owner's, callers with rights on single columns only, and messages with a
+ * dedupe_key.
  *
- * A sender needs INSERT and nothing else, so no statement here has RETURNING or names the columns of a conflict, which need SELECT: the id is
- * taken from the sequence first.  What a sender learns of a message that is not his own is the id of the one that has his dedupe_key.
+ * A sender needs INSERT and nothing else, so no statement here has RETURNING or names the columns
+ * of a conflict, which need SELECT: the id is taken from the sequence first.  What a sender learns
+ * of a message that is not his own is the id of the one that has his dedupe_key.
  */
 #include "postgres.h"
 
@@ -41,13 +44,19 @@
 /* Most rows that are handed to the table at once. */
 #define BATCH_ROWS	256
 
-/* So often a message whose dedupe_key nobody seems to have is tried, before it is sent without regard to that. */
+/*
+ * So often a message whose dedupe_key nobody seems to have is tried, before it is sent without
+ * regard to that.
+ */
 #define PRESENT_ATTEMPTS 20
 
 /* And so often before it is taken for granted that a trigger of the owner's keeps it out. */
 #define TRIGGER_ATTEMPTS 2
 
-/* The longest sleep while somebody removes it, in microseconds; of PRESENT_ATTEMPTS, which make three seconds. */
+/*
+ * The longest sleep while somebody removes it, in microseconds; of PRESENT_ATTEMPTS, which make
+ * three seconds.
+ */
 #define LONGEST_SLEEP	250000L
 
 void
@@ -82,7 +91,10 @@ open_indexes(KvsMessageWriter *writer)
 	writer->id_info = BuildIndexInfo(writer->id_index);
 }
 
-/* In the two indexes in which every row has an entry; that of dedupe_key has none for a row without one. */
+/*
+ * In the two indexes in which every row has an entry; that of dedupe_key has none for a row without
+ * one.
+ */
 static void
 insert_index_entries(KvsMessageWriter *writer, TupleTableSlot *slot)
 {
@@ -173,7 +185,10 @@ insert_direct(KvsMessageWriter *writer, const KvsMessage *message, const Datum *
 
 /* ---- By a statement ---- */
 
-/* Columns that a statement takes as arguments, from $3 on; the first two are id and payload, as arrays. */
+/*
+ * Columns that a statement takes as arguments, from $3 on; the first two are id and payload, as
+ * arrays.
+ */
 static const KvsQueueColumn alike[] = {
 	KVS_QUEUE_COLUMN_READY_AT, KVS_QUEUE_COLUMN_ENQUEUED_AT, KVS_QUEUE_COLUMN_PRIORITY, KVS_QUEUE_COLUMN_HEADERS,
 	KVS_QUEUE_COLUMN_MAX_ATTEMPTS, KVS_QUEUE_COLUMN_BACKOFF, KVS_QUEUE_COLUMN_EXPIRES_AT, KVS_QUEUE_COLUMN_DEDUPE_KEY,
@@ -377,7 +392,10 @@ kvs_message_end(KvsMessageWriter *writer)
 
 /* ---- With a dedupe_key ---- */
 
-/* By a statement where something of the owner's wants to see it; the sender himself need not be able to delete. */
+/*
+ * By a statement where something of the owner's wants to see it; the sender himself need not be
+ * able to delete.
+ */
 static KvsRemoval
 remove_row(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *ref)
 {
@@ -421,7 +439,10 @@ free_key(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *re
 	return HOLDER_EXPIRED;
 }
 
-/* Remove a message that has expired, and with it the hold on its key, unless somebody has leased it. */
+/*
+ * Remove a message that has expired, and with it the hold on its key, unless somebody has leased
+ * it.
+ */
 static Holder
 remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
 {
@@ -504,9 +525,10 @@ kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *me
 
 	writer->present = false;
 	/*
-	 * The statement waits for who is inserting or deleting the one that has the key; it may be gone again when we look for it.  Who has claimed one
-	 * that has expired is about to delete it.  When it never is there, it is a unique index of the owner's that keeps the row out, or an id that he
-	 * has inserted by hand: a plain INSERT says which.
+	 * The statement waits for who is inserting or deleting the one that has the key; it may be gone
+	 * again when we look for it.  Who has claimed one that has expired is about to delete it.  When
+	 * it never is there, it is a unique index of the owner's that keeps the row out, or an id that
+	 * he has inserted by hand: a plain INSERT says which.
 	 */
 	for (int attempt = 1;; attempt++)
 	{

@@ -19,12 +19,17 @@ typedef struct KvsMessage
 	bool		nulls[KVS_QUEUE_COLUMNS];
 } KvsMessage;
 
-/* A message of the current user that is ready at once and has no options; payload and id are left to the functions below. */
+/*
+ * A message of the current user that is ready at once and has no options; payload and id are left
+ * to the functions below.
+ */
 extern void kvs_message_init(KvsMessage *message, TimestampTz now);
 
 extern void kvs_message_set(KvsMessage *message, KvsQueueColumn column, Datum value);
 
-/* Messages of one priority that one call has written, the first and the last in the queue's order. */
+/*
+ * Messages of one priority that one call has written, the first and the last in the queue's order.
+ */
 typedef struct KvsArrived
 {
 	int64		count;
@@ -50,20 +55,24 @@ typedef struct KvsMessageWriter
 } KvsMessageWriter;
 
 /*
- * Begin to write as the caller; the table must be open and locked with RowExclusiveLock.  An ERROR cleans up.  To end it is what makes the rows
- * visible to the next statement and notes their arrival.
+ * Begin to write as the caller; the table must be open and locked with RowExclusiveLock.  An ERROR
+ * cleans up.  To end it is what makes the rows visible to the next statement and notes their
+ * arrival.
  */
 extern void kvs_message_begin(KvsMessageWriter *writer, KvsQueue *queue, Relation rel);
 extern void kvs_message_end(KvsMessageWriter *writer);
 
 /*
- * Insert messages that are alike but for their payloads.  "ids" gets their ids, 0 for one that a trigger of the owner's kept out.  42501 without
- * INSERT.
+ * Insert messages that are alike but for their payloads.  "ids" gets their ids, 0 for one that a
+ * trigger of the owner's kept out.  42501 without INSERT.
  */
 extern void kvs_message_insert(KvsMessageWriter *writer, const KvsMessage *message, const Datum *payloads, int count,
 							   int64 *ids);
 
-/* The same for one with a dedupe_key, unless the queue has a message with that, whose id is returned then. */
+/*
+ * The same for one with a dedupe_key, unless the queue has a message with that, whose id is
+ * returned then.
+ */
 extern int64 kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *message, Datum payload,
 											   TimestampTz now);
 
@@ -80,12 +89,15 @@ typedef enum KvsRemoval
 	KVS_REMOVAL_BUSY			/* somebody is doing so, and "wait" was false */
 } KvsRemoval;
 
-/* Delete a row that was found, by the table access method; the queue must be plain.  No right is checked. */
+/*
+ * Delete a row that was found, by the table access method; the queue must be plain.  No right is
+ * checked.
+ */
 extern KvsRemoval kvs_message_remove(Relation rel, TupleTableSlot *slot, bool wait);
 
 /*
- * Find a row by one of the unique indexes, with a new snapshot that sees what this transaction wrote; all columns deformed, in the slot's
- * own memory.  No right is checked.
+ * Find a row by one of the unique indexes, with a new snapshot that sees what this transaction
+ * wrote; all columns deformed, in the slot's own memory.  No right is checked.
  */
 extern bool kvs_message_find(Relation rel, Oid indexid, RegProcedure equal, Datum value, TupleTableSlot *slot);
 

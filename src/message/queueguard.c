@@ -1,10 +1,11 @@
 /*
  * queueguard.c
- *		The guard's rules for queues and dead letters: what becomes of a row that is written by plain SQL.
+ *		The guard's rules for queues and dead letters: what becomes of a row that is written by
+ *		plain SQL.
  *
- * In a queue every row that the owner writes is an arrival, and must be one that the queue can order
- * and count.  A dead letter may become a message again, in its sender's name, so nobody else may make
- * one up.
+ * In a queue every row that the owner writes is an arrival, and must be one that the queue can
+ * order and count.  A dead letter may become a message again, in its sender's name, so nobody else
+ * may make one up.
  */
 #include "postgres.h"
 

@@ -41,7 +41,10 @@ extern void kvs_reader_end(KvsReader *reader);
 /* Begin a scan of the messages of a priority, from "start" on. */
 extern void kvs_reader_scan(KvsReader *reader, int priority, KvsPosition start);
 
-/* The same for a scan of the caller's own over that index; the two "members" stay as long as it does. */
+/*
+ * The same for a scan of the caller's own over that index; the two "members" stay as long as it
+ * does.
+ */
 extern void kvs_reader_rescan(IndexScanDesc scan, ScanKeyData *members, int priority, KvsPosition start);
 
 /* The next entry of the index, of a message that may be gone; false at the end. */
@@ -52,7 +55,10 @@ extern bool kvs_reader_see(KvsReader *reader, KvsMessageRef *message);
 
 /* ---- One ---- */
 
-/* The row of a message, where it was last or where the index says; false if it is gone.  "message" becomes what the row says, but for failures. */
+/*
+ * The row of a message, where it was last or where the index says; false if it is gone.  "message"
+ * becomes what the row says, but for failures.
+ */
 extern bool kvs_reader_fetch(KvsReader *reader, KvsMessageRef *message);
 
 /* Of a message that was not found: has the transaction that sent it, and received it, not ended? */
@@ -94,8 +100,10 @@ extern bool kvs_reader_is_visible(KvsReader *reader, Snapshot snapshot);
 extern bool kvs_reader_has_expired(const KvsReader *reader, TimestampTz now);
 
 /*
- * How many microseconds the message of the row found last waits after its n-th failure, by its own backoff or the queue's: the n-th delay, or the last one.  Those
- * of the default backoff have a jitter of KVS_JITTER in both directions, so that what failed together does not come back together.
+ * How many microseconds the message of the row found last waits after its n-th failure, by its own
+ * backoff or the queue's: the n-th delay, or the last one.  Those of the default backoff have a
+ * jitter of KVS_JITTER in both directions, so that what failed together does not come back
+ * together.
  */
 #define KVS_JITTER	0.2
 

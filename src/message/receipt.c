@@ -2,8 +2,10 @@
  * receipt.c
  *		Receipts: what a consumer shows to acknowledge a message.
  *
- * 36 bytes, their CRC and two zeros, in base64: 56 characters, and none of them is padding, so no two texts are one receipt.  The CRC tells a damaged receipt from a stale one.  It is no protection from somebody who makes receipts
- * up, and needs to be none: the token is a random number, and to use a receipt at all takes the rights of a consumer of the queue.
+ * 36 bytes, their CRC and two zeros, in base64: 56 characters, and none of them is padding, so no
+ * two texts are one receipt.  The CRC tells a damaged receipt from a stale one.  It is no
+ * protection from somebody who makes receipts up, and needs to be none: the token is a random
+ * number, and to use a receipt at all takes the rights of a consumer of the queue.
  */
 #include "postgres.h"
 

@@ -24,7 +24,10 @@ extern text *kvs_receipt_to_text(const KvsReceipt *receipt);
 /* 22004: NULL; 22023: not a receipt, damaged, or of another database. */
 extern void kvs_receipt_from_text(const text *str, KvsReceipt *receipt);
 
-/* The same for one of many, which must not keep the others from being settled: false, where that raises an ERROR. */
+/*
+ * The same for one of many, which must not keep the others from being settled: false, where that
+ * raises an ERROR.
+ */
 extern bool kvs_receipt_try_text(const text *str, KvsReceipt *receipt);
 
 #endif							/* KVS_RECEIPT_H */

@@ -108,7 +108,10 @@ kvs_send_set_dedupe_key(KvsMessage *message, const text *key)
 	kvs_message_set(message, KVS_QUEUE_COLUMN_DEDUPE_KEY, PointerGetDatum(key));
 }
 
-/* The keys are written when the message is given up; whether the sender may write them is asked now. */
+/*
+ * The keys are written when the message is given up; whether the sender may write them is asked
+ * now.
+ */
 void
 kvs_send_set_undelivered(KvsMessage *message, Jsonb *keys, const text *store_name)
 {

@@ -9,7 +9,10 @@
 
 #include "message/message.h"
 
-/* Options, checked as those of kv_enqueue() are.  DT_NOEND: it never expires; "name" is that of the argument. */
+/*
+ * Options, checked as those of kv_enqueue() are.  DT_NOEND: it never expires; "name" is that of the
+ * argument.
+ */
 extern void kvs_send_set_ready_at(KvsMessage *message, TimestampTz ready_at, const char *name);
 extern void kvs_send_set_expiry(KvsMessage *message, TimestampTz expires_at, const char *name);
 extern void kvs_send_set_priority(KvsMessage *message, int64 priority);
@@ -21,7 +24,10 @@ extern void kvs_send_set_undelivered(KvsMessage *message, Jsonb *keys, const tex
 /* KV002 if it is too large. */
 extern void kvs_send_check_payload(Datum payload);
 
-/* Send; returns the id, that of the message which has the dedupe_key already, or 0 if a trigger of the owner's keeps it out. */
+/*
+ * Send; returns the id, that of the message which has the dedupe_key already, or 0 if a trigger of
+ * the owner's keeps it out.
+ */
 extern int64 kvs_send(KvsQueue *queue, Relation rel, const KvsMessage *message, Datum payload, TimestampTz now);
 
 /* 22023 if a message would have a moment that is so far away; "name" is that of the argument. */

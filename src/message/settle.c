@@ -2,12 +2,15 @@
  * settle.c
  *		What becomes of a message after its delivery: deleted, to be tried again, or dead.
  *
- * An acknowledged message is deleted by its place, without the executor, unless the owner has put something on the table that wants to see it (KvsQueue.plain).
- * The page stays pinned from the look at the row until the delete has returned: what the place points to cannot become another row meanwhile.
- * Only a consumer that acknowledges, or fails, its own message ever waits for a row; the worker passes over what is locked.
+ * An acknowledged message is deleted by its place, without the executor, unless the owner has put
+ * something on the table that wants to see it (KvsQueue.plain). The page stays pinned from the look
+ * at the row until the delete has returned: what the place points to cannot become another row
+ * meanwhile. Only a consumer that acknowledges, or fails, its own message ever waits for a row; the
+ * worker passes over what is locked.
  *
- * What fails is changed, or moved to the dead letters, by statements that run as the owner of the queue: consumers need no rights on the
- * dead letters.  A row that stays is noted as an arrival, for it has a new position in the order.
+ * What fails is changed, or moved to the dead letters, by statements that run as the owner of the
+ * queue: consumers need no rights on the dead letters.  A row that stays is noted as an arrival,
+ * for it has a new position in the order.
  */
 #include "postgres.h"
 
@@ -227,8 +230,9 @@ kvs_settle_raise_renamed(Relation rel)
 }
 
 /*
- * The row stays: note it as an arrival, where it is.  That is where we have put it, unless a trigger of the owner's had other plans, which may also be to
- * leave it alone.  "written": a statement says that it has changed it.
+ * The row stays: note it as an arrival, where it is.  That is where we have put it, unless a
+ * trigger of the owner's had other plans, which may also be to leave it alone.  "written": a
+ * statement says that it has changed it.
  */
 static KvsSettled
 note_where_it_is(KvsReader *reader, const KvsMessageRef *message, bool written)
@@ -308,7 +312,9 @@ kvs_settle_write(KvsReader *reader, KvsMessageRef *message, TimestampTz ready_at
 
 /* ---- Giving up ---- */
 
-/* The error of the dead letter, with what went wrong when its undelivered keys were to be written. */
+/*
+ * The error of the dead letter, with what went wrong when its undelivered keys were to be written.
+ */
 static const char *
 write_undelivered(KvsReader *reader, const KvsMessageRef *message, TimestampTz now, const char *error)
 {
@@ -395,8 +401,8 @@ is_never_raised(int sqlerrcode)
 }
 
 /*
- * False: leave it to the worker.  Somebody may be about to insert a letter of the same id, or has done so.
- * The consumer shall not wait for that, nor fail.
+ * False: leave it to the worker.  Somebody may be about to insert a letter of the same id, or has
+ * done so. The consumer shall not wait for that, nor fail.
  */
 static bool
 try_to_bury_at_once(Burial *burial)

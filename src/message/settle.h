@@ -24,7 +24,9 @@ typedef enum KvsSettled
  * in "reader".  All of it is part of the transaction.
  */
 
-/* ---- For consumers, about their own messages: these wait for somebody who has locked the row ---- */
+/*
+ * ---- For consumers, about their own messages: these wait for somebody who has locked the row ----
+ */
 
 /* It was processed. */
 extern KvsSettled kvs_settle_delete(KvsReader *reader, KvsMessageRef *message);
@@ -42,12 +44,16 @@ typedef struct KvsFailure
 } KvsFailure;
 
 /*
- * A delivery has failed: deliver it again after the backoff, or give it up.  What is given up becomes a dead letter here only if no code of anybody runs by
- * that, and nobody is in the way; else its row says that it is over, and the worker does the rest.
+ * A delivery has failed: deliver it again after the backoff, or give it up.  What is given up
+ * becomes a dead letter here only if no code of anybody runs by that, and nobody is in the way;
+ * else its row says that it is over, and the worker does the rest.
  */
 extern KvsSettled kvs_settle_fail(KvsReader *reader, KvsMessageRef *message, const KvsFailure *failure);
 
-/* Delete a message, as the owner of the queue; false: it is gone, or a trigger of the owner's keeps it. */
+/*
+ * Delete a message, as the owner of the queue; false: it is gone, or a trigger of the owner's keeps
+ * it.
+ */
 extern bool kvs_settle_delete_as_owner(KvsQueue *queue, const KvsMessageRef *message);
 
 /* Take its dedupe_key from a message that stays, in the same way. */
@@ -58,7 +64,10 @@ pg_noreturn extern void kvs_settle_raise_renamed(Relation rel);
 
 /* ---- For the worker: these pass over what is locked ---- */
 
-/* Write down what was counted in memory, with the last error, and until when the message waits; DT_NOBEGIN: it does not. */
+/*
+ * Write down what was counted in memory, with the last error, and until when the message waits;
+ * DT_NOBEGIN: it does not.
+ */
 extern KvsSettled kvs_settle_write(KvsReader *reader, KvsMessageRef *message, TimestampTz ready_at, const char *error);
 
 /* Move what is given up to the dead letters; "error" NULL: as the row says. */

@@ -2,21 +2,22 @@
  * undelivered.c
  *		The entries that are written when a message is given up: keys_if_undelivered.
  *
- * They are written in the transaction in which the message becomes a dead letter, or is dropped by a
- * queue that keeps none; not when it expires, is cancelled or purged.
+ * They are written in the transaction in which the message becomes a dead letter, or is dropped by
+ * a queue that keeps none; not when it expires, is cancelled or purged.
  *
- * It is the owner of the store who writes them, in a restricted operation: what runs with a row of his
- * table, such as a trigger or a CHECK, is his.  He does so only if two others could do it themselves
- * at that moment.  One is the sender, who chose the keys.  The other is the owner of the queue: the row
- * is in his hands, so what it says of its sender proves nothing against others.
+ * It is the owner of the store who writes them, in a restricted operation: what runs with a row of
+ * his table, such as a trigger or a CHECK, is his.  He does so only if two others could do it
+ * themselves at that moment.  One is the sender, who chose the keys.  The other is the owner of the
+ * queue: the row is in his hands, so what it says of its sender proves nothing against others.
  *
- * Nobody could do anything about a message that cannot be given up, so an ERROR here, of a store that
- * is gone or may not be written, ends a subtransaction only, and becomes part of the dead letter's
- * error.  What a repetition may cure, such as a deadlock or a lock_timeout, is raised as it is, but only
- * MOST_TRIES times: code of the store's owner can raise what it likes.
+ * Nobody could do anything about a message that cannot be given up, so an ERROR here, of a store
+ * that is gone or may not be written, ends a subtransaction only, and becomes part of the dead
+ * letter's error.  What a repetition may cure, such as a deadlock or a lock_timeout, is raised as
+ * it is, but only MOST_TRIES times: code of the store's owner can raise what it likes.
  *
- * A cancel is always raised.  Keys that took a worker too long MOST_SLOW times are not tried again.  That
- * is counted before they are tried, and taken back after: such code may also make the worker end itself.
+ * A cancel is always raised.  Keys that took a worker too long MOST_SLOW times are not tried again.
+ * That is counted before they are tried, and taken back after: such code may also make the worker
+ * end itself.
  */
 #include "postgres.h"
 
@@ -34,7 +35,10 @@
 #include "message/undelivered.h"
 #include "store/store.h"
 
-/* The worker has tried so often to settle the message; the last of these errors is that of the letter. */
+/*
+ * The worker has tried so often to settle the message; the last of these errors is that of the
+ * letter.
+ */
 #define MOST_TRIES	6
 
 /* The time of so many steps of the worker was over while the keys were written. */
@@ -104,7 +108,10 @@ kvs_undelivered_open_store(const KvsQueue *queue, const text *sender, const text
 
 /* ---- Writing ---- */
 
-/* The server runs no trigger at commit that was queued in a restricted operation: the commit would fail, each time. */
+/*
+ * The server runs no trigger at commit that was queued in a restricted operation: the commit would
+ * fail, each time.
+ */
 static void
 check_triggers(Relation rel)
 {
@@ -171,7 +178,10 @@ write_as_owner(void *arg)
 	table_close(rel, NoLock);
 }
 
-/* A lock that was not to be had, serialization failures and deadlocks, lack of resources, system errors, bugs. */
+/*
+ * A lock that was not to be had, serialization failures and deadlocks, lack of resources, system
+ * errors, bugs.
+ */
 static bool
 may_pass(int sqlstate)
 {

@@ -11,20 +11,24 @@
 extern void kvs_undelivered_check_store(const KvsStore *store, Relation rel);
 
 /*
- * Raise 42501 unless the sender, whose name is NULL if it is not known, and the present owner of the
- * queue may both write the store now; other errors as kvs_catalog_open_store() and
+ * Raise 42501 unless the sender, whose name is NULL if it is not known, and the present owner of
+ * the queue may both write the store now; other errors as kvs_catalog_open_store() and
  * kvs_undelivered_check_store().  Opens the store as that does.
  */
 extern KvsStore *kvs_undelivered_open_store(const KvsQueue *queue, const text *sender, const text *name,
 											LOCKMODE lockmode, Relation *rel);
 
 /*
- * Write what the row in the reader asks for: its payload under each of its keys_if_undelivered, as the owner of the store.  NULL: it is written, or nothing was
- * asked for; else why not, palloc'd, and nothing of it is written.  The lease of the message is being ended.
+ * Write what the row in the reader asks for: its payload under each of its keys_if_undelivered, as
+ * the owner of the store.  NULL: it is written, or nothing was asked for; else why not, palloc'd,
+ * and nothing of it is written.  The lease of the message is being ended.
  */
 extern char *kvs_undelivered_write(KvsReader *reader, const KvsMessageRef *message, TimestampTz now);
 
-/* The worker: have this called after code of a store's owner has run; it raises the ERROR that ends the step. */
+/*
+ * The worker: have this called after code of a store's owner has run; it raises the ERROR that ends
+ * the step.
+ */
 extern void kvs_undelivered_set_check(void (*check) (void));
 
 #endif							/* KVS_UNDELIVERED_H */

@@ -2,11 +2,12 @@
  * ack.c
  *		What a consumer does with its receipts: ack, nack, release, extend.
  *
- * A receipt names its queue by OID, so no function here takes the queue's name.  A queue that is gone, a message that is gone and a lease that
- * has passed to somebody else are all the same to the consumer: the answer is false, never an error.
+ * A receipt names its queue by OID, so no function here takes the queue's name.  A queue that is
+ * gone, a message that is gone and a lease that has passed to somebody else are all the same to the
+ * consumer: the answer is false, never an error.
  *
- * Each has two forms for many receipts, of which one says how many were good and the other which: a loop, in which the
- * table is opened once for each run of receipts of one queue.
+ * Each has two forms for many receipts, of which one says how many were good and the other which: a
+ * loop, in which the table is opened once for each run of receipts of one queue.
  */
 #include "postgres.h"
 
@@ -220,7 +221,10 @@ nack(Session *session, const KvsReceipt *receipt, Request *request)
 	return end(session, receipt, request, nack_message);
 }
 
-/* By the row: after a delay, or if the lease is over, and what is known of it stands in the row.  Then that delivery has not failed. */
+/*
+ * By the row: after a delay, or if the lease is over, and what is known of it stands in the row.
+ * Then that delivery has not failed.
+ */
 static KvsSettled
 release_message(Session *session, const KvsReceipt *receipt, Request *request, KvsMessageRef *message)
 {
@@ -318,8 +322,9 @@ tell_deadline(KvsSettled result, const Request *request, bool *isnull)
 }
 
 /*
- * Act on each of an array; SQL NULL is none.  What is no receipt at all is stale: it must not keep the others from being
- * settled.  With "tell" there is a row for each, in the order given.  Returns how many were good.
+ * Act on each of an array; SQL NULL is none.  What is no receipt at all is stale: it must not keep
+ * the others from being settled.  With "tell" there is a row for each, in the order given.  Returns
+ * how many were good.
  */
 static int64
 act_on_array(FunctionCallInfo fcinfo, Action action, Request *request, Tell tell)
@@ -409,7 +414,9 @@ read_nack(FunctionCallInfo fcinfo, Request *request)
 	request->dead = kvs_args_bool(fcinfo, 3);
 }
 
-/* kv_nack(receipt, delay, error, dead) returns text: 'retry', 'dead', or NULL for a stale receipt */
+/*
+ * kv_nack(receipt, delay, error, dead) returns text: 'retry', 'dead', or NULL for a stale receipt
+ */
 PG_FUNCTION_INFO_V1(kvstore_nack);
 Datum
 kvstore_nack(PG_FUNCTION_ARGS)

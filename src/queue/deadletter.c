@@ -2,8 +2,8 @@
  * deadletter.c
  *		SQL functions over dead letters: kv_dead_letters, kv_dead_delete, kv_dead_purge.
  *
- * Dead letters are rows of kvstore.d_<queue>, which only statements touch, with the caller's rights:
- * SELECT to list them, SELECT and DELETE for all else.  To send them again is redrive.c's.
+ * Dead letters are rows of kvstore.d_<queue>, which only statements touch, with the caller's
+ * rights: SELECT to list them, SELECT and DELETE for all else.  To send them again is redrive.c's.
  */
 #include "postgres.h"
 

@@ -1,4 +1,6 @@
-/* deadletter.h: the dead letters of a queue, which only statements touch, with the caller's rights. */
+/*
+ * deadletter.h: the dead letters of a queue, which only statements touch, with the caller's rights.
+ */
 #ifndef KVS_DEADLETTER_H
 #define KVS_DEADLETTER_H
 
@@ -16,12 +18,14 @@
 
 /*
  * Open a queue, which is the first argument of a function, and its dead letters to change those.
- * With "all" nobody else may do so: two that delete all of them, each in the order in which they are
- * met, would wait for each other in a circle.
+ * With "all" nobody else may do so: two that delete all of them, each in the order in which they
+ * are met, would wait for each other in a circle.
  */
 extern KvsQueue *kvs_deadletter_open(FunctionCallInfo fcinfo, const char *function, bool all, Relation *rel);
 
-/* Run a statement over all dead letters, or ("id" not NULL) over that of an id; on_row may be NULL. */
+/*
+ * Run a statement over all dead letters, or ("id" not NULL) over that of an id; on_row may be NULL.
+ */
 extern int64 kvs_deadletter_run(KvsQueue *queue, KvsQueuePlan which, const char *format, const int64 *id,
 								KvsOnRow on_row, void *arg);
 

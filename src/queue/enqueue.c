@@ -2,7 +2,8 @@
  * enqueue.c
  *		SQL functions that send messages: kv_enqueue, kv_enqueue_many.
  *
- * They need shared memory: a commit has to tell those who receive that something has come, perhaps below where they are.
+ * They need shared memory: a commit has to tell those who receive that something has come, perhaps
+ * below where they are.
  */
 #include "postgres.h"
 
@@ -108,8 +109,8 @@ open_queue(FunctionCallInfo fcinfo, const char *function, Relation *rel)
 /* ---- SQL ---- */
 
 /*
- * kv_enqueue(queue, payload, delay, ready_at, priority, headers, max_attempts, backoff, ttl, dedupe_key, keys_if_undelivered,
- * undelivered_store) returns bigint
+ * kv_enqueue(queue, payload, delay, ready_at, priority, headers, max_attempts, backoff, ttl,
+ * dedupe_key, keys_if_undelivered, undelivered_store) returns bigint
  */
 PG_FUNCTION_INFO_V1(kvstore_enqueue);
 Datum

@@ -57,7 +57,10 @@ give_lease(const KvsLeaseInfo *lease, const char *error, ReturnSetInfo *rsinfo)
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
-/* kvstore.leases(): queue (its table), id, pid, since, leased_until, attempts, state, error.  Nothing for who may not read all statistics. */
+/*
+ * kvstore.leases(): queue (its table), id, pid, since, leased_until, attempts, state, error.
+ * Nothing for who may not read all statistics.
+ */
 PG_FUNCTION_INFO_V1(kvstore_leases);
 Datum
 kvstore_leases(PG_FUNCTION_ARGS)
@@ -82,7 +85,10 @@ kvstore_leases(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* kvstore.stuck_reason() returns text: what kv_health() says of messages that the worker could not settle; NULL: there are none */
+/*
+ * kvstore.stuck_reason() returns text: what kv_health() says of messages that the worker could not
+ * settle; NULL: there are none
+ */
 PG_FUNCTION_INFO_V1(kvstore_stuck_reason);
 Datum
 kvstore_stuck_reason(PG_FUNCTION_ARGS)

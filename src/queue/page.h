@@ -14,7 +14,10 @@
 #define KVS_PAGE \
 	"WHERE id OPERATOR(pg_catalog.>=) $1 AND id OPERATOR(pg_catalog.<=) $2 ORDER BY id LIMIT $3"
 
-/* Set these three from the arguments max_count, after and id, from "first" on; 22023 for a negative max_count. */
+/*
+ * Set these three from the arguments max_count, after and id, from "first" on; 22023 for a negative
+ * max_count.
+ */
 extern void kvs_page_set_params(ParamListInfo params, FunctionCallInfo fcinfo, int first);
 
 #endif							/* KVS_PAGE_H */

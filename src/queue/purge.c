@@ -2,10 +2,11 @@
  * purge.c
  *		SQL functions that delete messages: kv_purge_queue and kv_cancel.
  *
- * Both need DELETE and nothing else.  But a DELETE statement with a WHERE clause needs SELECT, too, and
- * one without waits for every session that is just acknowledging a message.  So rows are deleted by the
- * table access method where the table has nothing else to be seen to.  In a table with triggers or
- * constraints of the owner's it is a statement, which waits, and which for kv_cancel needs SELECT.
+ * Both need DELETE and nothing else.  But a DELETE statement with a WHERE clause needs SELECT, too,
+ * and one without waits for every session that is just acknowledging a message.  So rows are
+ * deleted by the table access method where the table has nothing else to be seen to.  In a table
+ * with triggers or constraints of the owner's it is a statement, which waits, and which for
+ * kv_cancel needs SELECT.
  */
 #include "postgres.h"
 
@@ -59,7 +60,10 @@ note_removed(KvsQueue *queue, TupleTableSlot *slot)
 	kvs_queuexact_note_removed(queue, &row);
 }
 
-/* One pass over what is there now, at every isolation level; *changed tells whether rows were changed under our eyes, so that another pass may find their new versions. */
+/*
+ * One pass over what is there now, at every isolation level; *changed tells whether rows were
+ * changed under our eyes, so that another pass may find their new versions.
+ */
 static int64
 purge_pass(KvsQueue *queue, Relation rel, bool *changed)
 {
@@ -83,7 +87,8 @@ purge_pass(KvsQueue *queue, Relation rel, bool *changed)
 				*changed = true;
 				break;
 			case KVS_REMOVAL_GONE:
-			case KVS_REMOVAL_BUSY:	/* being acknowledged, or put back: that is for its consumer to finish */
+			/* being acknowledged, or put back: that is for its consumer to finish */
+			case KVS_REMOVAL_BUSY:
 				break;
 		}
 	}
@@ -228,8 +233,9 @@ remove_it(Cancel *cancel)
 }
 
 /*
- * Nothing knows of the queue in memory, or there is no room to say that nobody may lease the message.  So it is deleted first, which whoever leases it from
- * then on sees; somebody who has leased it before is seen by us, and keeps it.
+ * Nothing knows of the queue in memory, or there is no room to say that nobody may lease the
+ * message.  So it is deleted first, which whoever leases it from then on sees; somebody who has
+ * leased it before is seen by us, and keeps it.
  */
 static bool
 remove_unmarked(void *arg)
@@ -250,7 +256,10 @@ remove_marked(Cancel *cancel)
 	KvsPosition position = {cancel->row.ready_at, cancel->row.id};
 
 	remove_it(cancel);
-	/* it stays, for a trigger or our own snapshot wants it so: others may have passed over it meanwhile */
+	/*
+	 * it stays, for a trigger or our own snapshot wants it so: others may have passed over it
+	 * meanwhile
+	 */
 	if (!cancel->done)
 		kvs_queuexact_note_arrival(cancel->queue, cancel->row.priority, position, position, 0);
 }

@@ -1,4 +1,7 @@
-/* queueargs.c: what the functions of queues have in common: reading their arguments, checking rights. */
+/*
+ * queueargs.c: what the functions of queues have in common: reading their arguments, checking
+ * rights.
+ */
 #include "postgres.h"
 
 #include "catalog/pg_class.h"

@@ -1,4 +1,7 @@
-/* queueargs.h: what the functions of queues have in common: reading their arguments, checking rights. */
+/*
+ * queueargs.h: what the functions of queues have in common: reading their arguments, checking
+ * rights.
+ */
 #ifndef KVS_QUEUEARGS_H
 #define KVS_QUEUEARGS_H
 
@@ -18,7 +21,10 @@ extern void kvs_queueargs_check_rights(const KvsQueue *queue, AclMode rights);
 /* A count of at least 0; SQL NULL is "missing". */
 extern int64 kvs_queueargs_count(FunctionCallInfo fcinfo, int arg, int64 missing);
 
-/* When a lease ends that begins now; SQL NULL is the queue's own.  22023: not positive, or too long. */
+/*
+ * When a lease ends that begins now; SQL NULL is the queue's own.  22023: not positive, or too
+ * long.
+ */
 extern TimestampTz kvs_queueargs_deadline(FunctionCallInfo fcinfo, int arg, const KvsQueue *queue, TimestampTz now);
 
 /* A delay that is not negative, from now; SQL NULL is "missing". */

@@ -2,9 +2,9 @@
  * queueddl.c
  *		SQL functions that create, alter, pause and drop queues.
  *
- * A queue is two tables of the user's own: kvstore.q_<name> with the messages, kvstore.d_<name> with
- * the dead letters.  As with stores (storeddl.c) they are made with the caller's rights, and the settings
- * are a row in the registry kvstore.queues (registry.c), where NULL means the default.
+ * A queue is two tables of the user's own: kvstore.q_<name> with the messages, kvstore.d_<name>
+ * with the dead letters.  As with stores (storeddl.c) they are made with the caller's rights, and
+ * the settings are a row in the registry kvstore.queues (registry.c), where NULL means the default.
  */
 #include "postgres.h"
 
@@ -111,8 +111,9 @@ read_settings(FunctionCallInfo fcinfo, int first, int keep_dead_arg, KvsSetting 
 /* ---- Create ---- */
 
 /*
- * Rows come and go: autovacuum is told by a number of dead rows, not by a share of a table that is sometimes large and nearly always empty.  Truncating the
- * table's end would lock it each time that the queue runs empty.  Both go for the table where large payloads are, too.
+ * Rows come and go: autovacuum is told by a number of dead rows, not by a share of a table that is
+ * sometimes large and nearly always empty.  Truncating the table's end would lock it each time that
+ * the queue runs empty.  Both go for the table where large payloads are, too.
  */
 #define VACUUM_STORAGE(of) \
 	of "autovacuum_vacuum_scale_factor = 0, " of "autovacuum_vacuum_threshold = 10000, " \
@@ -160,7 +161,10 @@ create_dead(const char *name, bool unlogged)
 
 static const KvsCompanion dead_letters = {"d_", "table", "dead letters", kvs_queue_check_dead_shape, create_dead};
 
-/* kv_create_queue(queue, lease, max_attempts, backoff, unlogged, keep_dead, if_not_exists) returns text */
+/*
+ * kv_create_queue(queue, lease, max_attempts, backoff, unlogged, keep_dead, if_not_exists) returns
+ * text
+ */
 PG_FUNCTION_INFO_V1(kvstore_create_queue);
 Datum
 kvstore_create_queue(PG_FUNCTION_ARGS)
@@ -304,7 +308,10 @@ kvstore_drop_queue(PG_FUNCTION_ARGS)
 	kvs_ddl_run_utility(psprintf("DROP TABLE IF EXISTS kvstore.q_%s", name));
 	kvs_ddl_run_utility(psprintf("DROP TABLE IF EXISTS kvstore.d_%s", name));
 	SPI_finish();
-	/* The worker looks what is due there, sees that the table is gone, and gives its places back: in the expiry map, and of its leases. */
+	/*
+	 * The worker looks what is due there, sees that the table is gone, and gives its places back:
+	 * in the expiry map, and of its leases.
+	 */
 	if (OidIsValid(relid))
 	{
 		kvs_expiry_note(relid, InvalidBlockNumber, DT_NOBEGIN);

@@ -2,10 +2,11 @@
  * queuestats.c
  *		SQL functions that tell how many messages there are: kv_queue_stats, kvstore.queue_counts.
  *
- * They are asked often, of queues with millions of messages, so nothing here takes longer for these.  The number of messages and that of leases stand in shared
- * memory (queuecount.c, lease.c).  How many of them are not ready yet is counted in the index, up to SPLIT_MAX.  What is not known, or is more, is
- * estimated from SAMPLE_BLOCKS blocks spread over the table, and the answer says so; a table that has no more blocks has been read whole, then it is no
- * estimate.
+ * They are asked often, of queues with millions of messages, so nothing here takes longer for
+ * these.  The number of messages and that of leases stand in shared memory (queuecount.c, lease.c).
+ * How many of them are not ready yet is counted in the index, up to SPLIT_MAX.  What is not known,
+ * or is more, is estimated from SAMPLE_BLOCKS blocks spread over the table, and the answer says so;
+ * a table that has no more blocks has been read whole, then it is no estimate.
  *
  * A message is leased, delayed, dying or ready; one that has expired counts until it is removed.
  */
@@ -52,7 +53,9 @@
 /* Blocks of a table that an estimate reads. */
 #define SAMPLE_BLOCKS	128
 
-/* Entries of the index that are looked at for the oldest message, from each place where it may be. */
+/*
+ * Entries of the index that are looked at for the oldest message, from each place where it may be.
+ */
 #define OLDEST_ENTRIES	2000
 
 /* Columns of kv_queue_stats(). */
@@ -85,8 +88,10 @@ typedef struct Known
 	int64		leased;
 	int64		waiting;		/* have failed, and wait for their backoff in memory */
 	int64		dying;			/* are given up, and wait for the worker */
-	int64		stuck;			/* of these, and of those that wait for their failures to be written: could not be settled */
-	TimestampTz returned;		/* when the first returned message was ready; DT_NOEND: there is none */
+	/* of these, and of those that wait for their failures to be written: could not be settled */
+	int64		stuck;
+	/* when the first returned message was ready; DT_NOEND: there is none */
+	TimestampTz returned;
 	KvsSurvey	survey;
 } Known;
 
@@ -199,7 +204,10 @@ begin_backward_scan(Look *look, int priority)
 	return scan;
 }
 
-/* When the first message of a scan that nobody has became ready; DT_NOEND: there is none, or (*too_many) it is not found so quickly. */
+/*
+ * When the first message of a scan that nobody has became ready; DT_NOEND: there is none, or
+ * (*too_many) it is not found so quickly.
+ */
 static TimestampTz
 first_of(Look *look, IndexScanDesc scan, ScanDirection direction, bool *too_many)
 {
@@ -222,8 +230,8 @@ first_of(Look *look, IndexScanDesc scan, ScanDirection direction, bool *too_many
 }
 
 /*
- * The oldest from there on.  Where too many dead or leased ones lie before it, the youngest tells: there is an older one perhaps, but what is
- * ready is not said to be none.
+ * The oldest from there on.  Where too many dead or leased ones lie before it, the youngest tells:
+ * there is an older one perhaps, but what is ready is not said to be none.
  */
 static TimestampTz
 first_ready(Look *look, int priority, KvsPosition low)
@@ -315,7 +323,10 @@ count_dead(Look *look, int64 *dead)
 
 /* ---- One queue ---- */
 
-/* Messages that are delayed, of so many that there are; if nobody knows that, it is found out, too.  Returns whether both are exact. */
+/*
+ * Messages that are delayed, of so many that there are; if nobody knows that, it is found out, too.
+ * Returns whether both are exact.
+ */
 static bool
 split(Look *look, const Known *known, int64 *messages, int64 *delayed)
 {
@@ -457,7 +468,10 @@ kvstore_queue_stats(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* kvstore.queue_counts(): what shared memory knows of each queue of this database that it knows: relid, messages (NULL: not counted), leased, dying, stuck */
+/*
+ * kvstore.queue_counts(): what shared memory knows of each queue of this database that it knows:
+ * relid, messages (NULL: not counted), leased, dying, stuck
+ */
 PG_FUNCTION_INFO_V1(kvstore_queue_counts);
 Datum
 kvstore_queue_counts(PG_FUNCTION_ARGS)

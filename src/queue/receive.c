@@ -2,12 +2,14 @@
  * receive.c
  *		SQL functions that wait for messages: kv_dequeue, kv_wait_queue.
  *
- * Each attempt to get messages is one look of wait.c, in a subtransaction.  If it gives something, the subtransaction stays, and with it the leases; if not, it is
- * rolled back, and a sleeper holds no lock.
+ * Each attempt to get messages is one look of wait.c, in a subtransaction.  If it gives something,
+ * the subtransaction stays, and with it the leases; if not, it is rolled back, and a sleeper holds
+ * no lock.
  *
- * One message wakes one waiter.  Only the waiter that is first in line wakes by itself when a delayed message becomes ready.  Whoever has been woken and ends
- * without a message, was first in line, or has seen more than it took, wakes the next.  So does a session that ends after kv_wait_queue() has told it of a message, and
- * before it has received any.
+ * One message wakes one waiter.  Only the waiter that is first in line wakes by itself when a
+ * delayed message becomes ready.  Whoever has been woken and ends without a message, was first in
+ * line, or has seen more than it took, wakes the next.  So does a session that ends after
+ * kv_wait_queue() has told it of a message, and before it has received any.
  */
 #include "postgres.h"
 
@@ -105,7 +107,10 @@ wake_next(const Receive *receive)
 
 /* ---- What a session was told of ---- */
 
-/* The queue of which kv_wait_queue() has told this session that there is a message, until it receives from it. */
+/*
+ * The queue of which kv_wait_queue() has told this session that there is a message, until it
+ * receives from it.
+ */
 static Oid	told_of = InvalidOid;
 
 static void
@@ -166,7 +171,9 @@ kvstore_dequeue(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* kv_wait_queue(queue, wait), a procedure: until there is something to receive, or the time is over */
+/*
+ * kv_wait_queue(queue, wait), a procedure: until there is something to receive, or the time is over
+ */
 PG_FUNCTION_INFO_V1(kvstore_wait_queue);
 Datum
 kvstore_wait_queue(PG_FUNCTION_ARGS)

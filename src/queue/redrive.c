@@ -3,8 +3,8 @@
  *		SQL functions that send dead letters again: kv_dead_requeue, kv_dead_requeue_all.
  *
  * A letter is deleted, and what it was becomes a message anew: with no failed attempts, its time to
- * live from now on, and all else kept, its sender too.  Both happen with the caller's rights: SELECT
- * and DELETE on the dead letters, INSERT on the queue.
+ * live from now on, and all else kept, its sender too.  Both happen with the caller's rights:
+ * SELECT and DELETE on the dead letters, INSERT on the queue.
  *
  * Three kinds of letters may have to stay.  One has a dedupe_key that a message in the queue has.
  * One has undelivered keys that the sender or the queue's owner may not write any more; whoever
@@ -378,7 +378,10 @@ redrive_all(Redrive *redrive)
 
 /* ---- SQL ---- */
 
-/* kv_dead_requeue(queue, id) returns bigint: the new message's id, NULL if there is no such dead letter */
+/*
+ * kv_dead_requeue(queue, id) returns bigint: the new message's id, NULL if there is no such dead
+ * letter
+ */
 PG_FUNCTION_INFO_V1(kvstore_dead_requeue);
 Datum
 kvstore_dead_requeue(PG_FUNCTION_ARGS)

@@ -11,17 +11,18 @@
  *		3 looks for a row, also an		4 as 1
  *		  uncommitted one				5 as 2
  *
- * Both sides write before they read, with a full barrier between.  So either the checker sees the row
- * and waits for its transaction, or the inserter sees the bucket in step 4 and waits for the checker.
- * Both may happen at once.  So the checker lets go of the lock before it waits for that transaction,
- * or for the lock of a row that is there after all.  Once it has seen that there is no row and still
- * holds the lock, an uncommitted row is that of an inserter that waits for the checker: to check
- * again it need not wait.  Steps 1 and 2 of the inserter are there for a checker that goes on to
- * insert the key: a row of an inserter that waits for the checker would be in its way, a deadlock.
+ * Both sides write before they read, with a full barrier between.  So either the checker sees the
+ * row and waits for its transaction, or the inserter sees the bucket in step 4 and waits for the
+ * checker. Both may happen at once.  So the checker lets go of the lock before it waits for that
+ * transaction, or for the lock of a row that is there after all.  Once it has seen that there is no
+ * row and still holds the lock, an uncommitted row is that of an inserter that waits for the
+ * checker: to check again it need not wait.  Steps 1 and 2 of the inserter are there for a checker
+ * that goes on to insert the key: a row of an inserter that waits for the checker would be in its
+ * way, a deadlock.
  *
- * An insert of a key of a bucket that nobody has raised, which is nearly every insert, costs two reads
- * of memory and takes no lock.  So a million new keys in one transaction need none.  A bucket shared
- * by two keys costs a needless lock now and then.
+ * An insert of a key of a bucket that nobody has raised, which is nearly every insert, costs two
+ * reads of memory and takes no lock.  So a million new keys in one transaction need none.  A bucket
+ * shared by two keys costs a needless lock now and then.
  *
  * The owner's own INSERT by plain SQL does not wait for a checker.
  *
@@ -135,8 +136,9 @@ kvs_absence_inserted(const KvsStore *store, Datum key)
 		return;
 
 	/*
-	 * ON CONFLICT tells of rows that came since the snapshot, but not of one that went: that deletion would be overwritten unseen.  The snapshot
-	 * of the statement does not see what the statement itself inserts.  An expired row was swept: nobody misses it.
+	 * ON CONFLICT tells of rows that came since the snapshot, but not of one that went: that
+	 * deletion would be overwritten unseen.  The snapshot of the statement does not see what the
+	 * statement itself inserts.  An expired row was swept: nobody misses it.
 	 */
 	rel = table_open(store->relid, AccessShareLock);
 	index = index_open(store->indexid, AccessShareLock);
@@ -171,7 +173,8 @@ raise_bucket(uint32 bucket)
 }
 
 /*
- * Is there a row of this key, committed, or written by us?  *pending: somebody else's transaction that is inserting or deleting one, which will tell.
+ * Is there a row of this key, committed, or written by us?  *pending: somebody else's transaction
+ * that is inserting or deleting one, which will tell.
  */
 static bool
 row_exists(const KvsStore *store, const KvsKey *key, TransactionId *pending)
@@ -190,8 +193,9 @@ row_exists(const KvsStore *store, const KvsKey *key, TransactionId *pending)
 	else
 	{
 		/*
-		 * A row that was updated while the scan was between index and table: its old version was dead already, its new one not yet in the
-		 * index.  Whoever did that has committed, so a snapshot taken now sees it.
+		 * A row that was updated while the scan was between index and table: its old version was
+		 * dead already, its new one not yet in the index.  Whoever did that has committed, so a
+		 * snapshot taken now sees it.
 		 */
 		PushActiveSnapshot(GetLatestSnapshot());
 		found = find_row(rel, index, KvsKeyDatum(key), GetActiveSnapshot(), &live);

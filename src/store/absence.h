@@ -11,8 +11,8 @@
 #include "table/catalog.h"
 
 /*
- * Hold the absence of a key until the transaction ends; waits for a transaction that is inserting it.
- * False: there is an entry after all.  Only with shared memory.
+ * Hold the absence of a key until the transaction ends; waits for a transaction that is inserting
+ * it. False: there is an entry after all.  Only with shared memory.
  */
 extern bool kvs_absence_hold(const KvsStore *store, const KvsKey *key);
 
@@ -20,8 +20,8 @@ extern bool kvs_absence_hold(const KvsStore *store, const KvsKey *key);
 extern void kvs_absence_wait(const KvsStore *store, Datum key);
 
 /*
- * After a row was inserted, inside the statement: the same.  40001 at REPEATABLE READ and above if the
- * snapshot sees a row that is gone.
+ * After a row was inserted, inside the statement: the same.  40001 at REPEATABLE READ and above if
+ * the snapshot sees a row that is gone.
  */
 extern void kvs_absence_inserted(const KvsStore *store, Datum key);
 

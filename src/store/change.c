@@ -1,16 +1,21 @@
 /*
  * change.c
- *		What this transaction changes, for those who watch: noted when rows are written, published when it has committed.
+ *		What this transaction changes, for those who watch: noted when rows are written, published
+ *		when it has committed.
  *
- * A note costs a hash and some copied bytes; publishing is one short visit to the feed for each transaction, and a look at one counter if nobody watches.
+ * A note costs a hash and some copied bytes; publishing is one short visit to the feed for each
+ * transaction, and a look at one counter if nobody watches.
  *
- * Notes lie in two arrays that the session keeps, in the order in which they were made, so those of a subtransaction that is rolled back are at their end:
- * whatever was noted since it began belongs to it or to one inside it.  A transaction has at most NOTES_MAX of them, and KEYS_MAX bytes of keys; beyond, what
- * it did to a store becomes one note that the store is lost to its followers, and stays so should a subtransaction be rolled back: that is only
- * careful.
+ * Notes lie in two arrays that the session keeps, in the order in which they were made, so those of
+ * a subtransaction that is rolled back are at their end: whatever was noted since it began belongs
+ * to it or to one inside it.  A transaction has at most NOTES_MAX of them, and KEYS_MAX bytes of
+ * keys; beyond, what it did to a store becomes one note that the store is lost to its followers,
+ * and stays so should a subtransaction be rolled back: that is only careful.
  *
- * The callback comes when the transaction is visible to every new snapshot.  An ERROR there would be a PANIC: it allocates nothing, looks nothing up, raises
- * nothing.  First the notes are appended to the feed, then, after a full barrier, those who wait are looked at (waiter.c): no wake-up is lost.
+ * The callback comes when the transaction is visible to every new snapshot.  An ERROR there would
+ * be a PANIC: it allocates nothing, looks nothing up, raises nothing.  First the notes are appended
+ * to the feed, then, after a full barrier, those who wait are looked at (waiter.c): no wake-up is
+ * lost.
  *
  * Everything here is backend-local.
  */

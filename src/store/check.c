@@ -1,13 +1,14 @@
 /*
  * check.c
- *		Checks that hold until the transaction ends: nobody else commits a change of what was checked.
+ *		Checks that hold until the transaction ends: nobody else commits a change of what was
+ *		checked.
  *
- * An entry that is there is easy: its row is locked FOR SHARE.  The absence of an entry has no row to
- * lock; absence.c holds it, with shared memory.
+ * An entry that is there is easy: its row is locked FOR SHARE.  The absence of an entry has no row
+ * to lock; absence.c holds it, with shared memory.
  *
  * Without shared memory the checker inserts a row and deletes it again: an inserter of the same key
- * waits for the end of the transaction that did so.  That is twice as dear, and not possible where the
- * user's constraints or triggers would see the row.
+ * waits for the end of the transaction that did so.  That is twice as dear, and not possible where
+ * the user's constraints or triggers would see the row.
  */
 #include "postgres.h"
 
@@ -64,7 +65,10 @@ kvs_check_hold(KvsStore *store, const KvsKey *key, TimestampTz now, KvsState *st
 		if (kvs_policy_passed_over(store, key, true, now, &row))
 			continue;
 
-		/* A row that our snapshot does not see: a new statement has a new snapshot, unless the transaction has but one. */
+		/*
+		 * A row that our snapshot does not see: a new statement has a new snapshot, unless the
+		 * transaction has but one.
+		 */
 		if (IsolationUsesXactSnapshot())
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),

@@ -12,8 +12,10 @@
 #include "table/catalog.h"
 
 /*
- * Say how the entry of a key stands, and see to it that nobody else commits a change of it before this transaction ends.  Waits for whoever is
- * changing it now.  42501 if policies hide the entry from the caller, or protect it.  40001 at REPEATABLE READ and above, if it has changed since the transaction's snapshot.
+ * Say how the entry of a key stands, and see to it that nobody else commits a change of it before
+ * this transaction ends.  Waits for whoever is changing it now.  42501 if policies hide the entry
+ * from the caller, or protect it.  40001 at REPEATABLE READ and above, if it has changed since the
+ * transaction's snapshot.
  */
 extern void kvs_check_hold(KvsStore *store, const KvsKey *key, TimestampTz now, KvsState *state);
 

@@ -31,12 +31,14 @@ enum
 typedef struct KvsContent
 {
 	char		kind;			/* KVS_KIND_... */
-	Datum		datum;			/* jsonb for JSON and U64, bytea for BYTES; 0: not wanted, or BROKEN */
+	/* jsonb for JSON and U64, bytea for BYTES; 0: not wanted, or BROKEN */
+	Datum		datum;
 } KvsContent;
 
 /*
  * What a row holds, from its columns in the order of the table, at least up to kind.  It points
- * into the row.  BROKEN unless the kind is known and the column that it names, and no other, is set.
+ * into the row.  BROKEN unless the kind is known and the column that it names, and no other, is
+ * set.
  */
 static inline void
 kvs_content_read(const Datum *values, const bool *nulls, KvsContent *content)

@@ -2,14 +2,17 @@
  * direct.c
  *		Rows in, the short way: changing and locking a row that is there, without the executor.
  *
- * Starting and ending the executor is most of what a small write costs, and ON CONFLICT writes a second WAL record to lock the row it then
- * updates.  Nearly every write of a running application changes a row that is there, in a table that has nothing but our columns.  For that case the row is
- * found by its key with a new snapshot (find.c) and replaced by table_tuple_update(), or locked by table_tuple_lock(), which do all that
- * concurrency asks for: they wait for who is writing the row, and tell when the version that we saw is not the latest.  READ COMMITTED then
- * begins anew with a new snapshot, as the executor would go on with the new version.
+ * Starting and ending the executor is most of what a small write costs, and ON CONFLICT writes a
+ * second WAL record to lock the row it then updates.  Nearly every write of a running application
+ * changes a row that is there, in a table that has nothing but our columns.  For that case the row
+ * is found by its key with a new snapshot (find.c) and replaced by table_tuple_update(), or locked
+ * by table_tuple_lock(), which do all that concurrency asks for: they wait for who is writing the
+ * row, and tell when the version that we saw is not the latest.  READ COMMITTED then begins anew
+ * with a new snapshot, as the executor would go on with the new version.
  *
- * Whatever is not that case is left to the statements of statement.c, with nothing written: REPEATABLE READ whose row has changed (the
- * executor raises 40001), a caller without the rights on the whole table, and every table with something that the executor would have to see to
+ * Whatever is not that case is left to the statements of statement.c, with nothing written:
+ * REPEATABLE READ whose row has changed (the executor raises 40001), a caller without the rights on
+ * the whole table, and every table with something that the executor would have to see to
  * (KvsStore.plain).  An update is never lost: it succeeds only on the version that it has read.
  */
 #include "postgres.h"
@@ -59,7 +62,10 @@ judge(TM_Result result, bool *again)
 	return KVS_DIRECT_IMPOSSIBLE;
 }
 
-/* An entry for the new version in the key index; other indexes, if there were any, would make the table not plain. */
+/*
+ * An entry for the new version in the key index; other indexes, if there were any, would make the
+ * table not plain.
+ */
 static void
 insert_index_entry(KvsFinder *finder, TupleTableSlot *slot)
 {
@@ -122,8 +128,8 @@ change_found(KvsFinder *finder, KvsChangeRow change, void *arg, bool wait, TM_Re
 }
 
 /*
- * One attempt to change the row that the finder has found.  Whoever has locked it is waited for first,
- * and then the callback is asked anew: the entry may have expired meanwhile.
+ * One attempt to change the row that the finder has found.  Whoever has locked it is waited for
+ * first, and then the callback is asked anew: the entry may have expired meanwhile.
  */
 static KvsDirect
 try_change(KvsFinder *finder, KvsChangeRow change, void *arg, bool *again)
@@ -191,7 +197,10 @@ attempt(KvsStore *store, Relation rel, const KvsKey *key, const Request *request
 
 	*again = false;
 
-	/* As SPI does for a statement that writes: see all that is committed by now, and what this transaction wrote before. */
+	/*
+	 * As SPI does for a statement that writes: see all that is committed by now, and what this
+	 * transaction wrote before.
+	 */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	CommandCounterIncrement();
 	UpdateActiveSnapshotCommandId();

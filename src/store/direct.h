@@ -25,18 +25,25 @@ typedef enum KvsDirect
 } KvsDirect;
 
 /*
- * Gets the row that was found, all columns deformed, and "values" and "nulls" set to the same; changes what is to be changed, but the key.  False: refused.  May be called
- * again, with another version of the row, or when its lock was waited for.
+ * Gets the row that was found, all columns deformed, and "values" and "nulls" set to the same;
+ * changes what is to be changed, but the key.  False: refused.  May be called again, with another
+ * version of the row, or when its lock was waited for.
  */
 typedef bool (*KvsChangeRow) (TupleTableSlot *old, Datum *values, bool *nulls, void *arg);
 
 /* What it takes to overwrite an entry, or write one anew. */
 #define KVS_PUT_RIGHTS	(ACL_SELECT | ACL_INSERT | ACL_UPDATE)
 
-/* Replace the row of a key, if the caller has these rights.  The store's table must be locked for writing. */
+/*
+ * Replace the row of a key, if the caller has these rights.  The store's table must be locked for
+ * writing.
+ */
 extern KvsDirect kvs_direct_change(KvsStore *store, const KvsKey *key, AclMode rights, KvsChangeRow change, void *arg);
 
-/* Is the short way open: the caller has these rights on the whole table, and there is nothing else to see to? */
+/*
+ * Is the short way open: the caller has these rights on the whole table, and there is nothing else
+ * to see to?
+ */
 extern bool kvs_direct_is_possible(const KvsStore *store, AclMode rights);
 
 /* Has a row, all columns deformed, not expired by then, nor by now? */
@@ -45,10 +52,16 @@ extern bool kvs_direct_is_live(TupleTableSlot *row, TimestampTz now);
 /* Gets the row that was locked. */
 typedef void (*KvsLockedRow) (TupleTableSlot *row, void *arg);
 
-/* Lock the row of a key until the transaction ends: FOR NO KEY UPDATE if "exclusive", else FOR SHARE. */
+/*
+ * Lock the row of a key until the transaction ends: FOR NO KEY UPDATE if "exclusive", else FOR
+ * SHARE.
+ */
 extern KvsDirect kvs_direct_lock(KvsStore *store, const KvsKey *key, bool exclusive, KvsLockedRow locked, void *arg);
 
-/* Delete the row of a key that this transaction has inserted, as if it never had: no right is asked for. */
+/*
+ * Delete the row of a key that this transaction has inserted, as if it never had: no right is asked
+ * for.
+ */
 extern KvsDirect kvs_direct_undo(KvsStore *store, const KvsKey *key);
 
 /* ---- directrange.c ---- */
@@ -62,8 +75,8 @@ typedef struct KvsRangeDeletion
 } KvsRangeDeletion;
 
 /*
- * Delete the live entries of [low, high), "texts_only" plain-string keys only.  The deletion is right also when the rest is left to a
- * statement (IMPOSSIBLE).
+ * Delete the live entries of [low, high), "texts_only" plain-string keys only.  The deletion is
+ * right also when the rest is left to a statement (IMPOSSIBLE).
  */
 extern KvsDirect kvs_direct_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only,
 										 TimestampTz now, KvsRangeDeletion *deletion);

@@ -2,17 +2,22 @@
  * directrange.c
  *		Deleting a range of entries the short way, without the executor.
  *
- * Rows must be locked in key order, or two such deletes wait for each other in a circle.  But key order is random order in the table, and to delete a
- * million rows page after page takes a third of the time.  Who waits for nobody cannot be part of a circle, so:
+ * Rows must be locked in key order, or two such deletes wait for each other in a circle.  But key
+ * order is random order in the table, and to delete a million rows page after page takes a third of
+ * the time.  Who waits for nobody cannot be part of a circle, so:
  *
- *		The index gives the places of the rows, many at once.  They are sorted, and the rows deleted page after page, without waiting for anybody, in a subtransaction.
- *		If a row is locked or has changed, the subtransaction is rolled back, which lets go of all rows of this batch, and a statement that goes in
- *		key order, and waits, does the rest.  What it then waits for is above all that we hold.
+ *		The index gives the places of the rows, many at once.  They are sorted, and the rows deleted
+ *		page after page, without waiting for anybody, in a subtransaction. If a row is locked or has
+ *		changed, the subtransaction is rolled back, which lets go of all rows of this batch, and a
+ *		statement that goes in key order, and waits, does the rest.  What it then waits for is above
+ *		all that we hold.
  *
- *		If the range turns out to be a large part of the table, the index is left alone and the table read from one end to the other, in one such batch:
- *		each page is locked once instead of once for each of its rows, and there is nothing to sort.
+ *		If the range turns out to be a large part of the table, the index is left alone and the
+ *		table read from one end to the other, in one such batch: each page is locked once instead of
+ *		once for each of its rows, and there is nothing to sort.
  *
- * As in direct.c, whatever is not simple is left to that statement: REPEATABLE READ and above, tables that are not plain.
+ * As in direct.c, whatever is not simple is left to that statement: REPEATABLE READ and above,
+ * tables that are not plain.
  */
 #include "postgres.h"
 
@@ -37,7 +42,10 @@
 /* Rows of one batch: their places take 8 MB. */
 #define BATCH_ROWS	1000000
 
-/* Read the table instead of the index when the range has more than this part of its rows, and at least so many: to ask for the table's size is not free. */
+/*
+ * Read the table instead of the index when the range has more than this part of its rows, and at
+ * least so many: to ask for the table's size is not free.
+ */
 #define TABLE_PART	3
 #define TABLE_ROWS	10000
 
@@ -89,7 +97,10 @@ is_wanted(const RangeDelete *range, TupleTableSlot *row)
 	return !row->tts_isnull[KVS_COLUMN_KEY] && is_wanted_key(range, row->tts_values[KVS_COLUMN_KEY]);
 }
 
-/* Are the rows found so far a large part of the table?  Asked once it is worth the look at its size. */
+/*
+ * Are the rows found so far a large part of the table?  Asked once it is worth the look at its
+ * size.
+ */
 static bool
 is_most_of_table(RangeDelete *range)
 {
@@ -104,7 +115,10 @@ is_most_of_table(RangeDelete *range)
 	return range->count >= range->most && range->deletion->count == 0;
 }
 
-/* The places of the next rows; false if there are none left.  It may find that the table is to be read instead. */
+/*
+ * The places of the next rows; false if there are none left.  It may find that the table is to be
+ * read instead.
+ */
 static bool
 next_batch(RangeDelete *range)
 {

@@ -16,14 +16,16 @@ typedef struct KvsFate
 {
 	uint64		written;		/* written, deleted or locked */
 	uint64		skipped;		/* a trigger of the owner's kept them out, or kept them */
-	bool		altered;		/* a trigger changed what an entry holds, and the statement left the number */
+	/* a trigger changed what an entry holds, and the statement left the number */
+	bool		altered;
 } KvsFate;
 
 /* One execution of a statement.  It must stay where it is until the statement has ended. */
 typedef struct KvsFateWatch
 {
 	KvsFate		fate;
-	bool		pending;		/* a row has come to the triggers of the owner, and not yet left them */
+	/* a row has come to the triggers of the owner, and not yet left them */
+	bool		pending;
 	bool		broken;			/* what that row holds, as our statement made it or found it */
 	char		kind;
 	int64		versionstamp;

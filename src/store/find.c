@@ -2,10 +2,12 @@
  * find.c
  *		Finding the row of a key, with a given snapshot, without the executor.
  *
- * First where the row map says (rowmap.c), then by the index.  The index is opened and locked only when it is needed.
+ * First where the row map says (rowmap.c), then by the index.  The index is opened and locked only
+ * when it is needed.
  *
- * SERIALIZABLE transactions always ask the index: it is where they leave the trace of having looked for a key.  A standby does too: whether a block
- * still exists is known there to the process that replays.
+ * SERIALIZABLE transactions always ask the index: it is where they leave the trace of having looked
+ * for a key.  A standby does too: whether a block still exists is known there to the process that
+ * replays.
  */
 #include "postgres.h"
 
@@ -36,8 +38,8 @@ kvs_find_begin(KvsFinder *finder, Relation rel, Oid indexid, LOCKMODE index_lock
 }
 
 /*
- * An index that was built over rows with broken HOT chains misses some of them for snapshots that are older than it: the planner leaves
- * it out then, and so must we.
+ * An index that was built over rows with broken HOT chains misses some of them for snapshots that
+ * are older than it: the planner leaves it out then, and so must we.
  */
 bool
 kvs_find_open_index(KvsFinder *finder)
@@ -87,7 +89,10 @@ find_by_index(KvsFinder *finder, uint64 hash, const KvsKey *key)
 	index_rescan(finder->desc, &finder->scan_key, 1, NULL, 0);
 	while ((tid = index_getnext_tid(finder->desc, ForwardScanDirection)) != NULL)
 	{
-		/* to fetch the row moves the pointer from the root of its HOT chain to the version that is visible */
+		/*
+		 * to fetch the row moves the pointer from the root of its HOT chain to the version that is
+		 * visible
+		 */
 		ItemPointerData root = *tid;
 
 		if (!index_fetch_heap(finder->desc, finder->slot))

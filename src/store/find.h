@@ -34,7 +34,8 @@ typedef enum KvsFound
 {
 	KVS_FOUND,					/* it is in "slot" until the next call */
 	KVS_ABSENT,					/* there is none that the snapshot sees */
-	KVS_INDEX_TOO_YOUNG			/* the index must not be used with this snapshot: leave it to the executor */
+	/* the index must not be used with this snapshot: leave it to the executor */
+	KVS_INDEX_TOO_YOUNG
 } KvsFound;
 
 /* Begin; the caller holds a lock on the open table, and keeps the snapshot.  An ERROR cleans up. */

@@ -7,10 +7,11 @@
  * not there.  For a check that would be an endless loop: no row can be locked, and there is one.
  * For kv_take() it would be "absent", of an entry that kv_get() gives.
  *
- * Whether a row was passed over, or has come or gone meanwhile, a single look cannot tell.  So there
- * are two, and the statement runs between them.  A number is never given twice.  So a row that has
- * the same one both times was there all the time, and the statement has seen it.  At REPEATABLE READ
- * and above the statement has seen what the transaction's snapshot sees: one look is enough.
+ * Whether a row was passed over, or has come or gone meanwhile, a single look cannot tell.  So
+ * there are two, and the statement runs between them.  A number is never given twice.  So a row
+ * that has the same one both times was there all the time, and the statement has seen it.  At
+ * REPEATABLE READ and above the statement has seen what the transaction's snapshot sees: one look
+ * is enough.
  *
  * Somebody may write the row all the time, or a policy does so itself.  So there is an end to it: a
  * statement that has run so often without finding a row that is there is not going to.

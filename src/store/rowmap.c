@@ -2,15 +2,19 @@
  * rowmap.c
  *		Where the rows of keys were found last, in shared memory.
  *
- * The descent of the index is more than half of what a read costs, and nearly all reads find the row where the last one did.  So the place is
- * remembered for all sessions, in a hash of fixed size, kvstore.row_map_size.
+ * The descent of the index is more than half of what a read costs, and nearly all reads find the
+ * row where the last one did.  So the place is remembered for all sessions, in a hash of fixed
+ * size, kvstore.row_map_size.
  *
- * It is a hint and nothing else.  Whoever takes it fetches the tuple with his snapshot, as from an index, and compares the key; if that fails, he
- * asks the index.  A snapshot sees at most one version of a key, so a visible row with the right key is the right one, however it was
- * found.  Hence nothing has to be removed, whatever happens to the table, and entries are overwritten at will.
+ * It is a hint and nothing else.  Whoever takes it fetches the tuple with his snapshot, as from an
+ * index, and compares the key; if that fails, he asks the index.  A snapshot sees at most one
+ * version of a key, so a visible row with the right key is the right one, however it was found.
+ * Hence nothing has to be removed, whatever happens to the table, and entries are overwritten at
+ * will.
  *
- * A slot is one atomic of 64 bits: 16 of the hash, block, offset; 0 is empty.  Four neighbours, half a cache line, make a bucket.  There is no lock: a reader
- * sees one slot as a whole, and two writers of one bucket may lose each other's hint.
+ * A slot is one atomic of 64 bits: 16 of the hash, block, offset; 0 is empty.  Four neighbours,
+ * half a cache line, make a bucket.  There is no lock: a reader sees one slot as a whole, and two
+ * writers of one bucket may lose each other's hint.
  */
 #include "postgres.h"
 
@@ -58,7 +62,10 @@ kvs_rowmap_block_exists(Relation rel, BlockNumber block)
 {
 	BlockNumber known = RelationGetSmgr(rel)->smgr_cached_nblocks[MAIN_FORKNUM];
 
-	/* what we have seen holds while we have the lock: to cut a table off takes all its locks, and makes us forget */
+	/*
+	 * what we have seen holds while we have the lock: to cut a table off takes all its locks, and
+	 * makes us forget
+	 */
 	if (likely(known != InvalidBlockNumber && block < known))
 		return true;
 	return block < RelationGetNumberOfBlocks(rel);

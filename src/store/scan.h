@@ -17,7 +17,10 @@
 #include "store/find.h"
 #include "table/catalog.h"
 
-/* One entry.  Everything points into the scan and holds until its next call; the content may be toasted, or BROKEN. */
+/*
+ * One entry.  Everything points into the scan and holds until its next call; the content may be
+ * toasted, or BROKEN.
+ */
 typedef struct KvsRow
 {
 	const char *key;
@@ -51,8 +54,9 @@ typedef struct KvsScan
 } KvsScan;
 
 /*
- * Open the store for reading with the active snapshot and the caller's rights.  Raises what kvs_catalog_open_store() does, and 42501 for
- * a caller without SELECT.  "scan" may live on the stack; an ERROR cleans up what it holds.
+ * Open the store for reading with the active snapshot and the caller's rights.  Raises what
+ * kvs_catalog_open_store() does, and 42501 for a caller without SELECT.  "scan" may live on the
+ * stack; an ERROR cleans up what it holds.
  */
 extern void kvs_scan_begin(KvsScan *scan, const text *store_name, TimestampTz now);
 
@@ -65,7 +69,10 @@ extern bool kvs_scan_is_direct(KvsScan *scan);
 /* The live entry of a key; false if there is none. */
 extern bool kvs_scan_find(KvsScan *scan, const KvsKey *key, KvsRow *row);
 
-/* (Re)start at the range [low, high) of encoded keys, or at its end when "reverse".  Both must stay where they are while it is read. */
+/*
+ * (Re)start at the range [low, high) of encoded keys, or at its end when "reverse".  Both must stay
+ * where they are while it is read.
+ */
 extern void kvs_scan_range(KvsScan *scan, const KvsKey *low, const KvsKey *high, bool reverse);
 
 /* The next live entry of the range; false at its end. */

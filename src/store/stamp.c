@@ -1,44 +1,54 @@
 /*
  * stamp.c
- *		Versionstamps: for one key they only ever grow, also across deletion and re-creation, restart
- *		and failover.
+ *		Versionstamps: for one key they only ever grow, also across deletion and re-creation,
+ *		restart and failover.
  *
  * The numbers come from one sequence, kvstore.versionstamp; nobody needs a right on it.  A writer
  * takes its number first and writes then, so a concurrent writer of the same key may have taken a
  * higher number and committed before.  Two cases:
  *
- * - The row is there: whoever overwrites it sees the number it meets, under the row's lock, and takes
+ * - The row is there: whoever overwrites it sees the number it meets, under the row's lock, and
+ *   takes
  *   a new one if that is not below.  If the new one is not above it either, the row has its number
- *   from elsewhere, and the writer takes the number that follows it.  That does not move the sequence.
+ *   from elsewhere, and the writer takes the number that follows it.  That does not move the
+ *   sequence.
  * - The row is gone: what it had is nowhere to be seen.  So there is a clock of deletions in shared
- *   memory, and a slot for each hash of table and key.  A deletion takes a number above the row's, then
- *   advances the clock and puts the new time into the key's slot while it holds the row's lock, before
- *   it commits.  A writer reads the clock before it takes its number, and the slot after its insert has
- *   succeeded, which is after the deletion has committed.  If the slot is later than the clock was, the
+ *   memory, and a slot for each hash of table and key.  A deletion takes a number above the row's,
+ *   then
+ *   advances the clock and puts the new time into the key's slot while it holds the row's lock,
+ *   before
+ *   it commits.  A writer reads the clock before it takes its number, and the slot after its insert
+ *   has
+ *   succeeded, which is after the deletion has committed.  If the slot is later than the clock was,
+ *   the
  *   writer takes a new number and stamps the row again.  If it is not, the deletion was published
- *   before the writer's number was taken, so every number that the key had is below it.  Two keys that
- *   share a slot cost a needless second stamp now and then.  Without shared memory the sequence itself
- *   is looked at: if nobody took a number since we took ours, there can be no higher one; otherwise an
+ *   before the writer's number was taken, so every number that the key had is below it.  Two keys
+ *   that
+ *   share a slot cost a needless second stamp now and then.  Without shared memory the sequence
+ *   itself
+ *   is looked at: if nobody took a number since we took ours, there can be no higher one; otherwise
+ *   an
  *   inserted row is stamped again.
  *
- * Rows also have numbers that the sequence of this database did not give: they were restored, copied
- * or replicated, or their owner made them up.  One rule says which of them count, that is, move the
- * sequence above them.  From a superuser, and what replicates for one, all below KVS_STAMP_LIMIT do.
- * From others, and of rows that are found in a table, those that a server can have given by now do.
- * So nobody lifts the numbers of all stores beyond what time allows.  A row with a number that does
- * not count is a matter of its key alone.  When it is deleted, shared memory remembers its number.
+ * Rows also have numbers that the sequence of this database did not give: they were restored,
+ * copied or replicated, or their owner made them up.  One rule says which of them count, that is,
+ * move the sequence above them.  From a superuser, and what replicates for one, all below
+ * KVS_STAMP_LIMIT do. From others, and of rows that are found in a table, those that a server can
+ * have given by now do. So nobody lifts the numbers of all stores beyond what time allows.  A row
+ * with a number that does not count is a matter of its key alone.  When it is deleted, shared
+ * memory remembers its number.
  *
  * A number that somebody saw is never given again.  A sequence is logged ahead, but that record may
- * not have reached the disk at a crash, or the standby at a failover.  So after a start that was not
- * clean, or on a new timeline, the first number of each database jumps by KVS_STAMP_JUMP, and that
- * jump is flushed before a number is given.  Without preload nobody knows how the server started, so
- * there this holds for clean restarts only.
+ * not have reached the disk at a crash, or the standby at a failover.  So after a start that was
+ * not clean, or on a new timeline, the first number of each database jumps by KVS_STAMP_JUMP, and
+ * that jump is flushed before a number is given.  Without preload nobody knows how the server
+ * started, so there this holds for clean restarts only.
  *
- * A dump that is restored into a database that goes on sets the sequence to what it was in the dump,
- * which may be lower: setval() asks nobody.  So the highest number that was given, or counted, is kept
- * in shared memory.  It is read before a number is taken: that must be above it, or the sequence is
- * raised.  Without preload, and for numbers from before a restart, kv_maintain() raises it above all
- * that are stored.
+ * A dump that is restored into a database that goes on sets the sequence to what it was in the
+ * dump, which may be lower: setval() asks nobody.  So the highest number that was given, or
+ * counted, is kept in shared memory.  It is read before a number is taken: that must be above it,
+ * or the sequence is raised.  Without preload, and for numbers from before a restart, kv_maintain()
+ * raises it above all that are stored.
  */
 #include "postgres.h"
 
@@ -66,8 +76,8 @@
 #include "table/sequence.h"
 
 /*
- * What a server can have given by now, if it began in 2026: 2^20 numbers a second, and 2^40 for jumps
- * and clocks.
+ * What a server can have given by now, if it began in 2026: 2^20 numbers a second, and 2^40 for
+ * jumps and clocks.
  */
 #define FIRST_DAY		((TimestampTz) 9497 * USECS_PER_DAY)	/* since 2000-01-01 */
 #define RATE_BITS		20
@@ -76,7 +86,10 @@
 /* Slots in which deletions are published, by hash of table and key; a power of two. */
 #define DELETED_SLOTS	16384
 
-/* Databases whose versionstamps are known to have jumped since an unclean start; further ones jump once a session. */
+/*
+ * Databases whose versionstamps are known to have jumped since an unclean start; further ones jump
+ * once a session.
+ */
 #define JUMPED_MAX		1024
 
 /* Slots for keys that were deleted with a versionstamp that the sequence did not follow. */
@@ -107,7 +120,10 @@ typedef struct StampShared
 	DeletedStamp remembered[REMEMBERED_STAMPS];
 	pg_atomic_uint32 remembers; /* is anything remembered?  Read without the lock. */
 
-	/* Atomics, no lock: a clock that each deletion advances, and when a key of the slot was last deleted. */
+	/*
+	 * Atomics, no lock: a clock that each deletion advances, and when a key of the slot was last
+	 * deleted.
+	 */
 	pg_atomic_uint64 deletion_clock;
 	pg_atomic_uint64 deleted[DELETED_SLOTS];
 } StampShared;
@@ -178,7 +194,10 @@ check_start(Oid sequence)
 	checked = true;
 }
 
-/* Find where the highest number of this database is kept; my_highest stays NULL if there is no room. */
+/*
+ * Find where the highest number of this database is kept; my_highest stays NULL if there is no
+ * room.
+ */
 static void
 find_highest(Oid sequence)
 {
@@ -466,7 +485,10 @@ kvs_stamp_check(KvsStamp *stamp, Oid relid, const char *key, int size, bool inse
 
 /* ---- SQL ---- */
 
-/* kvstore.next_versionstamp(above): for the statements that overwrite rows, when the row they meet has a higher number. */
+/*
+ * kvstore.next_versionstamp(above): for the statements that overwrite rows, when the row they meet
+ * has a higher number.
+ */
 PG_FUNCTION_INFO_V1(kvstore_next_versionstamp);
 Datum
 kvstore_next_versionstamp(PG_FUNCTION_ARGS)

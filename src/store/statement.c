@@ -3,9 +3,9 @@
  *		The statements that write stores, as kept plans, run as the caller.
  *
  * The executor does what is hard: privileges, policies, the user's own indexes, constraints and
- * triggers, ON CONFLICT without lost updates, and errors of serialization.  A plan is made once in a
- * session for each store and statement.  It is always the generic one, for a statement over one key
- * has no better.
+ * triggers, ON CONFLICT without lost updates, and errors of serialization.  A plan is made once in
+ * a session for each store and statement.  It is always the generic one, for a statement over one
+ * key has no better.
  */
 #include "postgres.h"
 
@@ -41,7 +41,10 @@ typedef struct Statement
 } Statement;
 
 #define EQ		"OPERATOR(pg_catalog.=)"
-/* the second is for what runs under the row's lock: the first may have been read before that was waited for */
+/*
+ * the second is for what runs under the row's lock: the first may have been read before that was
+ * waited for
+ */
 #define LIVE(now) "(t.expires_at IS NULL OR t.expires_at OPERATOR(pg_catalog.>) " now ")"
 #define STILL_LIVE(now) \
 	"(t.expires_at IS NULL OR (t.expires_at OPERATOR(pg_catalog.>) " now \
@@ -57,7 +60,10 @@ typedef struct Statement
 #define OVERWRITE_ROW \
 	" ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, bytes = EXCLUDED.bytes, kind = EXCLUDED.kind, " \
 	HIGHER_STAMP("EXCLUDED.versionstamp") ", "
-/* the number, and whether there was no row before: one that was there had to be locked, which leaves our mark in xmax */
+/*
+ * the number, and whether there was no row before: one that was there had to be locked, which
+ * leaves our mark in xmax
+ */
 #define RETURNING_STAMP \
 	" RETURNING t.versionstamp, t.xmax " EQ " '0'::pg_catalog.xid"
 

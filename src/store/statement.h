@@ -12,7 +12,10 @@
 #include "table/catalog.h"
 #include "table/plan.h"
 
-/* The statements; statement.c has their text and arguments.  What reads has the places before them, see scan.c. */
+/*
+ * The statements; statement.c has their text and arguments.  What reads has the places before them,
+ * see scan.c.
+ */
 typedef enum KvsPlan
 {
 	KVS_PLAN_PUT = KVS_READ_PLANS,
@@ -49,8 +52,9 @@ extern KvsFate kvs_statement_run(KvsStore *store, KvsPlan which, const Datum *va
 								 KvsOnRow on_row, void *arg);
 
 /*
- * The same for a statement over many rows, by an index scan: it visits, and so locks, them in key order.  A sequential or bitmap scan would lock them
- * in table order, and two such statements would deadlock.
+ * The same for a statement over many rows, by an index scan: it visits, and so locks, them in key
+ * order.  A sequential or bitmap scan would lock them in table order, and two such statements would
+ * deadlock.
  */
 extern KvsFate kvs_statement_run_in_key_order(KvsStore *store, KvsPlan which, const Datum *values,
 											  KvsOnRow on_row, void *arg);

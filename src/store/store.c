@@ -2,11 +2,13 @@
  * store.c
  *		Rows in: writing, locking, deleting one entry.
  *
- * A write to a row that is there goes the short way of direct.c where that can be; all else is a kept statement, see statement.c.
+ * A write to a row that is there goes the short way of direct.c where that can be; all else is a
+ * kept statement, see statement.c.
  *
- * The number of a write is taken before a statement runs.  The statement compares it with the row that it meets, under that row's lock; afterwards
- * the deletions are looked at (stamp.c) and whoever holds the absence of the key is waited for (check.c).  The short way has read the row when it takes
- * its number, and writes only if nobody else has written since.
+ * The number of a write is taken before a statement runs.  The statement compares it with the row
+ * that it meets, under that row's lock; afterwards the deletions are looked at (stamp.c) and
+ * whoever holds the absence of the key is waited for (check.c).  The short way has read the row
+ * when it takes its number, and writes only if nobody else has written since.
  */
 #include "postgres.h"
 
@@ -112,8 +114,8 @@ take_state(TupleTableSlot *row, void *arg)
 }
 
 /*
- * Lock the row of a live entry, and see whether it is one still.  UPDATE asks that before it waits for
- * whoever has locked the row, and does not ask again.
+ * Lock the row of a live entry, and see whether it is one still.  UPDATE asks that before it waits
+ * for whoever has locked the row, and does not ask again.
  */
 static bool
 is_still_live(KvsStore *store, const KvsKey *key, TimestampTz now)
@@ -204,7 +206,10 @@ kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, con
 {
 	Put			put = {content, write, 0};
 
-	/* Whether an entry is absent is for a statement to say: it waits for who is inserting or deleting it. */
+	/*
+	 * Whether an entry is absent is for a statement to say: it waits for who is inserting or
+	 * deleting it.
+	 */
 	if (write->if_version_given && write->if_version == 0)
 		return put_by_statement(store, key, content, write);
 	switch (kvs_direct_change(store, key, KVS_PUT_RIGHTS, change_put, &put))
@@ -468,8 +473,8 @@ kvs_store_expire(KvsStore *store, const KvsKey *key, const KvsWrite *write)
 /* ---- SQL ---- */
 
 /*
- * kvstore.add(value jsonb, bytes bytea, kind "char", by numeric) returns jsonb: for the statement of
- * kv_incr(), under the row's lock
+ * kvstore.add(value jsonb, bytes bytea, kind "char", by numeric) returns jsonb: for the statement
+ * of kv_incr(), under the row's lock
  */
 PG_FUNCTION_INFO_V1(kvstore_add);
 Datum

@@ -2,8 +2,9 @@
  * store.h
  *		Rows in: writing a store.
  *
- * All of these act with the caller's rights, by kept plans: 42501 without INSERT, UPDATE and SELECT (to write) or DELETE and SELECT (to
- * delete), 40001 at REPEATABLE READ and above when somebody else changed the row meanwhile.
+ * All of these act with the caller's rights, by kept plans: 42501 without INSERT, UPDATE and SELECT
+ * (to write) or DELETE and SELECT (to delete), 40001 at REPEATABLE READ and above when somebody
+ * else changed the row meanwhile.
  */
 #ifndef KVS_STORE_H
 #define KVS_STORE_H
@@ -29,14 +30,14 @@ typedef struct KvsWrite
 } KvsWrite;
 
 /*
- * Write one entry.  Returns its new versionstamp, or 0 if if_version did not match, or a trigger skipped
- * the entry; without if_version that is 27000.
+ * Write one entry.  Returns its new versionstamp, or 0 if if_version did not match, or a trigger
+ * skipped the entry; without if_version that is 27000.
  */
 extern int64 kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, const KvsWrite *write);
 
 /*
- * Add "by" to an entry that holds a number, or write one that does.  Returns the sum.  KV005 if it holds
- * something else, 27000 if a trigger skips it.
+ * Add "by" to an entry that holds a number, or write one that does.  Returns the sum.  KV005 if it
+ * holds something else, 27000 if a trigger skips it.
  */
 extern Numeric kvs_store_increment(KvsStore *store, const KvsKey *key, Numeric by, const KvsWrite *write);
 
@@ -54,13 +55,16 @@ typedef struct KvsEntry
 extern int	kvs_store_sort_entries(KvsEntry *entries, int count);
 
 /*
- * Write many entries, sorted and without duplicates, with the number of "stamp": rows are locked in key
- * order, so that two such calls never deadlock.  If it turns out too low for one of them it is outdated,
- * and all must be stamped again.  Returns how many were written.
+ * Write many entries, sorted and without duplicates, with the number of "stamp": rows are locked in
+ * key order, so that two such calls never deadlock.  If it turns out too low for one of them it is
+ * outdated, and all must be stamped again.  Returns how many were written.
  */
 extern int	kvs_store_put_sorted(KvsStore *store, KvsEntry *entries, int count, KvsStamp *stamp);
 
-/* Give rows that this transaction has written with "stamp" a number above all that were in its way; it is returned. */
+/*
+ * Give rows that this transaction has written with "stamp" a number above all that were in its way;
+ * it is returned.
+ */
 extern int64 kvs_store_restamp(KvsStore *store, const Datum *keys, int count, const KvsStamp *stamp);
 
 /*
@@ -70,8 +74,8 @@ extern int64 kvs_store_restamp(KvsStore *store, const Datum *keys, int count, co
 extern int64 kvs_store_put_many(KvsStore *store, KvsEntry *entries, int count, int *written);
 
 /*
- * Insert an entry if there is no row for its key, not even an expired one; true if so.  Otherwise the row is locked against
- * changes.  "stamp" as above.  27000 if a trigger skips it.
+ * Insert an entry if there is no row for its key, not even an expired one; true if so.  Otherwise
+ * the row is locked against changes.  "stamp" as above.  27000 if a trigger skips it.
  */
 extern bool kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp *stamp);
 
@@ -92,8 +96,8 @@ kvs_store_matches(const KvsState *state, int64 versionstamp)
 }
 
 /*
- * Lock the row of a key until the transaction ends, against changes (FOR SHARE), or against everybody ("exclusive", FOR NO KEY UPDATE).  False if
- * there is no row.
+ * Lock the row of a key until the transaction ends, against changes (FOR SHARE), or against
+ * everybody ("exclusive", FOR NO KEY UPDATE).  False if there is no row.
  */
 extern bool kvs_store_lock(KvsStore *store, const KvsKey *key, bool exclusive, TimestampTz now, KvsState *state);
 
@@ -104,8 +108,8 @@ extern bool kvs_store_place(KvsStore *store, const KvsKey *key);
 extern void kvs_store_remove(KvsStore *store, const KvsKey *key);
 
 /*
- * Delete a live entry.  False if there is none, or not with if_version, or a trigger or policy kept it.
- * "taken", if not NULL, gets what it held: then an entry that was kept is 27000 or 42501.
+ * Delete a live entry.  False if there is none, or not with if_version, or a trigger or policy kept
+ * it. "taken", if not NULL, gets what it held: then an entry that was kept is 27000 or 42501.
  */
 extern bool kvs_store_delete(KvsStore *store, const KvsKey *key, const KvsWrite *write, KvsContent *taken);
 
@@ -115,12 +119,14 @@ extern void kvs_store_sort_keys(Datum *keys, int count);
 /* Delete the live entries of these keys, sorted, in that order; returns how many. */
 extern int64 kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now);
 
-/* The same of entries that we have locked, with this versionstamp: 27000 or 42501 if one is kept. */
+/*
+ * The same of entries that we have locked, with this versionstamp: 27000 or 42501 if one is kept.
+ */
 extern void kvs_store_delete_locked(KvsStore *store, const Datum *keys, int count, TimestampTz now, int64 number);
 
 /*
- * Delete the live entries of [low, high) in key order, "texts_only" plain-string keys only; returns how many.  The range must be that of a prefix, or of all
- * keys.
+ * Delete the live entries of [low, high) in key order, "texts_only" plain-string keys only; returns
+ * how many.  The range must be that of a prefix, or of all keys.
  */
 extern int64 kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only,
 									TimestampTz now);

@@ -2,10 +2,10 @@
  * storecount.c
  *		How many stores and keys there are, estimated, for kv_health().
  *
- * It is asked every few seconds, by probes whose sessions are new and know nothing.  To ask the catalogs
- * and the statistics about thousands of tables takes a hundred times as long as all else that
- * kv_health() does.  So where there are many stores what was found is kept in shared memory for a
- * while.  The lock protects all of it; without preload nothing is kept.
+ * It is asked every few seconds, by probes whose sessions are new and know nothing.  To ask the
+ * catalogs and the statistics about thousands of tables takes a hundred times as long as all else
+ * that kv_health() does.  So where there are many stores what was found is kept in shared memory
+ * for a while.  The lock protects all of it; without preload nothing is kept.
  */
 #include "postgres.h"
 
@@ -29,7 +29,9 @@
 #include "store/storecount.h"
 #include "table/catalog.h"
 
-/* So many stores are worth keeping what was found, for so many milliseconds, of so many databases. */
+/*
+ * So many stores are worth keeping what was found, for so many milliseconds, of so many databases.
+ */
 #define MANY			1000
 #define KEEP			10000
 #define DATABASES		64
@@ -45,7 +47,8 @@ typedef struct StoreCount
 typedef struct StoreCounts
 {
 	LWLock	   *lock;
-	StoreCount	kept[DATABASES];	/* at the place of a database's OID; the last one that was counted stays */
+	/* at the place of a database's OID; the last one that was counted stays */
+	StoreCount	kept[DATABASES];
 } StoreCounts;
 
 static StoreCounts *shared = NULL;
@@ -143,7 +146,9 @@ kvs_storecount_init(void)
 
 /* ---- SQL ---- */
 
-/* kvstore.store_counts(): how many stores this database has, and how many keys they have, estimated */
+/*
+ * kvstore.store_counts(): how many stores this database has, and how many keys they have, estimated
+ */
 PG_FUNCTION_INFO_V1(kvstore_store_counts);
 Datum
 kvstore_store_counts(PG_FUNCTION_ARGS)

@@ -2,9 +2,9 @@
  * storeguard.c
  *		The guard's rules for stores: what becomes of a row that is written by plain SQL.
  *
- * What the owner leaves to us is filled in.  An INSERT without a versionstamp gets one.  An UPDATE that
- * left it alone gets a new one.  A number that is brought along counts or is replaced (stamp.c).  What
- * logical replication brings stays as it is.
+ * What the owner leaves to us is filled in.  An INSERT without a versionstamp gets one.  An UPDATE
+ * that left it alone gets a new one.  A number that is brought along counts or is replaced
+ * (stamp.c).  What logical replication brings stays as it is.
  */
 #include "postgres.h"
 
@@ -91,8 +91,8 @@ read_row(Relation rel, HeapTuple tuple, KvsKey *key, int64 *versionstamp)
 }
 
 /*
- * The number of a replicated deletion is not known.  It is above that of the row, and below that of an
- * entry that the publisher makes of the key later.
+ * The number of a replicated deletion is not known.  It is above that of the row, and below that of
+ * an entry that the publisher makes of the key later.
  */
 static void
 note_deleted_row(Relation rel, HeapTuple tuple)
@@ -179,7 +179,10 @@ warn_of_stamp(Relation rel)
 	kvs_stamp_warn(rel, false);
 }
 
-/* May the row keep its versionstamp?  After a failover to us, numbers that have not arrived yet may have been seen. */
+/*
+ * May the row keep its versionstamp?  After a failover to us, numbers that have not arrived yet may
+ * have been seen.
+ */
 static bool
 keeps_stamp(Relation rel, int64 stamp)
 {
@@ -217,7 +220,10 @@ stamp_row(Relation rel, HeapTuple tuple, HeapTuple old)
 	return heap_modify_tuple_by_cols(tuple, desc, 1, &column, &stamp, &isnull);
 }
 
-/* What arrives after a replicated TRUNCATE has a number above those that have arrived before, and not above ours. */
+/*
+ * What arrives after a replicated TRUNCATE has a number above those that have arrived before, and
+ * not above ours.
+ */
 static void
 truncate_entries(Relation rel)
 {
@@ -236,7 +242,10 @@ before_row(TriggerData *data)
 	kvs_catalog_check_store_shape(rel);
 	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
 		return new;
-	/* what was written past the guard of the publisher is to stop no subscription: who reads it sees what it is */
+	/*
+	 * what was written past the guard of the publisher is to stop no subscription: who reads it
+	 * sees what it is
+	 */
 	if (!kvs_replication_is_apply())
 	{
 		check_key(RelationGetDescr(rel), new);

@@ -2,10 +2,12 @@
  * storemany.c
  *		Rows in: writing and deleting many entries at once.
  *
- * As long as they have rows, entries are written the short way (direct.c), one by one in key order.  One statement writes the rest, with the same
- * number, and visits them in key order too.  So existing rows are locked, other inserters are waited for, and holders of an
- * absence (check.c) in that order: two such statements never wait for each other in a circle.  The number is taken before, so that rows
- * need not be read first; if it turns out too low for one of them, all are stamped again.
+ * As long as they have rows, entries are written the short way (direct.c), one by one in key order.
+ * One statement writes the rest, with the same number, and visits them in key order too.  So
+ * existing rows are locked, other inserters are waited for, and holders of an absence (check.c) in
+ * that order: two such statements never wait for each other in a circle.  The number is taken
+ * before, so that rows need not be read first; if it turns out too low for one of them, all are
+ * stamped again.
  */
 #include "postgres.h"
 
@@ -59,7 +61,8 @@ typedef struct StampedMany
 {
 	KvsStore   *store;
 	KvsStamp   *stamp;
-	KvsEntry   *next;			/* the first entry whose row has not come; NULL: they are not told apart */
+	/* the first entry whose row has not come; NULL: they are not told apart */
+	KvsEntry   *next;
 	KvsEntry   *end;
 } StampedMany;
 
@@ -74,7 +77,10 @@ mark_written(StampedMany *many, struct varlena *key)
 	(many->next++)->written = true;
 }
 
-/* Called for each row before the next one is written: whoever holds the absence of this key is waited for in key order too. */
+/*
+ * Called for each row before the next one is written: whoever holds the absence of this key is
+ * waited for in key order too.
+ */
 static void
 check_stamp(TupleTableSlot *slot, void *arg)
 {
@@ -292,7 +298,10 @@ note_deleted(TupleTableSlot *slot, void *arg)
 	kvs_progress_advance();
 }
 
-/* The range is all that is below a prefix, or all there is: its lower end is the prefix and one byte more. */
+/*
+ * The range is all that is below a prefix, or all there is: its lower end is the prefix and one
+ * byte more.
+ */
 static void
 note_range(Oid relid, const KvsKey *low, bool texts_only, int64 number)
 {
@@ -322,7 +331,10 @@ kvs_store_sort_keys(Datum *keys, int count)
 	qsort(keys, count, sizeof(Datum), compare_keys);
 }
 
-/* The index is asked for all keys of a statement without a look whether it was cancelled, if none is there. */
+/*
+ * The index is asked for all keys of a statement without a look whether it was cancelled, if none
+ * is there.
+ */
 #define DELETE_BATCH	10000
 
 static KvsFate
@@ -363,7 +375,9 @@ kvs_store_delete_locked(KvsStore *store, const Datum *keys, int count, Timestamp
 	check_all(store, delete_sorted(store, keys, count, now, number), count);
 }
 
-/* Where rows may be passed over, each one that is deleted is told: the range is not what has gone. */
+/*
+ * Where rows may be passed over, each one that is deleted is told: the range is not what has gone.
+ */
 static int64
 delete_some_of_range(KvsStore *store, bool texts_only, const Datum *values)
 {

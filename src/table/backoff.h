@@ -17,8 +17,8 @@
 #define KVS_DEFAULT_BACKOFF	"{1s,5s,30s,2min,10min,30min,1h}"
 
 /*
- * The delays of a backoff as it is given: at most KVS_BACKOFF_MAX, none NULL, negative or longer than
- * a year (22023), of one dimension (2202E).  Returns how many.
+ * The delays of a backoff as it is given: at most KVS_BACKOFF_MAX, none NULL, negative or longer
+ * than a year (22023), of one dimension (2202E).  Returns how many.
  */
 extern int	kvs_backoff_check(ArrayType *array, Interval *delays);
 

@@ -58,7 +58,10 @@ catalog_relcache_callback(Datum arg, Oid relid)
 		catalog_valid = false;
 }
 
-/* The extension, and the schema where CREATE EXTENSION put our functions; InvalidOid if there is no such extension. */
+/*
+ * The extension, and the schema where CREATE EXTENSION put our functions; InvalidOid if there is no
+ * such extension.
+ */
 static Oid
 find_extension(Oid *schema)
 {
@@ -134,7 +137,10 @@ kvs_catalog_is_installed(void)
 	return catalog_valid || OidIsValid(find_extension(&schema));
 }
 
-/* Lock it, until the transaction ends or (session) it is unlocked, unless somebody who drops it is in the way. */
+/*
+ * Lock it, until the transaction ends or (session) it is unlocked, unless somebody who drops it is
+ * in the way.
+ */
 static bool
 lock_extension(LOCKTAG *tag, Oid extension, LOCKMODE lockmode, bool session)
 {

@@ -15,7 +15,9 @@
 
 #include "table/plan.h"
 
-/* Longest name of a store or queue, in bytes: with prefix and suffix it must fit a PostgreSQL name. */
+/*
+ * Longest name of a store or queue, in bytes: with prefix and suffix it must fit a PostgreSQL name.
+ */
 #define KVS_NAME_MAX		48
 
 /* Kept plans of one store: those that read (scan.c), then those that write (store.c). */
@@ -41,9 +43,10 @@ extern const KvsCatalog *kvs_catalog_get(void);
 extern bool kvs_catalog_is_installed(void);
 
 /*
- * For who works on many tables and is not to be the reason that DROP EXTENSION fails: that locks the extension before all else.  Who keeps it, until
- * his transaction ends, and then locks a table, our sequence and our registries, one after the other, is in no deadlock with it.  False: it is just
- * being dropped.
+ * For who works on many tables and is not to be the reason that DROP EXTENSION fails: that locks
+ * the extension before all else.  Who keeps it, until his transaction ends, and then locks a table,
+ * our sequence and our registries, one after the other, is in no deadlock with it.  False: it is
+ * just being dropped.
  */
 extern bool kvs_catalog_keep_extension(void);
 
@@ -51,8 +54,8 @@ extern bool kvs_catalog_keep_extension(void);
 extern bool kvs_catalog_extension_is_wanted(void);
 
 /*
- * A store as this session knows it.  It is of one table, and lives until the transaction ends at least;
- * "valid" until something about the table changes.
+ * A store as this session knows it.  It is of one table, and lives until the transaction ends at
+ * least; "valid" until something about the table changes.
  */
 typedef struct KvsStore
 {
@@ -60,8 +63,10 @@ typedef struct KvsStore
 	Oid			relid;
 	bool		valid;
 	Oid			indexid;		/* the unique btree index over key */
-	bool		plain;			/* nothing about the table but its six columns and this index, see direct.c */
-	bool		selective;		/* a DELETE may pass rows over: there are policies, or triggers of the owner's */
+	/* nothing about the table but its six columns and this index, see direct.c */
+	bool		plain;
+	/* a DELETE may pass rows over: there are policies, or triggers of the owner's */
+	bool		selective;
 	bool		has_default_ttl;
 	Interval	default_ttl;
 	int64		max_value_size; /* bytes; 0: the setting kvstore.max_value_size alone */
@@ -76,23 +81,31 @@ typedef struct KvsStore
 	TimestampTz orphaned_at;
 } KvsStore;
 
-/* Where a kept plan is, to be made if it is NULL.  It is good until the next call of this: run it at once (plan.h). */
+/*
+ * Where a kept plan is, to be made if it is NULL.  It is good until the next call of this: run it
+ * at once (plan.h).
+ */
 extern SPIPlanPtr *kvs_catalog_plan(KvsStore *store, int which);
 
 /*
- * Open a store's table with the given lock, kept until the transaction ends; close it with table_close(rel, NoLock).
- * 42P01: no such store; 42809: the table has not the shape of a store; 22023: no possible name; 22004: name is NULL;
- * 0A000: an unlogged store during recovery.
+ * Open a store's table with the given lock, kept until the transaction ends; close it with
+ * table_close(rel, NoLock). 42P01: no such store; 42809: the table has not the shape of a store;
+ * 22023: no possible name; 22004: name is NULL; 0A000: an unlogged store during recovery.
  */
 extern KvsStore *kvs_catalog_open_store(const text *name, LOCKMODE lockmode, Relation *rel);
 
-/* Raise 22023 unless this is a possible name; "noun" is for the message.  Returns it as a C string. */
+/*
+ * Raise 22023 unless this is a possible name; "noun" is for the message.  Returns it as a C string.
+ */
 extern char *kvs_catalog_check_name(const text *name, const char *noun);
 
 /* Raise 42809 unless the open table has the shape of a store.  Returns the OID of its key index. */
 extern Oid	kvs_catalog_check_store_shape(Relation rel);
 
-/* Is it a store, as seen by the sweeper: in the right schema, of the right name, of the right shape? */
+/*
+ * Is it a store, as seen by the sweeper: in the right schema, of the right name, of the right
+ * shape?
+ */
 extern bool kvs_catalog_is_store(Relation rel);
 
 /* The table of a name, InvalidOid if there is none. */

@@ -1,11 +1,12 @@
 /*
  * guard.c
- *		The trigger on every store and queue: what happens to rows that are not written through our functions.
+ *		The trigger on every store and queue: what happens to rows that are not written through our
+ *		functions.
  *
- * The right to write a table is also the right to write it by plain SQL.  There nothing would give the
- * rows their versionstamps, and a compare-and-set would be deceived.  So only the owner and a superuser
- * may: to repair, to restore, to copy.  What they leave to us is filled in, by rules for each kind of
- * table (storeguard.c, queueguard.c).
+ * The right to write a table is also the right to write it by plain SQL.  There nothing would give
+ * the rows their versionstamps, and a compare-and-set would be deceived.  So only the owner and a
+ * superuser may: to repair, to restore, to copy.  What they leave to us is filled in, by rules for
+ * each kind of table (storeguard.c, queueguard.c).
  *
  * Our own statements do without it (plan.c).  The trigger is ENABLE ALWAYS, so neither
  * session_replication_role nor a subscription goes round it.
@@ -36,8 +37,8 @@ kvs_guard_add(const KvsGuardRules *rules)
 }
 
 /*
- * NULL: anybody may put the trigger on a table of their own, and move a store out of the schema; that
- * is none of ours.
+ * NULL: anybody may put the trigger on a table of their own, and move a store out of the schema;
+ * that is none of ours.
  */
 static const KvsGuardRules *
 find_rules(Relation rel)

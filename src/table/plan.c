@@ -2,9 +2,9 @@
  * plan.c
  *		Kept plans: who keeps them, how one is run, and let go of while it may be running.
  *
- * The plans of one store take some 100 kB, those of a queue some 140 kB, and a pooled session may come by
- * thousands of them.  So only those that were used last keep theirs; another one prepares its
- * statements again, which takes less than a millisecond.
+ * The plans of one store take some 100 kB, those of a queue some 140 kB, and a pooled session may
+ * come by thousands of them.  So only those that were used last keep theirs; another one prepares
+ * its statements again, which takes less than a millisecond.
  *
  * A statement of ours can run a user's trigger, which calls our functions again.  What these let go
  * of may be the plan of that very statement, and SPI still reads it when the trigger has returned.
@@ -14,8 +14,9 @@
  * A statement of ours does without the guard of the table that it writes (guard.c).  A BEFORE ROW
  * trigger makes the executor fetch and lock every row of an UPDATE or DELETE before it calls the
  * trigger.  That costs a set 8 % and a delete a second WAL record (measured), so a flag that the
- * trigger looks at would come too late.  Instead a hook takes the guard out of the executor's own copy
- * of the table's trigger list, for the one statement that asked for it.  Triggers of users stay.
+ * trigger looks at would come too late.  Instead a hook takes the guard out of the executor's own
+ * copy of the table's trigger list, for the one statement that asked for it.  Triggers of users
+ * stay.
  *
  * The rows of RETURNING go straight to a callback, without the tuple table that SPI would build.
  */

@@ -37,8 +37,8 @@ typedef struct KvsPlanList
 #define KVS_PLAN_LIST(name, most)	{DLIST_STATIC_INIT((name).owners), 0, (most)}
 
 /*
- * Where a plan of this one is, which is used now; NULL there: make it.  If too many have plans, or there
- * are too many plans, those not used longest lose theirs.
+ * Where a plan of this one is, which is used now; NULL there: make it.  If too many have plans, or
+ * there are too many plans, those not used longest lose theirs.
  */
 extern SPIPlanPtr *kvs_plan_use(KvsPlanList *list, KvsPlanOwner *owner, int which);
 
@@ -51,10 +51,15 @@ extern SPIPlanPtr kvs_plan_prepare(const char *sql, int nargs, const Oid *types)
 /* Set argument $i+1. */
 extern void kvs_plan_set_param(ParamListInfo params, int i, Oid type, Datum value, bool isnull);
 
-/* Gets each row of a statement's RETURNING, before the next one is written; what by-reference values point to does not stay. */
+/*
+ * Gets each row of a statement's RETURNING, before the next one is written; what by-reference
+ * values point to does not stay.
+ */
 typedef void (*KvsOnRow) (TupleTableSlot *slot, void *arg);
 
-/* Gets the table that a statement writes, whose guard has been left out, before the statement runs. */
+/*
+ * Gets the table that a statement writes, whose guard has been left out, before the statement runs.
+ */
 typedef void (*KvsObserve) (EState *estate, ResultRelInfo *info, void *arg);
 
 /* How a plan is run. */
@@ -67,8 +72,8 @@ typedef struct KvsPlanMode
 } KvsPlanMode;
 
 /*
- * Run a kept plan as the caller, inside SPI_connect().  on_row may be NULL.  Returns how many rows it
- * wrote, locked or gave.
+ * Run a kept plan as the caller, inside SPI_connect().  on_row may be NULL.  Returns how many rows
+ * it wrote, locked or gave.
  */
 extern uint64 kvs_plan_run(SPIPlanPtr plan, ParamListInfo params, const KvsPlanMode *mode, KvsOnRow on_row, void *arg);
 

@@ -2,11 +2,12 @@
  * queuecatalog.c
  *		From the name of a queue to a table that is safe to read.
  *
- * A queue is an ordinary table, kvstore.q_<name>, as a store is one: what catalog.c says about shape, caching and invalidation holds
- * here too.  Beside it lies kvstore.d_<name> with the dead letters, which only statements touch; its columns are checked at each use.
+ * A queue is an ordinary table, kvstore.q_<name>, as a store is one: what catalog.c says about
+ * shape, caching and invalidation holds here too.  Beside it lies kvstore.d_<name> with the dead
+ * letters, which only statements touch; its columns are checked at each use.
  *
- * Entries are found by OID, because receipts carry that; a name is looked up in the catalogue unless it is that of the queue used last.
- * Everything here is backend-local; no lock protects it.
+ * Entries are found by OID, because receipts carry that; a name is looked up in the catalogue
+ * unless it is that of the queue used last. Everything here is backend-local; no lock protects it.
  */
 #include "postgres.h"
 
@@ -157,9 +158,9 @@ is_id_index(Relation index, const void *arg)
 }
 
 /*
- * Over dedupe_key, WHERE dedupe_key IS NOT NULL and nothing else: a row without one has no entry.  The predicate is
- * read as it is stored.  RelationGetIndexPredicate() evaluates what it can, and would run functions of the table's
- * owner as whoever looks.
+ * Over dedupe_key, WHERE dedupe_key IS NOT NULL and nothing else: a row without one has no entry.
+ * The predicate is read as it is stored.  RelationGetIndexPredicate() evaluates what it can, and
+ * would run functions of the table's owner as whoever looks.
  */
 static bool
 is_dedupe_index(Relation index, const void *arg)
@@ -325,7 +326,10 @@ read_settings(KvsQueue *queue)
 
 /* ---- Queues ---- */
 
-/* Forget the queues whose tables are gone, but not what this transaction has removed: the DROP may be rolled back. */
+/*
+ * Forget the queues whose tables are gone, but not what this transaction has removed: the DROP may
+ * be rolled back.
+ */
 static void
 forget_gone(void)
 {
@@ -394,7 +398,10 @@ has_default_backoff(const KvsQueue *queue)
 	return count == queue->nbackoff && memcmp(delays, queue->backoff, count * sizeof(Interval)) == 0;
 }
 
-/* Check an open table and remember what was found; "detail" is what is wrong with its shape, NULL: nothing. */
+/*
+ * Check an open table and remember what was found; "detail" is what is wrong with its shape, NULL:
+ * nothing.
+ */
 static KvsQueue *
 load_queue(Relation rel, const char **detail)
 {
@@ -607,8 +614,9 @@ kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode)
 }
 
 /*
- * Does none but our own code run when a letter is inserted?  Its only index is over the id alone, as an
- * index may call functions of the owner's.  So may a default: the id, which alone is not given, has none.
+ * Does none but our own code run when a letter is inserted?  Its only index is over the id alone,
+ * as an index may call functions of the owner's.  So may a default: the id, which alone is not
+ * given, has none.
  */
 static bool
 is_plain_dead(Relation rel)

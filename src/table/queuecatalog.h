@@ -100,7 +100,10 @@ typedef enum KvsQueuePlan
 
 #define KVS_QUEUE_PLANS		32	/* some room for later ones */
 
-/* A queue as this session knows it; "valid" until something about the table changes.  Whoever uses it has the table open: else it may go. */
+/*
+ * A queue as this session knows it; "valid" until something about the table changes.  Whoever uses
+ * it has the table open: else it may go.
+ */
 typedef struct KvsQueue
 {
 	Oid			relid;			/* hash key; must be first */
@@ -110,7 +113,11 @@ typedef struct KvsQueue
 	Oid			id_index;		/* unique, over id */
 	Oid			dedupe_index;	/* unique, over dedupe_key where that is not null */
 	Oid			sequence;		/* gives the ids */
-	bool		plain;			/* nothing about the table but its columns and these three indexes: rows may be written by the table access method */
+	/*
+	 * nothing about the table but its columns and these three indexes: rows may be written by the
+	 * table access method
+	 */
+	bool		plain;
 	Oid			owner;
 	Interval	lease;
 	int			max_attempts;
@@ -122,23 +129,30 @@ typedef struct KvsQueue
 	bool		replicated;		/* a subscription that is enabled brings its rows */
 	SPIPlanPtr	plans[KVS_QUEUE_PLANS];
 	KvsPlanOwner planned;		/* queueplan.c's */
-	int			slot;			/* where the queue was in shared memory when last looked for; -1: nowhere */
+	/* where the queue was in shared memory when last looked for; -1: nowhere */
+	int			slot;
 	FullTransactionId removed_by;	/* see kvs_queue_note_removal() */
 	struct KvsStat *stat;		/* pending counts, see stats.h */
 } KvsQueue;
 
 /*
- * Open a queue's table with the given lock, kept until the transaction ends; close it with table_close(rel, NoLock).
- * 42P01: no such queue; 42809: the table has not the shape of a queue; 22023: no possible name; 22004: name is NULL;
- * 0A000: row-level security, or an unlogged queue during recovery;
- * 55000: to write, with RowExclusiveLock, what a subscription brings.
+ * Open a queue's table with the given lock, kept until the transaction ends; close it with
+ * table_close(rel, NoLock). 42P01: no such queue; 42809: the table has not the shape of a queue;
+ * 22023: no possible name; 22004: name is NULL; 0A000: row-level security, or an unlogged queue
+ * during recovery; 55000: to write, with RowExclusiveLock, what a subscription brings.
  */
 extern KvsQueue *kvs_queue_open(const text *name, LOCKMODE lockmode, Relation *rel);
 
-/* The same by OID, for receipts and the worker; NULL, without an ERROR, if there is no such table or it is no queue that could be opened by name. */
+/*
+ * The same by OID, for receipts and the worker; NULL, without an ERROR, if there is no such table
+ * or it is no queue that could be opened by name.
+ */
 extern KvsQueue *kvs_queue_open_relid(Oid relid, LOCKMODE lockmode, Relation *rel);
 
-/* The entry of an open table; 42809 if it has not the shape of a queue.  Row-level security does not matter here. */
+/*
+ * The entry of an open table; 42809 if it has not the shape of a queue.  Row-level security does
+ * not matter here.
+ */
 extern KvsQueue *kvs_queue_of(Relation rel);
 
 /* The same, but NULL if it has not. */
@@ -155,15 +169,16 @@ extern bool kvs_queue_is_named(Relation rel);
 extern bool kvs_queue_is_named_dead(Relation rel);
 
 /*
- * This transaction changes or removes rows of the queue that it holds no leases of: it does not see them any more, but should it roll back they are
- * there again, and who asks kvs_queue_has_removed() must not conclude that they are gone.
+ * This transaction changes or removes rows of the queue that it holds no leases of: it does not see
+ * them any more, but should it roll back they are there again, and who asks kvs_queue_has_removed()
+ * must not conclude that they are gone.
  */
 extern void kvs_queue_note_removal(Oid relid);
 extern bool kvs_queue_has_removed(const KvsQueue *queue);
 
 /*
- * Is the open queue paused?  If it was, the registry is asked again: word that it goes on comes later
- * than the wake-up.
+ * Is the open queue paused?  If it was, the registry is asked again: word that it goes on comes
+ * later than the wake-up.
  */
 extern bool kvs_queue_is_paused(KvsQueue *queue);
 
@@ -177,8 +192,8 @@ extern List *kvs_queue_list(void);
 extern Relation kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode);
 
 /*
- * Lock the table of the dead letters for writing until the transaction ends, if nobody is in the way.  "plain": only if nothing but our own code runs when a
- * row is inserted.
+ * Lock the table of the dead letters for writing until the transaction ends, if nobody is in the
+ * way.  "plain": only if nothing but our own code runs when a row is inserted.
  */
 extern bool kvs_queue_try_lock_dead(const KvsQueue *queue, bool plain);
 

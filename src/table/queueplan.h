@@ -10,8 +10,8 @@
 #include "table/queuecatalog.h"
 
 /*
- * A kept plan, made at first use, inside SPI_connect(); "%s" in the text is the queue's name.  It is
- * good until the next call of this for any queue: run it with kvs_plan_execute() or _query().
+ * A kept plan, made at first use, inside SPI_connect(); "%s" in the text is the queue's name.  It
+ * is good until the next call of this for any queue: run it with kvs_plan_execute() or _query().
  */
 extern SPIPlanPtr kvs_queue_get_plan(KvsQueue *queue, KvsQueuePlan which, const char *format, int nargs, const Oid *types);
 

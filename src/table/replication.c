@@ -3,13 +3,13 @@
  *		Logical replication, as a subscriber sees it.
  *
  * A table that a subscription brings is a copy.  What arrives is kept as it is, and nobody else
- * removes anything: the publisher removes what has expired, and that arrives too.  A subscriber that
- * removed an entry by itself would lose it, should the publisher have renewed it in time: the renewal
- * would find no row.
+ * removes anything: the publisher removes what has expired, and that arrives too.  A subscriber
+ * that removed an entry by itself would lose it, should the publisher have renewed it in time: the
+ * renewal would find no row.
  *
- * Whether a table is a copy is what pg_subscription_rel says, so that a subscription that is disabled
- * for a while counts.  It ends with DROP SUBSCRIPTION.  A queue can be used as soon as its subscription
- * is disabled.
+ * Whether a table is a copy is what pg_subscription_rel says, so that a subscription that is
+ * disabled for a while counts.  It ends with DROP SUBSCRIPTION.  A queue can be used as soon as its
+ * subscription is disabled.
  *
  * Sequences are not replicated, so those of identity columns follow the rows that arrive.
  */

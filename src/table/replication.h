@@ -24,8 +24,8 @@ extern bool kvs_replication_is_trusted(void);
 extern bool kvs_replication_brings(Oid relid, bool enabled);
 
 /*
- * A row was inserted, whose identity column has a number.  If it has arrived, those that are given here
- * after a switch-over are above it.
+ * A row was inserted, whose identity column has a number.  If it has arrived, those that are given
+ * here after a switch-over are above it.
  */
 extern void kvs_replication_follow(Relation rel, int column, HeapTuple tuple);
 

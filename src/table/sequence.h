@@ -13,7 +13,9 @@ extern int64 kvs_sequence_last(Oid sequence);
 /* Move it forward by so many numbers, as its owner. */
 extern void kvs_sequence_jump(Oid sequence, int64 jump);
 
-/* See to it that the next number is above "number": if it is not, let it be more than "jump" above. */
+/*
+ * See to it that the next number is above "number": if it is not, let it be more than "jump" above.
+ */
 extern void kvs_sequence_raise(Oid sequence, int64 number, int64 jump);
 
 #endif							/* KVS_SEQUENCE_H */

@@ -13,7 +13,8 @@ typedef struct KvsSetting
 {
 	const char *column;			/* of the registry */
 	Oid			type;
-	bool		given;			/* it replaces what is there; what is not given is written into a new row only */
+	/* it replaces what is there; what is not given is written into a new row only */
+	bool		given;
 	bool		wished;			/* given, and not what the function's argument is by default */
 	bool		isnull;			/* the setting's default */
 	Datum		value;
@@ -25,7 +26,10 @@ extern void kvs_settings_give(KvsSetting *setting, Datum value, bool isnull);
 /* Write the row of a name, new or there. */
 extern void kvs_settings_write(const KvsRegistry *registry, const char *name, const KvsSetting *settings, int count);
 
-/* What is set otherwise than wished, as in "lease is 00:01:00, keep_dead is the default"; NULL: nothing. */
+/*
+ * What is set otherwise than wished, as in "lease is 00:01:00, keep_dead is the default"; NULL:
+ * nothing.
+ */
 extern char *kvs_settings_differing(const KvsRegistry *registry, const char *name, const KvsSetting *settings, int count);
 
 #endif							/* KVS_SETTINGS_H */

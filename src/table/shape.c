@@ -2,8 +2,9 @@
  * shape.c
  *		What a table must look like before anything of it is read.
  *
- * Stores, queues and snapshot stores are found by name, and anybody with CREATE on the schema can put another table there.  Here is what their checks
- * have in common; catalog.c, queuecatalog.c and snapshot.c know the columns and indexes.
+ * Stores, queues and snapshot stores are found by name, and anybody with CREATE on the schema can
+ * put another table there.  Here is what their checks have in common; catalog.c, queuecatalog.c and
+ * snapshot.c know the columns and indexes.
  */
 #include "postgres.h"
 
@@ -85,7 +86,10 @@ kvs_shape_find_wrong_table(Relation rel)
 		return "It must be an ordinary table.";
 	if (form->relam != HEAP_TABLE_AM_OID)
 		return "Its access method must be heap.";
-	/* relhassubclass and relhasrules stay when the last one is dropped, until the next ANALYZE or VACUUM */
+	/*
+	 * relhassubclass and relhasrules stay when the last one is dropped, until the next ANALYZE or
+	 * VACUUM
+	 */
 	if ((form->relhassubclass && find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL) ||
 		rel->rd_rules != NULL)
 		return "It must have no child tables and no rules.";

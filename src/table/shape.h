@@ -51,10 +51,16 @@ extern bool kvs_shape_is_unique_index(Relation index);
 /* How many columns an index has, INCLUDE too; 0: it is gone. */
 extern int	kvs_shape_index_columns(Oid indexid);
 
-/* Has the owner put a trigger on it that fires for one of these events (TRIGGER_TYPE_...)?  The guard does not count. */
+/*
+ * Has the owner put a trigger on it that fires for one of these events (TRIGGER_TYPE_...)?  The
+ * guard does not count.
+ */
 extern bool kvs_shape_has_trigger(Relation rel, int16 events);
 
-/* Is there nothing to see to when a row is written, but these columns and so many indexes?  The guard does not count. */
+/*
+ * Is there nothing to see to when a row is written, but these columns and so many indexes?  The
+ * guard does not count.
+ */
 extern bool kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolumns, int nindexes);
 
 /* A function for this kind of table: kv_create_<noun>, kv_alter_<noun>, with _ for spaces. */
@@ -65,9 +71,9 @@ extern Oid	kvs_shape_owner(Oid relid);
 
 /*
  * Raise 42501 unless a table that was found by the name of something else belongs to the owner of
- * that, too: anybody with CREATE on the schema can put one where none is.  "part" is what it is of it,
- * for the message.  Ask before its lock is waited for, and again when it is held.  No ERROR if the
- * table is gone.
+ * that, too: anybody with CREATE on the schema can put one where none is.  "part" is what it is of
+ * it, for the message.  Ask before its lock is waited for, and again when it is held.  No ERROR if
+ * the table is gone.
  */
 extern void kvs_shape_check_owner(Oid relid, const char *part, const char *noun, const char *name, Oid owner);
 

@@ -46,16 +46,18 @@ typedef struct KvsCreation
 
 /*
  * Create it, unless it exists and if_not_exists was given.  Then what it lacks is made good, for
- * its owner: the companion, and the settings.  Settings that are other than wished stay as they are,
- * and a NOTICE says so.  Returns whether it is new.  42P07: it exists, or belongs to a role that the
- * caller has no reason to trust.
+ * its owner: the companion, and the settings.  Settings that are other than wished stay as they
+ * are, and a NOTICE says so.  Returns whether it is new.  42P07: it exists, or belongs to a role
+ * that the caller has no reason to trust.
  */
 extern bool kvs_ddl_create(const KvsCreation *creation);
 
 /* The qualified name of its table, for GRANT; no possible name needs quotes. */
 extern text *kvs_ddl_table_name(const KvsRegistry *registry, const char *name);
 
-/* The caller's own table of this name, InvalidOid if there is none; 42501 if it is somebody else's. */
+/*
+ * The caller's own table of this name, InvalidOid if there is none; 42501 if it is somebody else's.
+ */
 extern Oid	kvs_ddl_find_own_table(const char *prefix, const char *name);
 
 /* The same, locked until the transaction ends: the name is its own for so long. */

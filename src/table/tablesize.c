@@ -2,8 +2,8 @@
  * tablesize.c
  *		How large a table is, without waiting for anybody.
  *
- * pg_total_relation_size() waits for whoever has locked the table or an index, such as ALTER TABLE or
- * VACUUM FULL.  A view of all stores must not hang because of one of them.
+ * pg_total_relation_size() waits for whoever has locked the table or an index, such as ALTER TABLE
+ * or VACUUM FULL.  A view of all stores must not hang because of one of them.
  */
 #include "postgres.h"
 

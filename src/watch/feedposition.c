@@ -2,8 +2,9 @@
  * feedposition.c
  *		Positions in the feed, as text that clients keep.
  *
- * A position is only worth something to the run of the server that gave it, in its database; a checksum tells damage from age.  Who forges one can
- * only read from another place what he may read anyway; a place that is none is noticed by the feed.
+ * A position is only worth something to the run of the server that gave it, in its database; a
+ * checksum tells damage from age.  Who forges one can only read from another place what he may read
+ * anyway; a place that is none is noticed by the feed.
  */
 #include "postgres.h"
 

@@ -2,11 +2,13 @@
  * watchchanges.c
  *		SQL functions over the feed: kv_feed_position, kv_changes, kv_wait_changes.
  *
- * A follower takes a position, lists, and then asks for changes after the position, again and again.  Nothing is missed: who commits before the list's
- * snapshot is in the list, who commits after it is published after the position was read.
+ * A follower takes a position, lists, and then asks for changes after the position, again and
+ * again.  Nothing is missed: who commits before the list's snapshot is in the list, who commits
+ * after it is published after the position was read.
  *
- * The feed has keys, not values, and is the same for all: what a role may not read must not be seen there, so a store is opened, with its rights checked,
- * before each look; with row-level security on, it cannot be followed.
+ * The feed has keys, not values, and is the same for all: what a role may not read must not be seen
+ * there, so a store is opened, with its rights checked, before each look; with row-level security
+ * on, it cannot be followed.
  */
 #include "postgres.h"
 

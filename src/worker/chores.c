@@ -1,6 +1,7 @@
 /*
  * chores.c
- *		What nobody but the worker does for a queue: failures are written down, and what is given up becomes a dead letter.
+ *		What nobody but the worker does for a queue: failures are written down, and what is given up
+ *		becomes a dead letter.
  *
  * Code of the queue's owner, and of a store's owner, runs in these statements.  So consumers never
  * do it: no consumer's transaction waits for a message that is not its own, or fails because of it.
@@ -9,11 +10,11 @@
  * message that cannot be settled is stuck: it is tried again later, later each time, and seen in
  * kv_leases, kv_health() and the metrics.
  *
- * A step of the worker that takes too long is cancelled.  Then the message that it was at is stuck, for
- * a step begins no further one when it has taken long.  The others go on after SLOW_PAUSE.  As long as
- * any is stuck they are settled one by one, so that it takes none with it.  Code of an owner may catch
- * the cancel, so after each message the step is asked.  A message that is tried alone is put off
- * beforehand: a worker which ends itself over it does not meet it first again.
+ * A step of the worker that takes too long is cancelled.  Then the message that it was at is stuck,
+ * for a step begins no further one when it has taken long.  The others go on after SLOW_PAUSE.  As
+ * long as any is stuck they are settled one by one, so that it takes none with it.  Code of an
+ * owner may catch the cancel, so after each message the step is asked.  A message that is tried
+ * alone is put off beforehand: a worker which ends itself over it does not meet it first again.
  *
  * A cancel by somebody else is no matter of a message, and is thrown on.
  *
@@ -44,7 +45,10 @@
 /* One by one: so long in one transaction, in milliseconds.  What is left is for the next. */
 #define PATIENCE		1000
 
-/* A queue whose message took too long is left alone for so many milliseconds, so that others come in. */
+/*
+ * A queue whose message took too long is left alone for so many milliseconds, so that others come
+ * in.
+ */
 #define SLOW_PAUSE		1000
 
 /* The error of a message that took too long. */
@@ -116,7 +120,9 @@ settle_batch(void *arg)
 	AtEOXact_GUC(true, level);
 }
 
-/* Is the whole call to end?  The SQLSTATE alone does not tell, for code of an owner's can raise it. */
+/*
+ * Is the whole call to end?  The SQLSTATE alone does not tell, for code of an owner's can raise it.
+ */
 static bool
 is_cancelled(const Chores *chores, const ErrorData *error)
 {

@@ -1,6 +1,7 @@
 /*
  * chores.h
- *		What nobody but the worker does for a queue: failures are written down, and what is given up becomes a dead letter.
+ *		What nobody but the worker does for a queue: failures are written down, and what is given up
+ *		becomes a dead letter.
  */
 #ifndef KVS_CHORES_H
 #define KVS_CHORES_H

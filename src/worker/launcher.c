@@ -2,18 +2,23 @@
  * launcher.c
  *		The launcher: starts a worker for each database that has something to do.
  *
- * It is connected to no database, so it holds up no DROP or CREATE DATABASE.  It starts when recovery has ended, so also after a promotion, and never in
- * a binary upgrade.  Each database that can be connected to gets a worker once, to see whether the extension is there; one that is created later is
- * found within a minute, or at once when something of ours is committed in it.  From then on a database's worker starts when its "next due" in
- * the expiry map has come (expiry.c); a commit that is due earlier wakes the launcher.  With nothing due it wakes once a minute.
+ * It is connected to no database, so it holds up no DROP or CREATE DATABASE.  It starts when
+ * recovery has ended, so also after a promotion, and never in a binary upgrade.  Each database that
+ * can be connected to gets a worker once, to see whether the extension is there; one that is
+ * created later is found within a minute, or at once when something of ours is committed in it.
+ * From then on a database's worker starts when its "next due" in the expiry map has come
+ * (expiry.c); a commit that is due earlier wakes the launcher.  With nothing due it wakes once a
+ * minute.
  *
- * At most KVS_WORKERS workers run at a time, for max_worker_processes is there for others as well.  When more databases are due than there is room
- * for, the one whose turn is longest ago comes first, and the workers that run are told to leave soon.  A worker that ended without
- * saying that all is well is started again after a delay that doubles.
+ * At most KVS_WORKERS workers run at a time, for max_worker_processes is there for others as well.
+ * When more databases are due than there is room for, the one whose turn is longest ago comes
+ * first, and the workers that run are told to leave soon.  A worker that ended without saying that
+ * all is well is started again after a delay that doubles.
  *
- * A worker's place in shared memory is filled in by the launcher before it registers the worker, then written by the worker alone; each field is one
- * word.  A launcher that is started anew finds the places as they are; the generation keeps a worker that its predecessor had
- * registered from taking a place that was given away.
+ * A worker's place in shared memory is filled in by the launcher before it registers the worker,
+ * then written by the worker alone; each field is one word.  A launcher that is started anew finds
+ * the places as they are; the generation keeps a worker that its predecessor had registered from
+ * taking a place that was given away.
  */
 #include "postgres.h"
 
@@ -141,8 +146,8 @@ read_pg_database(void)
 }
 
 /*
- * Bring the list up to date: what the map knows first, then what there is.  So a database that the map knows and that is not there is gone, and not
- * younger than our look at pg_database.
+ * Bring the list up to date: what the map knows first, then what there is.  So a database that the
+ * map knows and that is not there is gone, and not younger than our look at pg_database.
  */
 static void
 read_databases(TimestampTz now)
@@ -269,7 +274,10 @@ start_worker(int i, Database *database)
 	return registered;
 }
 
-/* The database to serve next: the one that is due, and whose turn is longest ago.  NULL: none is; *next_due is when one will be. */
+/*
+ * The database to serve next: the one that is due, and whose turn is longest ago.  NULL: none is;
+ * *next_due is when one will be.
+ */
 static Database *
 choose_database(TimestampTz now, TimestampTz *next_due)
 {

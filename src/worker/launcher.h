@@ -10,7 +10,10 @@
 /* Workers at a time, of all databases. */
 #define KVS_WORKERS		3
 
-/* A worker says that it has come; its argument tells which database it is for.  InvalidOid: it is not wanted any more. */
+/*
+ * A worker says that it has come; its argument tells which database it is for.  InvalidOid: it is
+ * not wanted any more.
+ */
 extern Oid	kvs_launcher_worker_comes(Datum main_arg);
 
 /* ... that it goes, and why. */

@@ -2,13 +2,15 @@
  * manualstep.c
  *		A step by hand over somebody's table: bounded in time, in a subtransaction of the caller's.
  *
- * kv_maintain() runs triggers of all owners.  One of them must not hold it up for ever, and must not end
- * it: so a timer cancels the step, and only the step is rolled back.  After twice kvstore.step_timeout it
- * ends the session, as the worker ends itself (workerstep.c): a trigger can catch a cancel for ever.
+ * kv_maintain() runs triggers of all owners.  One of them must not hold it up for ever, and must
+ * not end it: so a timer cancels the step, and only the step is rolled back.  After twice
+ * kvstore.step_timeout it ends the session, as the worker ends itself (workerstep.c): a trigger can
+ * catch a cancel for ever.
  *
- * A user's cancel must still end the whole statement.  The SQLSTATE does not tell: a trigger can raise it,
- * or catch it.  What tells is the signal.  A user, statement_timeout and pg_cancel_backend() send SIGINT,
- * and nobody can send that without rights over this session.  So during a step we see SIGINT first.
+ * A user's cancel must still end the whole statement.  The SQLSTATE does not tell: a trigger can
+ * raise it, or catch it.  What tells is the signal.  A user, statement_timeout and
+ * pg_cancel_backend() send SIGINT, and nobody can send that without rights over this session.  So
+ * during a step we see SIGINT first.
  */
 #include "postgres.h"
 
@@ -40,7 +42,10 @@ take_sigint(int signo)
 	former.sa_handler(signo);
 }
 
-/* Runs in a signal handler.  Code that catches the cancel can be stopped by nothing but the end of the session. */
+/*
+ * Runs in a signal handler.  Code that catches the cancel can be stopped by nothing but the end of
+ * the session.
+ */
 static void
 cancel_step(void)
 {
@@ -69,7 +74,9 @@ arm(void)
 	enable_timeout_every(timer, TimestampTzPlusMilliseconds(started, kvs_guc_step_timeout), kvs_guc_step_timeout);
 }
 
-/* Our own cancel may have come too late to be raised.  A SIGINT that comes meanwhile is not lost. */
+/*
+ * Our own cancel may have come too late to be raised.  A SIGINT that comes meanwhile is not lost.
+ */
 static void
 disarm(void)
 {
@@ -88,7 +95,10 @@ is_never_raised(int sqlerrcode)
 	return false;
 }
 
-/* In a step already: a trigger has called us.  The outer one has the timer, and is to get its cancel. */
+/*
+ * In a step already: a trigger has called us.  The outer one has the timer, and is to get its
+ * cancel.
+ */
 static ErrorData *
 try_inside(void (*work) (void *arg), void *arg)
 {

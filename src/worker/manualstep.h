@@ -8,9 +8,10 @@
 #include "postgres.h"
 
 /*
- * Do something that may run code of a table's owner.  It is cancelled after kvstore.step_timeout.  An ERROR,
- * that one too, is rolled back and given to the caller; NULL: there was none.  A cancel of the session's
- * own statement (the user's, or statement_timeout) is raised, whatever that code makes of it.
+ * Do something that may run code of a table's owner.  It is cancelled after kvstore.step_timeout.
+ * An ERROR, that one too, is rolled back and given to the caller; NULL: there was none.  A cancel
+ * of the session's own statement (the user's, or statement_timeout) is raised, whatever that code
+ * makes of it.
  */
 extern ErrorData *kvs_handstep_try(void (*work) (void *arg), void *arg);
 

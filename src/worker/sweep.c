@@ -2,8 +2,8 @@
  * sweep.c
  *		Removing expired rows in the worker: step by step, a short transaction each.
  *
- * A step takes from the expiry map what is due in one table, and goes on with the pass over the table if there is one.  What happens to the blocks is
- * sweepblocks.c's.
+ * A step takes from the expiry map what is due in one table, and goes on with the pass over the
+ * table if there is one.  What happens to the blocks is sweepblocks.c's.
  */
 #include "postgres.h"
 
@@ -25,7 +25,9 @@
 #include "worker/sweepblocks.h"
 #include "worker/workerstep.h"
 
-/* Blocks that a pass over a whole table reads in one transaction; a multiple of KVS_EXPIRY_GROUP. */
+/*
+ * Blocks that a pass over a whole table reads in one transaction; a multiple of KVS_EXPIRY_GROUP.
+ */
 #define PASS_BLOCKS			256
 
 /* When to try again to forget a table that somebody has locked, in milliseconds. */
@@ -39,7 +41,10 @@ kvs_sweep_list_stores(void)
 	return list_concat(list_concat(kvs_catalog_list_tables("s_"), kvs_catalog_list_tables("p_")), kvs_queue_list());
 }
 
-/* Once nobody can have a note for it that is yet to be published, and nobody can undo that it is gone. */
+/*
+ * Once nobody can have a note for it that is yet to be published, and nobody can undo that it is
+ * gone.
+ */
 void
 kvs_sweep_forget_table(Oid relid)
 {
@@ -48,7 +53,10 @@ kvs_sweep_forget_table(Oid relid)
 	LOCKTAG		tag;
 	LockAcquireResult result;
 
-	/* Conflicts with every writer, and with who makes the table or drops it; that may be ourselves, by hand. */
+	/*
+	 * Conflicts with every writer, and with who makes the table or drops it; that may be ourselves,
+	 * by hand.
+	 */
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
 	result = LockAcquire(&tag, AccessExclusiveLock, false, true);
 	if (result != LOCKACQUIRE_OK)

@@ -17,7 +17,8 @@ typedef enum KvsSweepOutcome
 {
 	KVS_SWEEP_DONE,
 	KVS_SWEEP_LOCKED,			/* somebody has locked the table */
-	KVS_SWEEP_LOOKED,			/* what code it has was news, and is known now: its turn may come later */
+	/* what code it has was news, and is known now: its turn may come later */
+	KVS_SWEEP_LOOKED,
 	KVS_SWEEP_REPLICATED,		/* a subscription brings its rows: it is left alone */
 	KVS_SWEEP_GONE				/* there is no such store any more, and the map has forgotten it */
 } KvsSweepOutcome;
@@ -32,8 +33,8 @@ typedef struct KvsSweepResult
 } KvsSweepResult;
 
 /*
- * One step of the worker: remove at most "limit" rows of a table, in the transaction that the caller has begun.  Waits for no lock.
- * May raise what the owner's own triggers raise.
+ * One step of the worker: remove at most "limit" rows of a table, in the transaction that the
+ * caller has begun.  Waits for no lock. May raise what the owner's own triggers raise.
  */
 extern void kvs_sweep_step(const KvsExpiryWork *work, int64 limit, KvsSweepResult *result);
 
@@ -43,10 +44,16 @@ extern void kvs_sweep_unmapped(KvsUnmapped *item, int64 limit, KvsSweepResult *r
 /* Have the map forget a table that is gone, or is no store any more. */
 extern void kvs_sweep_forget_table(Oid relid);
 
-/* The same for all that are not in this list of stores; else their slots would wait until they are due. */
+/*
+ * The same for all that are not in this list of stores; else their slots would wait until they are
+ * due.
+ */
 extern void kvs_sweep_forget_others(const List *stores);
 
-/* The tables that may be stores, snapshot stores or queues, a list of OIDs; those of a kind are in order of their names. */
+/*
+ * The tables that may be stores, snapshot stores or queues, a list of OIDs; those of a kind are in
+ * order of their names.
+ */
 extern List *kvs_sweep_list_stores(void);
 
 #endif							/* KVS_SWEEP_H */

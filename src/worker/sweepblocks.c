@@ -2,18 +2,21 @@
  * sweepblocks.c
  *		Removing the expired rows of some blocks of a table.
  *
- * A group of blocks is read with a snapshot taken after its slot was reset (expiry.c), and each row that is expired in it is deleted through the
- * table access method, without waiting.  That is also the check that it is still expired: a row version does not change, the
- * snapshot keeps it from being pruned and its place from being used again, and the deletion succeeds only if this very version is still the latest
- * and nobody has it locked.  Renewed meanwhile: nothing happens, and the renewal has noted itself.  Locked: the group is due again
- * after KVS_EXPIRY_RETRY.  No index is touched, and no code of a user runs.
+ * A group of blocks is read with a snapshot taken after its slot was reset (expiry.c), and each row
+ * that is expired in it is deleted through the table access method, without waiting.  That is also
+ * the check that it is still expired: a row version does not change, the snapshot keeps it from
+ * being pruned and its place from being used again, and the deletion succeeds only if this very
+ * version is still the latest and nobody has it locked.  Renewed meanwhile: nothing happens, and
+ * the renewal has noted itself.  Locked: the group is due again after KVS_EXPIRY_RETRY.  No index
+ * is touched, and no code of a user runs.
  *
  * A message that somebody has leased stays: it is his until the lease ends.
  *
- * A table with triggers on DELETE other than our guard (a foreign key that references it has some) gets real DELETE statements, each on a row that was locked
- * before.  Everything happens as the table's owner in a security-restricted operation with a safe search_path, also by hand:
- * a superuser who calls kv_maintain() must not run what somebody put on his own table.  A trigger that keeps the row is asked again after
- * STUBBORN_RETRY.
+ * A table with triggers on DELETE other than our guard (a foreign key that references it has some)
+ * gets real DELETE statements, each on a row that was locked before.  Everything happens as the
+ * table's owner in a security-restricted operation with a safe search_path, also by hand: a
+ * superuser who calls kv_maintain() must not run what somebody put on his own table.  A trigger
+ * that keeps the row is asked again after STUBBORN_RETRY.
  */
 #include "postgres.h"
 
@@ -192,7 +195,10 @@ prepare_statement(KvsSweep *sweep)
 		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 }
 
-/* Delete a row that we have locked, so that the triggers of its table run.  False: one of them kept it. */
+/*
+ * Delete a row that we have locked, so that the triggers of its table run.  False: one of them kept
+ * it.
+ */
 static bool
 delete_by_statement(KvsSweep *sweep, ItemPointer tid)
 {
@@ -268,8 +274,8 @@ finish_row(KvsSweep *sweep, TM_Result result)
 }
 
 /*
- * By a statement.  One row that fails must not keep all others: so where some have failed, each has a
- * subtransaction of its own.
+ * By a statement.  One row that fails must not keep all others: so where some have failed, each has
+ * a subtransaction of its own.
  */
 static TimestampTz
 remove_by_statement(KvsSweep *sweep)
@@ -314,7 +320,10 @@ remove_row(KvsSweep *sweep)
 	return finish_row(sweep, result);
 }
 
-/* The same for a message: not while somebody has leased it, and nobody may lease it from now on.  What is given up is moved, not removed. */
+/*
+ * The same for a message: not while somebody has leased it, and nobody may lease it from now on.
+ * What is given up is moved, not removed.
+ */
 static TimestampTz
 remove_message(KvsSweep *sweep)
 {
@@ -340,8 +349,9 @@ remove_message(KvsSweep *sweep)
 /* ---- Sweeping blocks ---- */
 
 /*
- * Remove what has expired in a group of blocks.  Returns the earliest time at which one of its rows is due then: at once, if the limit
- * is reached.  The slots that cover the group must have been reset before.
+ * Remove what has expired in a group of blocks.  Returns the earliest time at which one of its rows
+ * is due then: at once, if the limit is reached.  The slots that cover the group must have been
+ * reset before.
  */
 static TimestampTz
 sweep_group(KvsSweep *sweep, BlockNumber block)

@@ -1,6 +1,7 @@
 /*
  * sweepblocks.h
- *		A table that is being swept, for the files that do: sweepblocks.c, sweep.c, sweepmanual.c.  All others include sweep.h.
+ *		A table that is being swept, for the files that do: sweepblocks.c, sweep.c, sweepmanual.c.
+ *		All others include sweep.h.
  */
 #ifndef KVS_SWEEPBLOCKS_H
 #define KVS_SWEEPBLOCKS_H
@@ -26,7 +27,10 @@ typedef struct KvsSweepKind
 	bool		has_versionstamps;	/* and a key */
 	KvsCounter	expired;		/* what is counted: rows removed ... */
 	int			swept;			/* ... and sweeps, a KvsCounter; -1: they are not */
-	/* Remove the row in the slot.  Returns when to look at it again, DT_NOEND if it is gone or was renewed. */
+	/*
+	 * Remove the row in the slot.  Returns when to look at it again, DT_NOEND if it is gone or was
+	 * renewed.
+	 */
 	TimestampTz (*remove) (struct KvsSweep *sweep);
 } KvsSweepKind;
 
@@ -43,7 +47,8 @@ typedef struct KvsSweep
 	bool		by_statement;	/* the table has triggers that must run */
 	bool		careful;		/* each row in a subtransaction, and what fails is gone past */
 	bool		(*next_row) (void); /* with triggers: go on with one more row? */
-	TimestampTz (*fail_row) (void *arg, const ErrorData *error);	/* careful: returns when to try it again; may raise it */
+	/* careful: returns when to try it again; may raise it */
+	TimestampTz (*fail_row) (void *arg, const ErrorData *error);
 	void	   *fail_arg;
 	SPIPlanPtr	plan;			/* for them; there is an SPI connection then */
 	TupleTableSlot *slot;
@@ -54,10 +59,15 @@ typedef struct KvsSweep
 /* Is it a store, a snapshot store or a queue? */
 extern bool kvs_sweep_is_swept(Relation rel);
 
-/* Open one without waiting, lock it until the transaction ends, and choose its kind; NULL, and why. */
+/*
+ * Open one without waiting, lock it until the transaction ends, and choose its kind; NULL, and why.
+ */
 extern Relation kvs_sweep_open(KvsSweep *sweep, Oid relid, KvsSweepOutcome *outcome);
 
-/* Begin to sweep an opened store, as its owner.  An ERROR restores the identity and the settings together with the transaction's state. */
+/*
+ * Begin to sweep an opened store, as its owner.  An ERROR restores the identity and the settings
+ * together with the transaction's state.
+ */
 extern void kvs_sweep_begin(KvsSweep *sweep, TimestampTz now, int64 limit);
 
 /*
@@ -69,12 +79,15 @@ extern void kvs_sweep_end(KvsSweep *sweep);
 /* Sweep the groups that are due. */
 extern void kvs_sweep_groups(KvsSweep *sweep, const KvsExpiryWork *work);
 
-/* Sweep a group in the course of a pass, and tell the map what is left there.  False: the limit was reached before its end. */
+/*
+ * Sweep a group in the course of a pass, and tell the map what is left there.  False: the limit was
+ * reached before its end.
+ */
 extern bool kvs_sweep_group_of_pass(KvsSweep *sweep, BlockNumber block);
 
 /*
- * Read the whole table, from block *next on.  When the limit ends that, *next is where to go on: otherwise
- * the calls that empty a large table would read its beginning over and over.
+ * Read the whole table, from block *next on.  When the limit ends that, *next is where to go on:
+ * otherwise the calls that empty a large table would read its beginning over and over.
  */
 extern void kvs_sweep_whole(KvsSweep *sweep, BlockNumber *next);
 

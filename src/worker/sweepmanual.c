@@ -2,11 +2,13 @@
  * sweepmanual.c
  *		Removing expired rows by hand, in the caller's transaction: kv_sweep() and kv_maintain().
  *
- * One needs DELETE on a table, else it is passed over.  What goes wrong with a table becomes a WARNING and does not stop the others.
+ * One needs DELETE on a table, else it is passed over.  What goes wrong with a table becomes a
+ * WARNING and does not stop the others.
  *
- * Tables that run no code of their owner's come first.  The others are swept in steps (manualstep.c), so that
- * what was done before a trigger took too long stays.  After OWNER_STEPS times kvstore.step_timeout an
- * owner's tables are passed over, unless he is the caller: whoever has many slow ones must not hold up all.
+ * Tables that run no code of their owner's come first.  The others are swept in steps
+ * (manualstep.c), so that what was done before a trigger took too long stays.  After OWNER_STEPS
+ * times kvstore.step_timeout an owner's tables are passed over, unless he is the caller: whoever
+ * has many slow ones must not hold up all.
  *
  * What happens to the blocks is sweepblocks.c's.
  */
@@ -43,7 +45,8 @@ typedef struct HandSweep
 	Oid			relid;
 	bool		full;
 	int64		limit;
-	bool		foreign;		/* run code of its owner's; if it has some and this is not set, all it does is to set it */
+	/* run code of its owner's; if it has some and this is not set, all it does is to set it */
+	bool		foreign;
 	bool		careful;		/* rows have failed before */
 	Oid			owner;
 	char		name[NAMEDATALEN];
@@ -172,8 +175,8 @@ warn_slow(const HandSweep *hand, const char *what)
 }
 
 /*
- * One step over a table with foreign code.  False: there is no further one.  If a step fails as a whole, it is
- * repeated with a subtransaction for each row; what fails then has its own WARNING.
+ * One step over a table with foreign code.  False: there is no further one.  If a step fails as a
+ * whole, it is repeated with a subtransaction for each row; what fails then has its own WARNING.
  */
 static bool
 sweep_foreign_step(HandSweep *hand)
@@ -330,7 +333,10 @@ typedef struct HandChores
 	int			count;			/* settled in it */
 } HandChores;
 
-/* What the worker does for a queue, a batch of it; only if the caller has DELETE, and nobody has the table locked. */
+/*
+ * What the worker does for a queue, a batch of it; only if the caller has DELETE, and nobody has
+ * the table locked.
+ */
 static void
 do_chores(void *arg)
 {
@@ -359,7 +365,10 @@ warn_queue(const HandChores *hand, int sqlerrcode, const char *message)
 			 errhint("The owners of the queue and of the stores that its messages write should mend the triggers there.")));
 }
 
-/* One batch.  False: there is no further one.  What takes too long is tried again one by one, so that the others get past it. */
+/*
+ * One batch.  False: there is no further one.  What takes too long is tried again one by one, so
+ * that the others get past it.
+ */
 static bool
 do_chores_step(HandChores *hand)
 {
@@ -416,7 +425,10 @@ do_all_chores(void)
 
 /* ---- SQL ---- */
 
-/* kv_sweep(max_count) returns bigint: remove up to max_count expired entries of this database (NULL: all), return how many */
+/*
+ * kv_sweep(max_count) returns bigint: remove up to max_count expired entries of this database
+ * (NULL: all), return how many
+ */
 PG_FUNCTION_INFO_V1(kvstore_sweep);
 Datum
 kvstore_sweep(PG_FUNCTION_ARGS)
@@ -432,7 +444,10 @@ kvstore_sweep(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(sweep_all_by_hand(false, limit));
 }
 
-/* kv_maintain() returns bigint: read all stores, remove what has expired, return how many entries that were */
+/*
+ * kv_maintain() returns bigint: read all stores, remove what has expired, return how many entries
+ * that were
+ */
 PG_FUNCTION_INFO_V1(kvstore_maintain);
 Datum
 kvstore_maintain(PG_FUNCTION_ARGS)

@@ -2,9 +2,9 @@
  * unmapped.c
  *		The stores that the expiry map has no room for, as the worker knows them.
  *
- * Such a store shares a slot of the map with the few that have the same hash.  When the slot is due, all of
- * them are.  The worker takes the slot, and remembers here which stores are to be read.  So each of them
- * has its turn, a batch at a time, among all tables that are due (turns.h).
+ * Such a store shares a slot of the map with the few that have the same hash.  When the slot is
+ * due, all of them are.  The worker takes the slot, and remembers here which stores are to be read.
+ * So each of them has its turn, a batch at a time, among all tables that are due (turns.h).
  *
  * What is due stands only here from then on.  So a worker that ends says it in the slots again.
  */

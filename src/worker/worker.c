@@ -2,12 +2,14 @@
  * worker.c
  *		The worker of one database: does what is due, and leaves when there is nothing to do.
  *
- * What there is to do are tasks, in a list; each in turn does a bit in short transactions, until none has anything due.  Then the worker sleeps until
- * the first of them has, or until next due is lowered (expiry.c).
+ * What there is to do are tasks, in a list; each in turn does a bit in short transactions, until
+ * none has anything due.  Then the worker sleeps until the first of them has, or until next due is
+ * lowered (expiry.c).
  *
- * Two things make it leave: nothing is due for LINGER, or somebody wants the database for himself.  DROP DATABASE and CREATE DATABASE ... TEMPLATE
- * hold a lock on the database, and wait only 5 s for those who are connected; so before each step we try that lock.  A launcher that has no
- * room for another database asks us to leave, too.
+ * Two things make it leave: nothing is due for LINGER, or somebody wants the database for himself.
+ * DROP DATABASE and CREATE DATABASE ... TEMPLATE hold a lock on the database, and wait only 5 s for
+ * those who are connected; so before each step we try that lock.  A launcher that has no room for
+ * another database asks us to leave, too.
  *
  * What tasks do is idempotent, so nobody waits for its WAL: synchronous_commit is off here.
  */
@@ -29,7 +31,8 @@
 #include "worker/workersweep.h"
 
 /* All in milliseconds. */
-#define PAUSE			250		/* at least between two looks at what is due: what comes meanwhile is done together */
+/* at least between two looks at what is due: what comes meanwhile is done together */
+#define PAUSE			250
 #define LINGER			5000	/* leave when nothing is due for so long */
 #define POLL			1000	/* see at least so often whether somebody wants the database */
 #define SHARE			1000	/* leave after so long when other databases wait for a worker */
@@ -70,7 +73,10 @@ tell_idle(void)
 		tasks[i]->idle();
 }
 
-/* When something is due next.  What comes while the tasks are asked lowers next due after it was cleared. */
+/*
+ * When something is due next.  What comes while the tasks are asked lowers next due after it was
+ * cleared.
+ */
 static TimestampTz
 find_next_due(Oid except)
 {
@@ -126,7 +132,10 @@ is_installed(void)
 	return installed;
 }
 
-/* The same, and if it is not, nothing is due here.  A CREATE EXTENSION that commits meanwhile is not overlooked: its note comes after our reset. */
+/*
+ * The same, and if it is not, nothing is due here.  A CREATE EXTENSION that commits meanwhile is
+ * not overlooked: its note comes after our reset.
+ */
 static bool
 check_installed(void)
 {

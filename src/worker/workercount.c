@@ -1,6 +1,7 @@
 /*
  * workercount.c
- *		Counting the messages of a queue, once somebody has asked.  Why the result is exact: queuecount.c.
+ *		Counting the messages of a queue, once somebody has asked.  Why the result is exact:
+ *		queuecount.c.
  */
 #include "postgres.h"
 
@@ -65,7 +66,10 @@ begin(KvsQueue *queue, uint64 *number)
 	return RegisterSnapshot(snapshot);
 }
 
-/* Does somebody wait for the table to be his alone?  His request comes before one of ours for a lock that we have not yet. */
+/*
+ * Does somebody wait for the table to be his alone?  His request comes before one of ours for a
+ * lock that we have not yet.
+ */
 static bool
 is_wanted(Relation rel)
 {

@@ -15,8 +15,8 @@ extern void kvs_workerprocess_begin(const char *activity);
 extern void kvs_workerprocess_commit(void);
 
 /*
- * In PG_CATCH: end the transaction.  The ERROR is logged, once a minute; or it is returned, valid until the
- * next transaction begins.
+ * In PG_CATCH: end the transaction.  The ERROR is logged, once a minute; or it is returned, valid
+ * until the next transaction begins.
  */
 extern void kvs_workerprocess_recover(void);
 extern ErrorData *kvs_workerprocess_abort(void);
@@ -24,7 +24,10 @@ extern ErrorData *kvs_workerprocess_abort(void);
 /* Sleep, so many milliseconds at most. */
 extern void kvs_workerprocess_wait(long timeout);
 
-/* Leave off soon: the server stops, or somebody wants the database for himself, or to drop the extension. */
+/*
+ * Leave off soon: the server stops, or somebody wants the database for himself, or to drop the
+ * extension.
+ */
 extern bool kvs_workerprocess_is_in_the_way(void);
 
 /* Does DROP DATABASE, CREATE DATABASE ... TEMPLATE or the like wait for us to go? */

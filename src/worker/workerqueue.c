@@ -2,12 +2,14 @@
  * workerqueue.c
  *		The worker's task of looking after queues.
  *
- * Each queue of this database that is in shared memory is asked when it has something due: a lease expires; something is to be settled (chores.c); its heads
- * have moved for a while, so that they are verified (workerverify.c); or somebody has asked how many messages it has, and they are to be counted (workercount.c).
- * A queue whose table is gone is forgotten, with its leases.
+ * Each queue of this database that is in shared memory is asked when it has something due: a lease
+ * expires; something is to be settled (chores.c); its heads have moved for a while, so that they
+ * are verified (workerverify.c); or somebody has asked how many messages it has, and they are to be
+ * counted (workercount.c). A queue whose table is gone is forgotten, with its leases.
  *
- * A table may be no queue any more: it has another name, schema or shape, or row-level security.  Such a
- * queue is backed off.  Its leases expire as ever, and are forgotten when that lasts for KVS_LEASE_KEEP.
+ * A table may be no queue any more: it has another name, schema or shape, or row-level security.
+ * Such a queue is backed off.  Its leases expire as ever, and are forgotten when that lasts for
+ * KVS_LEASE_KEEP.
  */
 #include "postgres.h"
 
@@ -34,7 +36,10 @@
 /* Messages settled in one transaction. */
 #define BATCH		100
 
-/* A queue that fails, or whose table has another shape just now, is backed off for so many milliseconds. */
+/*
+ * A queue that fails, or whose table has another shape just now, is backed off for so many
+ * milliseconds.
+ */
 #define ASIDE		5000
 
 /* Queues are looked after for so many milliseconds before sweeping has its turn. */
@@ -154,7 +159,9 @@ look_after(const Due *due, TimestampTz now)
 	Relation	rel;
 	KvsQueue   *queue;
 
-	/* who drops or rewrites the table, or drops the extension, need not wait for us, nor we for him */
+	/*
+	 * who drops or rewrites the table, or drops the extension, need not wait for us, nor we for him
+	 */
 	if (!kvs_catalog_keep_extension() || !ConditionalLockRelationOid(due->relid, RowExclusiveLock))
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -204,7 +211,10 @@ work_on(const Due *due, TimestampTz now)
 	return done;
 }
 
-/* The queues that have something due, one batch of each; after one that took long it is the other tasks' turn. */
+/*
+ * The queues that have something due, one batch of each; after one that took long it is the other
+ * tasks' turn.
+ */
 static bool
 queue_step(void)
 {

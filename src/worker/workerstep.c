@@ -2,23 +2,27 @@
  * workerstep.c
  *		A step of the worker over somebody's table: bounded in time, and known to all beforehand.
  *
- * Triggers that an owner put on a table run in the worker, which all owners of the database share.  So
- * such a step is armed.  The table is entered in trouble.c first.  A timer looks TICKS times in
+ * Triggers that an owner put on a table run in the worker, which all owners of the database share.
+ * So such a step is armed.  The table is entered in trouble.c first.  A timer looks TICKS times in
  * kvstore.step_timeout how long the step has taken:
  *
- * - After kvstore.step_timeout it is cancelled.  It is so before that if another table has been waiting
+ * - After kvstore.step_timeout it is cancelled.  It is so before that if another table has been
+ *   waiting
  *   for the worker for half of that time.
- * - A trigger can catch a cancel, so after twice that time the worker ends itself; if others wait, soon
- *   after the cancel.  No code can catch that.  The next worker finds the table in trouble.c, leaves it
+ * - A trigger can catch a cancel, so after twice that time the worker ends itself; if others wait,
+ *   soon
+ *   after the cancel.  No code can catch that.  The next worker finds the table in trouble.c,
+ *   leaves it
  *   alone, and goes on with the others.
  *
- * Both only ask: what never comes to CHECK_FOR_INTERRUPTS(), such as an endless loop in C or PL/Perl,
- * goes on.  There is no safe way to end it from outside.
+ * Both only ask: what never comes to CHECK_FOR_INTERRUPTS(), such as an endless loop in C or
+ * PL/Perl, goes on.  There is no safe way to end it from outside.
  *
  * Locks that such code waits for are given up after LOCK_TIMEOUT.
  *
- * Whatever ends an armed step is its failure.  A cancel is no exception: the owner's code can raise its
- * SQLSTATE as well.  Only in a step that is not armed, which runs no such code, is it somebody else's.
+ * Whatever ends an armed step is its failure.  A cancel is no exception: the owner's code can raise
+ * its SQLSTATE as well.  Only in a step that is not armed, which runs no such code, is it somebody
+ * else's.
  */
 #include "postgres.h"
 

@@ -12,7 +12,8 @@
 /*
  * A step is a short transaction that works on one table:
  *
- *	PG_TRY: kvs_workerstep_begin(); take locks without waiting; kvs_workerstep_arm(); ...; kvs_workerstep_commit();
+ *	PG_TRY: kvs_workerstep_begin(); take locks without waiting; kvs_workerstep_arm(); ...;
+ *	kvs_workerstep_commit();
  *	PG_CATCH: until = kvs_workerstep_recover();
  *
  * A table may be worked on if kvs_workerstep_aside_until() has passed.
@@ -20,21 +21,21 @@
 extern void kvs_workerstep_begin(Oid relid, const char *activity);
 
 /*
- * From here on the step may run code of an owner: triggers, policies, index functions, casts.  It is
- * cancelled after kvstore.step_timeout, waits for locks only shortly, and the worker ends itself after
- * twice that time.
+ * From here on the step may run code of an owner: triggers, policies, index functions, casts.  It
+ * is cancelled after kvstore.step_timeout, waits for locks only shortly, and the worker ends itself
+ * after twice that time.
  */
 extern void kvs_workerstep_arm(void);
 
 /*
- * Call this before each row that an armed step works on.  False: leave it to the next step, for this one has
- * taken so long that it had better commit what it has done so far.
+ * Call this before each row that an armed step works on.  False: leave it to the next step, for
+ * this one has taken so long that it had better commit what it has done so far.
  */
 extern bool kvs_workerstep_next_row(void);
 
 /*
- * A row that an armed step works on has failed, and was rolled back.  Returns until when it is left alone;
- * or raises the ERROR that ends the step, which was cancelled.
+ * A row that an armed step works on has failed, and was rolled back.  Returns until when it is left
+ * alone; or raises the ERROR that ends the step, which was cancelled.
  */
 extern TimestampTz kvs_workerstep_fail_row(const ErrorData *error);
 
@@ -43,9 +44,9 @@ extern TimestampTz kvs_workerstep_fail_row(const ErrorData *error);
 extern void kvs_workerstep_check(void);
 
 /*
- * The step has taken too long, but only a part of it is to blame.  That was rolled back, and the caller
- * puts it off.  The step is armed no more and can be committed; its table is not in trouble.  False: it
- * has not taken too long.
+ * The step has taken too long, but only a part of it is to blame.  That was rolled back, and the
+ * caller puts it off.  The step is armed no more and can be committed; its table is not in trouble.
+ * False: it has not taken too long.
  */
 extern bool kvs_workerstep_forgive(void);
 
@@ -53,8 +54,8 @@ extern bool kvs_workerstep_forgive(void);
 extern void kvs_workerstep_commit(bool done);
 
 /*
- * In PG_CATCH: end the transaction, leave the table alone for a while, with one LOG line when its trouble
- * begins.  Returns until when.
+ * In PG_CATCH: end the transaction, leave the table alone for a while, with one LOG line when its
+ * trouble begins.  Returns until when.
  */
 extern TimestampTz kvs_workerstep_recover(void);
 
@@ -68,9 +69,9 @@ extern bool kvs_workerstep_is_careful(Oid relid);
 extern int64 kvs_workerstep_rows(Oid relid, int64 max);
 
 /*
- * The worker comes, and goes; the latter returns whether it ended itself.  "find_next_due" says when
- * something is due, but for table "except".  It clears next due (expiry.h), so what is there afterwards
- * has come since.
+ * The worker comes, and goes; the latter returns whether it ended itself.  "find_next_due" says
+ * when something is due, but for table "except".  It clears next due (expiry.h), so what is there
+ * afterwards has come since.
  */
 extern void kvs_workerstep_come(TimestampTz (*find_next_due) (Oid except));
 extern bool kvs_workerstep_leave(void);

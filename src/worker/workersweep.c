@@ -2,13 +2,16 @@
  * workersweep.c
  *		The worker's task of removing expired rows.
  *
- * A step takes from the expiry map a table that has something due, and sweeps a bit of it in a short transaction.  A table whose owner's trigger
- * fails, or that somebody has locked, is put aside and does not stop the others.  First of all, and then at intervals that grow from a minute to a
- * day, all stores are due in full: that is the safety net for what the map cannot know, such as a restored dump.  A pass over a table that finds
- * nothing reads PASS_RATE blocks a second at most.  A store that the map has no room for is read whole when it is due
- * (unmapped.c).  Whose turn it is of all that are due is turns.c's.
+ * A step takes from the expiry map a table that has something due, and sweeps a bit of it in a
+ * short transaction.  A table whose owner's trigger fails, or that somebody has locked, is put
+ * aside and does not stop the others.  First of all, and then at intervals that grow from a minute
+ * to a day, all stores are due in full: that is the safety net for what the map cannot know, such
+ * as a restored dump.  A pass over a table that finds nothing reads PASS_RATE blocks a second at
+ * most.  A store that the map has no room for is read whole when it is due (unmapped.c).  Whose
+ * turn it is of all that are due is turns.c's.
  *
- * A step that removed a full batch is followed by a nap of NAP times what it took, up to NAP_MAX, which leaves the machine to others.
+ * A step that removed a full batch is followed by a nap of NAP times what it took, up to NAP_MAX,
+ * which leaves the machine to others.
  */
 #include "postgres.h"
 
@@ -36,7 +39,10 @@
 /* By how much a nap is longer than the step before it. */
 #define NAP				5
 
-/* Blocks a second that passes read as long as they find nothing; so many milliseconds' worth of them at once. */
+/*
+ * Blocks a second that passes read as long as they find nothing; so many milliseconds' worth of
+ * them at once.
+ */
 #define PASS_RATE		800
 #define PASS_AT_ONCE	250
 
@@ -144,7 +150,10 @@ sweep_mapped(const KvsExpiryWork *work, KvsSweepResult *result)
 	PG_END_TRY();
 }
 
-/* A step has ended with this.  Returns when to look at the store again; DT_NOBEGIN: at its next turn. */
+/*
+ * A step has ended with this.  Returns when to look at the store again; DT_NOBEGIN: at its next
+ * turn.
+ */
 static TimestampTz
 look_again(const KvsSweepResult *result, TimestampTz now)
 {
@@ -161,7 +170,10 @@ look_again(const KvsSweepResult *result, TimestampTz now)
 	}
 }
 
-/* A batch of a store that the map has no room for; what is left there was noted in its slot, or it stays due. */
+/*
+ * A batch of a store that the map has no room for; what is left there was noted in its slot, or it
+ * stays due.
+ */
 static void
 sweep_unmapped(KvsUnmapped *item, TimestampTz now, KvsSweepResult *result)
 {

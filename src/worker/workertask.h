@@ -7,8 +7,8 @@
 #include "utils/timestamp.h"
 
 /*
- * A kind of work.  Its functions are called outside a transaction, and make short ones of their own, and catch what they may well raise: an
- * ERROR that gets here ends the worker.
+ * A kind of work.  Its functions are called outside a transaction, and make short ones of their
+ * own, and catch what they may well raise: an ERROR that gets here ends the worker.
  */
 typedef struct KvsWorkerTask
 {
@@ -16,8 +16,8 @@ typedef struct KvsWorkerTask
 	bool		(*step) (void);
 
 	/*
-	 * When to call step() next; DT_NOEND: never, unless next due is lowered (expiry.h).  What there is to
-	 * do for table "except" does not count.
+	 * When to call step() next; DT_NOEND: never, unless next due is lowered (expiry.h).  What there
+	 * is to do for table "except" does not count.
 	 */
 	TimestampTz (*next) (Oid except);
 

@@ -2,10 +2,12 @@
  * workerverify.c
  *		Looking for messages that no dequeue would find.
  *
- * If a rule of queueslot.c were broken, a message would lie below the head, or where nothing is said to be, on no list and with no lease, and would never be
- * delivered.  The same goes for rows that come in past the guard, as when a dump is restored with triggers disabled, and for what the head has passed as
- * expired when the clock is set back.  So now and then the worker reads the index from its bottom up to the head, and compares.  What it finds may
- * be a message that has become visible and is published in the next microseconds, so it looks again a second later.
+ * If a rule of queueslot.c were broken, a message would lie below the head, or where nothing is
+ * said to be, on no list and with no lease, and would never be delivered.  The same goes for rows
+ * that come in past the guard, as when a dump is restored with triggers disabled, and for what the
+ * head has passed as expired when the clock is set back.  So now and then the worker reads the
+ * index from its bottom up to the head, and compares.  What it finds may be a message that has
+ * become visible and is published in the next microseconds, so it looks again a second later.
  */
 #include "postgres.h"
 
@@ -20,7 +22,10 @@
 #include "worker/workerprocess.h"
 #include "worker/workerverify.h"
 
-/* Of one priority, in one look: they may be about to be published.  One that is not stands for all that follow it. */
+/*
+ * Of one priority, in one look: they may be about to be published.  One that is not stands for all
+ * that follow it.
+ */
 #define MAX_SUSPECTS	4
 
 #define LOOK_AGAIN		1000	/* milliseconds */
@@ -55,7 +60,10 @@ is_findable(const Verification *verification, const KvsMessageRef *message)
 	return kvs_lease_is_known(verification->reader->queue, message);
 }
 
-/* From the bottom to the head; where nothing is said to be, that is all.  False: somebody wants the database. */
+/*
+ * From the bottom to the head; where nothing is said to be, that is all.  False: somebody wants the
+ * database.
+ */
 static bool
 look(Verification *verification, int priority)
 {

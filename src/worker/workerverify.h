@@ -7,8 +7,9 @@
 #include "message/reader.h"
 
 /*
- * There should be none: each is a bug, is logged, and can be delivered from then on.  In a transaction of the worker.  Returns false if the look has to be
- * repeated, because somebody is in the way.
+ * There should be none: each is a bug, is logged, and can be delivered from then on.  In a
+ * transaction of the worker.  Returns false if the look has to be repeated, because somebody is in
+ * the way.
  */
 extern bool kvs_workerverify_queue(KvsReader *reader);
 

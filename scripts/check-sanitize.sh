@@ -6,7 +6,7 @@
 # in the servers' logs; each log with a report is a failure.  Arithmetic is checked as ISO C has it, without the -fwrapv that
 # PostgreSQL is built with.
 #
-# Environment: that of check.sh.  In a hurry, KVS_SKIP="013_load 031_databases 034_expiry_limits 047_cron" leaves out the TAP tests
+# Environment: that of check.sh.  In a hurry, KVS_SKIP="013_load 031_databases 034_expiry_limits 064_cron" leaves out the TAP tests
 # that take longest and mostly wait or measure.
 
 # shellcheck source=scripts/common.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make check: every test, on private throw-away servers, beside whatever else this machine runs.
 #
-# Suites: static (exported symbols, headers, names), regress (pg_regress, once with kvstore preloaded and once without, since the
+# Suites: static (exported symbols, headers, names, floors, fault points), regress (pg_regress, once with kvstore preloaded and once without, since the
 # key-value part promises to work without), isolation, tap, pgtap.  The last line is "N passed, N failed" alone; the exit
 # status is 0 only when something ran and nothing failed.
 #
@@ -81,10 +81,27 @@ check_names()
 	return $twice
 }
 
+check_layers() { "$KVS_ROOT/scripts/layers.sh" "$KVS_BUILD"; }
+
+# The fault points of the code are those of the document.
+check_faults()
+{
+	diff <(sed -nE 's/^\tPOINT\([A-Z_]+, "(.*)"\).*/\1/p' "$KVS_ROOT/src/base/fault.h" | sort) \
+		<(sed -n '/^## Fault points/,/^## Write a test/s/^| `\([a-z-]*\)` |.*/\1/p' "$KVS_ROOT/doc/testing.md" | sort)
+}
+
+# Numbers of TAP tests are used once.
+check_numbers()
+{
+	local twice
+	twice=$(cd "$KVS_ROOT/test/t" && printf '%s\n' [0-9]*.pl | sed 's/_.*//' | sort | uniq -d)
+	[ -z "$twice" ] || { say "test/t has two tests with one number:" "$twice"; return 1; }
+}
+
 run_static()
 {
 	local name start=$EPOCHREALTIME passed=0 failed=0
-	for name in symbols headers names; do
+	for name in symbols headers names layers faults numbers; do
 		wanted_test $name || continue
 		if "check_$name" < /dev/null; then
 			passed=$((passed + 1))

@@ -58,7 +58,7 @@ _PG_init(void)
 	kvs_waiter_init();
 	kvs_change_init();
 	kvs_launcher_init();
-	kvs_list_node_init();
+	kvs_listnode_init();
 	kvs_parallel_init();
 	kvs_queueslot_init();
 	kvs_leaseentry_init();

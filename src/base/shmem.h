@@ -1,6 +1,8 @@
 /*
  * shmem.h
  *		Shared memory: there when the library is in shared_preload_libraries, absent otherwise.
+ *
+ * Names: kvs_shmem_, kvs_shared
  */
 #ifndef KVS_SHMEM_H
 #define KVS_SHMEM_H

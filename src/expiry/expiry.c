@@ -83,7 +83,7 @@ static BlockNumber advanced_block;
 bool
 kvs_expiry_is_there(void)
 {
-	return kvs_expiry_map != NULL;
+	return kvs_expirymap_map != NULL;
 }
 
 /* ---- Lists of slots ---- */
@@ -161,13 +161,13 @@ kvs_expiry_lower_next_due(TimestampTz earliest)
 {
 	Latch	   *latch;
 
-	if (kvs_expiry_my_database == NULL || !kvs_expiry_lower_slot(&kvs_expiry_my_database->next_due, earliest))
+	if (kvs_expirymap_my_database == NULL || !kvs_expiry_lower_slot(&kvs_expirymap_my_database->next_due, earliest))
 		return;
-	if (earliest >= (TimestampTz) pg_atomic_read_u64(&kvs_expiry_my_database->wake_at))
+	if (earliest >= (TimestampTz) pg_atomic_read_u64(&kvs_expirymap_my_database->wake_at))
 		return;
-	latch = kvs_expiry_my_database->latch;
+	latch = kvs_expirymap_my_database->latch;
 	if (latch == NULL)
-		latch = kvs_expiry_map->launcher;
+		latch = kvs_expirymap_map->launcher;
 	if (latch != NULL)
 		SetLatch(latch);
 }
@@ -213,12 +213,12 @@ kvs_expiry_note_row(Oid relid, BlockNumber block, TimestampTz when)
 {
 	KvsExpirySlot *slot;
 
-	kvs_expiry_made_slot = NULL;
-	slot = kvs_expiry_get_slot(relid, block);
+	kvs_expirymap_made_slot = NULL;
+	slot = kvs_expirymap_get_slot(relid, block);
 	if (slot == NULL)
-		slot = kvs_expiry_unmapped(relid);
-	if (unlikely(kvs_expiry_made_slot != NULL))
-		add_to_list(&notes, (Lowering) {kvs_expiry_made_slot, DT_NOBEGIN, InvalidSubTransactionId});
+		slot = kvs_expirymap_unmapped(relid);
+	if (unlikely(kvs_expirymap_made_slot != NULL))
+		add_to_list(&notes, (Lowering) {kvs_expirymap_made_slot, DT_NOBEGIN, InvalidSubTransactionId});
 	if (slot != NULL)
 		add_to_list(&notes, (Lowering) {slot, when, InvalidSubTransactionId});
 }

@@ -40,7 +40,7 @@ extern bool kvs_expiry_is_there(void);
 /* ---- Writers ---- */
 
 /* Notes are wanted, because the library was preloaded. */
-extern bool kvs_expiry_active;
+extern bool kvs_expirymap_active;
 
 extern void kvs_expiry_note_row(Oid relid, BlockNumber block, TimestampTz when);
 
@@ -52,7 +52,7 @@ extern void kvs_expiry_note_row(Oid relid, BlockNumber block, TimestampTz when);
 static inline void
 kvs_expiry_note(Oid relid, BlockNumber block, TimestampTz when)
 {
-	if (when != DT_NOEND && kvs_expiry_active)
+	if (when != DT_NOEND && kvs_expirymap_active)
 		kvs_expiry_note_row(relid, block, when);
 }
 
@@ -84,7 +84,7 @@ typedef struct KvsExpiryWork
  * those that have something due and are not put aside.  With "passes" false, a table that is due in
  * full does not count for that.
  */
-extern bool kvs_expiry_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *work);
+extern bool kvs_expirydue_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *work);
 
 /*
  * Set a slot to "never", before the snapshot is taken with which its blocks are scanned.  Should
@@ -99,61 +99,61 @@ extern void kvs_expiry_lower(KvsExpirySlot *slot, TimestampTz when);
  * The slot of a block, made if need be; that of the whole table if there is no other; NULL: the map
  * has no room for the table.
  */
-extern KvsExpirySlot *kvs_expiry_get_slot(Oid relid, BlockNumber block);
+extern KvsExpirySlot *kvs_expirymap_get_slot(Oid relid, BlockNumber block);
 
 /* A table's entry, made if need be (then the table is due in full); NULL if the map is full. */
-extern KvsExpiryTable *kvs_expiry_get_table(Oid relid);
+extern KvsExpiryTable *kvs_expirymap_get_table(Oid relid);
 
 /* The slot for all blocks of a table. */
-extern KvsExpirySlot *kvs_expiry_whole(KvsExpiryTable *table);
+extern KvsExpirySlot *kvs_expirymap_whole(KvsExpiryTable *table);
 
 /*
  * Does the map know this file of the table?  If not, from now on it does, and the table is due in
  * full.
  */
-extern void kvs_expiry_check_file(KvsExpiryTable *table, Oid filenumber);
+extern void kvs_expirydue_check_file(KvsExpiryTable *table, Oid filenumber);
 
 /*
  * A pass over a whole table takes many transactions; where it is, is kept in the map, so that the
  * next worker goes on.  Only the worker of the database calls these.  InvalidBlockNumber: no pass
  * is under way.
  */
-extern BlockNumber kvs_expiry_pass_block(KvsExpiryTable *table);
-extern void kvs_expiry_begin_pass(KvsExpiryTable *table);
+extern BlockNumber kvs_expirydue_pass_block(KvsExpiryTable *table);
+extern void kvs_expirydue_begin_pass(KvsExpiryTable *table);
 
 /* Once this transaction has committed, the pass is at "block". */
 extern void kvs_expiry_advance_pass(KvsExpiryTable *table, BlockNumber block);
 
 /* Put a table aside until "when"; "failed": it is in trouble, until it was done well. */
-extern void kvs_expiry_put_aside(Oid relid, TimestampTz when, bool failed);
-extern void kvs_expiry_done_well(KvsExpiryTable *table);
+extern void kvs_expirydue_put_aside(Oid relid, TimestampTz when, bool failed);
+extern void kvs_expirydue_done_well(KvsExpiryTable *table);
 
 /*
  * Whose the table is, and whether a sweep runs code of his.  False: that was not known, so the
  * table may have been found out of turn.
  */
-extern bool kvs_expiry_check_code(KvsExpiryTable *table, Oid owner, bool foreign);
+extern bool kvs_expirydue_check_code(KvsExpiryTable *table, Oid owner, bool foreign);
 
 /* The step over a table whose turn it was began at "start", and is over. */
-extern void kvs_expiry_end_turn(KvsExpiryTable *table, TimestampTz start);
+extern void kvs_expirydue_end_turn(KvsExpiryTable *table, TimestampTz start);
 
 /*
  * Nothing is to be removed from a table for now: forget what is due, and let all of it be due at
  * "when".
  */
-extern void kvs_expiry_postpone(KvsExpiryTable *table, TimestampTz when);
+extern void kvs_expirydue_postpone(KvsExpiryTable *table, TimestampTz when);
 
 /* The tables of this database that are in the map, up to "max". */
-extern int	kvs_expiry_list_tables(Oid *relids, int max);
+extern int	kvs_expirymap_list_tables(Oid *relids, int max);
 
 /*
  * Forget a table that is gone.  The caller holds a lock that keeps everybody else out, or the
  * database is gone.
  */
-extern void kvs_expiry_forget_table(Oid database, Oid relid);
+extern void kvs_expirymap_forget_table(Oid database, Oid relid);
 
 /* Forget a database that is gone. */
-extern void kvs_expiry_forget_database(Oid database);
+extern void kvs_expirymap_forget_database(Oid database);
 
 /* ---- Schedule ---- */
 
@@ -161,42 +161,42 @@ extern void kvs_expiry_forget_database(Oid database);
  * The slot of this database as a whole: when all its stores are due in full.  NULL if there is no
  * room.
  */
-extern KvsExpirySlot *kvs_expiry_database(void);
+extern KvsExpirySlot *kvs_expirymap_database(void);
 
 /* The same, but NULL if the map does not know the database yet. */
-extern KvsExpirySlot *kvs_expiry_find_database(void);
+extern KvsExpirySlot *kvs_expirymap_find_database(void);
 
 /*
  * The slot for a store that the map has no room for; it shares it with few others.  NULL if there
  * is no room for the database.
  */
-extern KvsExpirySlot *kvs_expiry_unmapped(Oid relid);
+extern KvsExpirySlot *kvs_expirymap_unmapped(Oid relid);
 
 /*
  * Those of these slots that are due, a list; they are set to "never".  Is it the slot of this
  * store?
  */
-extern List *kvs_expiry_take_unmapped(TimestampTz now);
-extern bool kvs_expiry_is_unmapped_in(Oid relid, const KvsExpirySlot *slot);
+extern List *kvs_expirydue_take_unmapped(TimestampTz now);
+extern bool kvs_expirymap_is_unmapped_in(Oid relid, const KvsExpirySlot *slot);
 
 /*
  * The worker takes up what a slot stands for: it is set to "never", and due again should the worker
  * die before it says that it is done. One at a time.
  */
-extern void kvs_expiry_take(KvsExpirySlot *slot);
-extern void kvs_expiry_done(void);
+extern void kvs_expirydue_take(KvsExpirySlot *slot);
+extern void kvs_expirydue_done(void);
 
 /* The delay until the next full pass over this database, in milliseconds: longer each time. */
-extern int	kvs_expiry_next_delay(void);
+extern int	kvs_expirydue_next_delay(void);
 
 /* May an ERROR of this database's worker be logged?  Once a minute. */
-extern bool kvs_expiry_may_log(TimestampTz now);
+extern bool kvs_expirydue_may_log(TimestampTz now);
 
 /*
  * Earliest time at which the map has something due in this database, but for a table; DT_NOEND if
  * never.
  */
-extern TimestampTz kvs_expiry_next(Oid except);
+extern TimestampTz kvs_expirydue_next(Oid except);
 
 /*
  * Next due of this database, what the launcher goes by: a lower bound of all that a worker has to
@@ -204,8 +204,8 @@ extern TimestampTz kvs_expiry_next(Oid except);
  * whoever comes meanwhile lowers it, too.  Lowering wakes who sleeps too long; a transaction
  * callback may do it.
  */
-extern void kvs_expiry_clear_next_due(void);
-extern TimestampTz kvs_expiry_next_due(void);
+extern void kvs_expirydue_clear_next_due(void);
+extern TimestampTz kvs_expirydue_next_due(void);
 extern void kvs_expiry_lower_next_due(TimestampTz when);
 
 /*
@@ -220,21 +220,21 @@ typedef struct KvsExpiryDatabaseDue
 
 #define KVS_EXPIRY_DATABASES	1024
 
-extern int	kvs_expiry_list_databases(KvsExpiryDatabaseDue *list);
+extern int	kvs_expirydue_list_databases(KvsExpiryDatabaseDue *list);
 
 /*
  * Say until when the caller will sleep, so that a commit that is due before sets its latch: the
  * worker for its database, the launcher for all that have no worker.  False: something earlier than
  * what the caller knows has come meanwhile, look again.
  */
-extern bool kvs_expiry_worker_sleeps(TimestampTz wake_at, TimestampTz next);
-extern bool kvs_expiry_launcher_sleeps(TimestampTz wake_at, const KvsExpiryDatabaseDue *seen, int count);
-extern void kvs_expiry_worker_awake(void);
+extern bool kvs_expirydue_worker_sleeps(TimestampTz wake_at, TimestampTz next);
+extern bool kvs_expirydue_launcher_sleeps(TimestampTz wake_at, const KvsExpiryDatabaseDue *seen, int count);
+extern void kvs_expirydue_worker_awake(void);
 
 /* The process will not be there any more.  "again": have this database looked at. */
-extern void kvs_expiry_worker_leaves(bool again);
+extern void kvs_expirydue_worker_leaves(bool again);
 
-extern void kvs_expiry_launcher_starts(void);
+extern void kvs_expirydue_launcher_starts(void);
 
 extern void kvs_expirymap_init(void);
 extern void kvs_expiry_init(void);

@@ -36,7 +36,7 @@
 /* ---- Sweepers ---- */
 
 void
-kvs_expiry_check_file(KvsExpiryTable *table, Oid filenumber)
+kvs_expirydue_check_file(KvsExpiryTable *table, Oid filenumber)
 {
 	if (pg_atomic_read_u32(&table->filenumber) == filenumber)
 		return;
@@ -47,13 +47,13 @@ kvs_expiry_check_file(KvsExpiryTable *table, Oid filenumber)
 }
 
 BlockNumber
-kvs_expiry_pass_block(KvsExpiryTable *table)
+kvs_expirydue_pass_block(KvsExpiryTable *table)
 {
 	return pg_atomic_read_u32(&table->pass_block);
 }
 
 void
-kvs_expiry_begin_pass(KvsExpiryTable *table)
+kvs_expirydue_begin_pass(KvsExpiryTable *table)
 {
 	pg_atomic_write_u32(&table->pass_block, 0);
 	pg_atomic_exchange_u64(&table->whole, (uint64) DT_NOEND);
@@ -70,16 +70,16 @@ is_due_in_full(KvsExpiryTable *table, TimestampTz now)
 static void
 mark_due_tables(TimestampTz now, bool passes, bool *due)
 {
-	for (int i = 0; i < kvs_expiry_map->ntables; i++)
-		due[i] = passes && kvs_expiry_map->tables[i].database == MyDatabaseId && is_due_in_full(&kvs_expiry_map->tables[i], now);
-	for (int i = 0; i < kvs_expiry_map->nextents; i++)
+	for (int i = 0; i < kvs_expirymap_map->ntables; i++)
+		due[i] = passes && kvs_expirymap_map->tables[i].database == MyDatabaseId && is_due_in_full(&kvs_expirymap_map->tables[i], now);
+	for (int i = 0; i < kvs_expirymap_map->nextents; i++)
 	{
-		KvsExpiryExtent *extent = &kvs_expiry_map->extents[i];
+		KvsExpiryExtent *extent = &kvs_expirymap_map->extents[i];
 
 		if (extent->table == NULL || extent->table->database != MyDatabaseId)
 			continue;
-		for (int n = 0; n < KVS_EXTENT_GROUPS && !due[extent->table - kvs_expiry_map->tables]; n++)
-			due[extent->table - kvs_expiry_map->tables] = kvs_expiry_read_slot(&extent->slots[n]) <= now;
+		for (int n = 0; n < KVS_EXTENT_GROUPS && !due[extent->table - kvs_expirymap_map->tables]; n++)
+			due[extent->table - kvs_expirymap_map->tables] = kvs_expiry_read_slot(&extent->slots[n]) <= now;
 	}
 }
 
@@ -98,9 +98,9 @@ collect_work(KvsExpiryTable *table, TimestampTz now, bool passes, KvsExpiryWork 
 	work->table = table;
 	work->whole = passes && is_due_in_full(table, now);
 	work->ngroups = 0;
-	for (int i = 0; i < kvs_expiry_map->nextents; i++)
+	for (int i = 0; i < kvs_expirymap_map->nextents; i++)
 	{
-		KvsExpiryExtent *extent = &kvs_expiry_map->extents[i];
+		KvsExpiryExtent *extent = &kvs_expirymap_map->extents[i];
 
 		if (extent->table != table)
 			continue;
@@ -135,7 +135,7 @@ get_turn(KvsExpiryTable *table, TimestampTz now)
 	int			rank = pg_atomic_read_u32(&table->troubled) ? KVS_RANK_TROUBLED :
 		pg_atomic_read_u32(&table->foreign) ? KVS_RANK_FOREIGN : KVS_RANK_PLAIN;
 
-	return kvs_turns_get(pg_atomic_read_u32(&table->owner), rank, served[table - kvs_expiry_map->tables], now);
+	return kvs_turns_get(pg_atomic_read_u32(&table->owner), rank, served[table - kvs_expirymap_map->tables], now);
 }
 
 /* Of the tables that have something due, the one whose turn it is; the map's lock is held. */
@@ -144,9 +144,9 @@ find_next_table(TimestampTz now, const bool *due, KvsTurn *turn)
 {
 	KvsExpiryTable *found = NULL;
 
-	for (int i = 0; i < kvs_expiry_map->ntables; i++)
+	for (int i = 0; i < kvs_expirymap_map->ntables; i++)
 	{
-		KvsExpiryTable *table = &kvs_expiry_map->tables[i];
+		KvsExpiryTable *table = &kvs_expirymap_map->tables[i];
 		KvsTurn		mine;
 
 		if (!due[i] || aside_until(table, now) > now)
@@ -161,16 +161,16 @@ find_next_table(TimestampTz now, const bool *due, KvsTurn *turn)
 }
 
 bool
-kvs_expiry_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *work)
+kvs_expirydue_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *work)
 {
 	KvsExpiryTable *found;
-	bool	   *due = palloc(kvs_expiry_map->ntables);
+	bool	   *due = palloc(kvs_expirymap_map->ntables);
 
 	if (served == NULL)
-		served = MemoryContextAllocZero(TopMemoryContext, sizeof(uint64) * kvs_expiry_map->ntables);
-	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
+		served = MemoryContextAllocZero(TopMemoryContext, sizeof(uint64) * kvs_expirymap_map->ntables);
+	LWLockAcquire(kvs_expirymap_map->lock, LW_SHARED);
 	if (OidIsValid(relid))
-		found = kvs_expiry_find_table(relid);
+		found = kvs_expirymap_find_table(relid);
 	else
 	{
 		mark_due_tables(now, passes, due);
@@ -178,55 +178,55 @@ kvs_expiry_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *wor
 	}
 	if (found != NULL)
 		collect_work(found, now, passes, work);
-	LWLockRelease(kvs_expiry_map->lock);
+	LWLockRelease(kvs_expirymap_map->lock);
 	pfree(due);
 	return found != NULL && (work->whole || work->ngroups > 0);
 }
 
 void
-kvs_expiry_end_turn(KvsExpiryTable *table, TimestampTz start)
+kvs_expirydue_end_turn(KvsExpiryTable *table, TimestampTz start)
 {
-	served[table - kvs_expiry_map->tables] = kvs_turns_next();
+	served[table - kvs_expirymap_map->tables] = kvs_turns_next();
 	kvs_turns_charge(pg_atomic_read_u32(&table->owner), start);
 }
 
 void
-kvs_expiry_put_aside(Oid relid, TimestampTz when, bool failed)
+kvs_expirydue_put_aside(Oid relid, TimestampTz when, bool failed)
 {
 	KvsExpiryTable *table;
 
-	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
-	table = kvs_expiry_find_table(relid);
+	LWLockAcquire(kvs_expirymap_map->lock, LW_SHARED);
+	table = kvs_expirymap_find_table(relid);
 	if (table != NULL)
 	{
 		pg_atomic_write_u64(&table->aside_until, (uint64) when);
 		if (failed)
 			pg_atomic_write_u32(&table->troubled, 1);
 	}
-	LWLockRelease(kvs_expiry_map->lock);
+	LWLockRelease(kvs_expirymap_map->lock);
 }
 
 void
-kvs_expiry_postpone(KvsExpiryTable *table, TimestampTz when)
+kvs_expirydue_postpone(KvsExpiryTable *table, TimestampTz when)
 {
-	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
-	for (int i = 0; i < kvs_expiry_map->nextents; i++)
-		for (int n = 0; n < KVS_EXTENT_GROUPS && kvs_expiry_map->extents[i].table == table; n++)
-			pg_atomic_exchange_u64(&kvs_expiry_map->extents[i].slots[n], (uint64) DT_NOEND);
+	LWLockAcquire(kvs_expirymap_map->lock, LW_SHARED);
+	for (int i = 0; i < kvs_expirymap_map->nextents; i++)
+		for (int n = 0; n < KVS_EXTENT_GROUPS && kvs_expirymap_map->extents[i].table == table; n++)
+			pg_atomic_exchange_u64(&kvs_expirymap_map->extents[i].slots[n], (uint64) DT_NOEND);
 	pg_atomic_write_u32(&table->pass_block, InvalidBlockNumber);
 	pg_atomic_exchange_u64(&table->whole, (uint64) DT_NOEND);
-	LWLockRelease(kvs_expiry_map->lock);
+	LWLockRelease(kvs_expirymap_map->lock);
 	kvs_expiry_lower(&table->whole, when);
 }
 
 void
-kvs_expiry_done_well(KvsExpiryTable *table)
+kvs_expirydue_done_well(KvsExpiryTable *table)
 {
 	pg_atomic_write_u32(&table->troubled, 0);
 }
 
 bool
-kvs_expiry_check_code(KvsExpiryTable *table, Oid owner, bool foreign)
+kvs_expirydue_check_code(KvsExpiryTable *table, Oid owner, bool foreign)
 {
 	bool		known = pg_atomic_read_u32(&table->owner) == owner && pg_atomic_read_u32(&table->foreign) == foreign;
 
@@ -238,23 +238,23 @@ kvs_expiry_check_code(KvsExpiryTable *table, Oid owner, bool foreign)
 /* ---- Schedule ---- */
 
 int
-kvs_expiry_next_delay(void)
+kvs_expirydue_next_delay(void)
 {
-	int			delay = pg_atomic_read_u32(&kvs_expiry_my_database->full_delay);
+	int			delay = pg_atomic_read_u32(&kvs_expirymap_my_database->full_delay);
 
 	delay = delay == 0 ? FIRST_FULL_DELAY : Min(2 * delay, LAST_FULL_DELAY);
-	pg_atomic_write_u32(&kvs_expiry_my_database->full_delay, delay);
+	pg_atomic_write_u32(&kvs_expirymap_my_database->full_delay, delay);
 	return delay;
 }
 
 bool
-kvs_expiry_may_log(TimestampTz now)
+kvs_expirydue_may_log(TimestampTz now)
 {
-	TimestampTz last = (TimestampTz) pg_atomic_read_u64(&kvs_expiry_my_database->logged_at);
+	TimestampTz last = (TimestampTz) pg_atomic_read_u64(&kvs_expirymap_my_database->logged_at);
 
 	if (last != DT_NOBEGIN && !TimestampDifferenceExceeds(last, now, LOG_INTERVAL))
 		return false;
-	pg_atomic_write_u64(&kvs_expiry_my_database->logged_at, (uint64) now);
+	pg_atomic_write_u64(&kvs_expirymap_my_database->logged_at, (uint64) now);
 	return true;
 }
 
@@ -269,11 +269,11 @@ read_map(bool since, Oid except)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz result = DT_NOEND;
 
-	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
-	for (int i = 0; i < kvs_expiry_map->ntables + kvs_expiry_map->nextents; i++)
+	LWLockAcquire(kvs_expirymap_map->lock, LW_SHARED);
+	for (int i = 0; i < kvs_expirymap_map->ntables + kvs_expirymap_map->nextents; i++)
 	{
-		KvsExpiryExtent *extent = i < kvs_expiry_map->ntables ? NULL : &kvs_expiry_map->extents[i - kvs_expiry_map->ntables];
-		KvsExpiryTable *table = extent ? extent->table : &kvs_expiry_map->tables[i];
+		KvsExpiryExtent *extent = i < kvs_expirymap_map->ntables ? NULL : &kvs_expirymap_map->extents[i - kvs_expirymap_map->ntables];
+		KvsExpiryTable *table = extent ? extent->table : &kvs_expirymap_map->tables[i];
 		TimestampTz earliest = DT_NOEND;
 
 		if (table == NULL || table->database != MyDatabaseId || table->relid == except ||
@@ -292,7 +292,7 @@ read_map(bool since, Oid except)
 		if (!since || earliest != DT_NOBEGIN)
 			result = Min(result, earliest);
 	}
-	LWLockRelease(kvs_expiry_map->lock);
+	LWLockRelease(kvs_expirymap_map->lock);
 	return result;
 }
 
@@ -300,8 +300,8 @@ read_map(bool since, Oid except)
 static TimestampTz
 read_unmapped(void)
 {
-	KvsExpiryOverflow *overflow = kvs_expiry_my_database->overflow;
-	TimestampTz result = kvs_expiry_read_slot(&kvs_expiry_my_database->unmapped);
+	KvsExpiryOverflow *overflow = kvs_expirymap_my_database->overflow;
+	TimestampTz result = kvs_expiry_read_slot(&kvs_expirymap_my_database->unmapped);
 
 	for (int i = 0; overflow != NULL && i < KVS_OVERFLOW_SLOTS; i++)
 		result = Min(result, kvs_expiry_read_slot(&overflow->slots[i]));
@@ -321,10 +321,10 @@ take_if_due(KvsExpirySlot *slot, TimestampTz now, List *taken)
 }
 
 List *
-kvs_expiry_take_unmapped(TimestampTz now)
+kvs_expirydue_take_unmapped(TimestampTz now)
 {
-	KvsExpiryOverflow *overflow = kvs_expiry_my_database->overflow;
-	List	   *taken = take_if_due(&kvs_expiry_my_database->unmapped, now, NIL);
+	KvsExpiryOverflow *overflow = kvs_expirymap_my_database->overflow;
+	List	   *taken = take_if_due(&kvs_expirymap_my_database->unmapped, now, NIL);
 
 	for (int i = 0; overflow != NULL && i < KVS_OVERFLOW_SLOTS; i++)
 		taken = take_if_due(&overflow->slots[i], now, taken);
@@ -332,51 +332,51 @@ kvs_expiry_take_unmapped(TimestampTz now)
 }
 
 TimestampTz
-kvs_expiry_next(Oid except)
+kvs_expirydue_next(Oid except)
 {
 	TimestampTz next = read_map(false, except);
 
-	next = Min(next, kvs_expiry_read_slot(&kvs_expiry_my_database->full));
+	next = Min(next, kvs_expiry_read_slot(&kvs_expirymap_my_database->full));
 	return Min(next, read_unmapped());
 }
 
 void
-kvs_expiry_clear_next_due(void)
+kvs_expirydue_clear_next_due(void)
 {
-	pg_atomic_exchange_u64(&kvs_expiry_my_database->next_due, (uint64) DT_NOEND);
+	pg_atomic_exchange_u64(&kvs_expirymap_my_database->next_due, (uint64) DT_NOEND);
 }
 
 TimestampTz
-kvs_expiry_next_due(void)
+kvs_expirydue_next_due(void)
 {
-	return kvs_expiry_read_slot(&kvs_expiry_my_database->next_due);
+	return kvs_expiry_read_slot(&kvs_expirymap_my_database->next_due);
 }
 
 /* What the worker has taken up and is not done with. */
 static KvsExpirySlot *taken = NULL;
 
 void
-kvs_expiry_take(KvsExpirySlot *slot)
+kvs_expirydue_take(KvsExpirySlot *slot)
 {
 	taken = slot;
 	pg_atomic_exchange_u64(slot, (uint64) DT_NOEND);
 }
 
 void
-kvs_expiry_done(void)
+kvs_expirydue_done(void)
 {
 	taken = NULL;
 }
 
 int
-kvs_expiry_list_databases(KvsExpiryDatabaseDue *list)
+kvs_expirydue_list_databases(KvsExpiryDatabaseDue *list)
 {
 	int			count = 0;
 
-	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
+	LWLockAcquire(kvs_expirymap_map->lock, LW_SHARED);
 	for (int i = 0; i < KVS_EXPIRY_DATABASES; i++)
 	{
-		KvsExpiryDatabase *entry = &kvs_expiry_map->databases[i];
+		KvsExpiryDatabase *entry = &kvs_expirymap_map->databases[i];
 
 		if (!OidIsValid(entry->database))
 			continue;
@@ -384,36 +384,36 @@ kvs_expiry_list_databases(KvsExpiryDatabaseDue *list)
 		list[count].due = kvs_expiry_read_slot(&entry->next_due);
 		count++;
 	}
-	LWLockRelease(kvs_expiry_map->lock);
+	LWLockRelease(kvs_expirymap_map->lock);
 	return count;
 }
 
 bool
-kvs_expiry_worker_sleeps(TimestampTz wake_at, TimestampTz next)
+kvs_expirydue_worker_sleeps(TimestampTz wake_at, TimestampTz next)
 {
-	pg_atomic_write_u64(&kvs_expiry_my_database->wake_at, (uint64) wake_at);
+	pg_atomic_write_u64(&kvs_expirymap_my_database->wake_at, (uint64) wake_at);
 	pg_memory_barrier();
-	return kvs_expiry_read_slot(&kvs_expiry_my_database->next_due) >= Min(wake_at, next);
+	return kvs_expiry_read_slot(&kvs_expirymap_my_database->next_due) >= Min(wake_at, next);
 }
 
 void
-kvs_expiry_worker_awake(void)
+kvs_expirydue_worker_awake(void)
 {
-	kvs_expiry_my_database->latch = MyLatch;
-	pg_atomic_write_u64(&kvs_expiry_my_database->wake_at, (uint64) DT_NOBEGIN);
+	kvs_expirymap_my_database->latch = MyLatch;
+	pg_atomic_write_u64(&kvs_expirymap_my_database->wake_at, (uint64) DT_NOBEGIN);
 }
 
 void
-kvs_expiry_worker_leaves(bool again)
+kvs_expirydue_worker_leaves(bool again)
 {
-	if (kvs_expiry_my_database == NULL)
+	if (kvs_expirymap_my_database == NULL)
 		return;
 	if (taken != NULL)
 		kvs_expiry_lower_slot(taken, DT_NOBEGIN);
-	kvs_expiry_my_database->latch = NULL;
-	pg_atomic_write_u64(&kvs_expiry_my_database->wake_at, (uint64) DT_NOEND);
+	kvs_expirymap_my_database->latch = NULL;
+	pg_atomic_write_u64(&kvs_expirymap_my_database->wake_at, (uint64) DT_NOEND);
 	if (again)
-		kvs_expiry_lower_slot(&kvs_expiry_my_database->next_due, DT_NOBEGIN);
+		kvs_expiry_lower_slot(&kvs_expirymap_my_database->next_due, DT_NOBEGIN);
 }
 
 static bool
@@ -426,31 +426,31 @@ has_come_earlier(const KvsExpiryDatabase *entry, TimestampTz due, const KvsExpir
 }
 
 bool
-kvs_expiry_launcher_sleeps(TimestampTz wake_at, const KvsExpiryDatabaseDue *seen, int count)
+kvs_expirydue_launcher_sleeps(TimestampTz wake_at, const KvsExpiryDatabaseDue *seen, int count)
 {
 	bool		result = true;
 
-	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
+	LWLockAcquire(kvs_expirymap_map->lock, LW_SHARED);
 	for (int i = 0; i < KVS_EXPIRY_DATABASES; i++)
-		if (OidIsValid(kvs_expiry_map->databases[i].database) && kvs_expiry_map->databases[i].latch == NULL)
-			pg_atomic_write_u64(&kvs_expiry_map->databases[i].wake_at, (uint64) wake_at);
+		if (OidIsValid(kvs_expirymap_map->databases[i].database) && kvs_expirymap_map->databases[i].latch == NULL)
+			pg_atomic_write_u64(&kvs_expirymap_map->databases[i].wake_at, (uint64) wake_at);
 	pg_memory_barrier();
 	for (int i = 0; i < KVS_EXPIRY_DATABASES && result; i++)
 	{
-		KvsExpiryDatabase *entry = &kvs_expiry_map->databases[i];
+		KvsExpiryDatabase *entry = &kvs_expirymap_map->databases[i];
 		TimestampTz due = kvs_expiry_read_slot(&entry->next_due);
 
 		if (OidIsValid(entry->database) && entry->latch == NULL && due < wake_at)
 			result = !has_come_earlier(entry, due, seen, count);
 	}
-	LWLockRelease(kvs_expiry_map->lock);
+	LWLockRelease(kvs_expirymap_map->lock);
 	return result;
 }
 
 void
-kvs_expiry_launcher_starts(void)
+kvs_expirydue_launcher_starts(void)
 {
-	kvs_expiry_map->launcher = MyLatch;
+	kvs_expirymap_map->launcher = MyLatch;
 }
 
 /* ---- SQL ---- */
@@ -460,13 +460,13 @@ PG_FUNCTION_INFO_V1(kvstore_announce);
 Datum
 kvstore_announce(PG_FUNCTION_ARGS)
 {
-	if (kvs_expiry_get_database() != NULL)
+	if (kvs_expirymap_get_database() != NULL)
 	{
 		/* What an earlier extension in this database learned about its passes does not count. */
-		pg_atomic_write_u32(&kvs_expiry_my_database->full_delay, 0);
-		kvs_expiry_lower_at_commit(&kvs_expiry_my_database->full, DT_NOBEGIN);
+		pg_atomic_write_u32(&kvs_expirymap_my_database->full_delay, 0);
+		kvs_expiry_lower_at_commit(&kvs_expirymap_my_database->full, DT_NOBEGIN);
 	}
-	PG_RETURN_BOOL(kvs_expiry_my_database != NULL);
+	PG_RETURN_BOOL(kvs_expirymap_my_database != NULL);
 }
 
 /*
@@ -477,7 +477,7 @@ PG_FUNCTION_INFO_V1(kvstore_oldest_due);
 Datum
 kvstore_oldest_due(PG_FUNCTION_ARGS)
 {
-	TimestampTz oldest = kvs_expiry_map ? read_map(true, InvalidOid) : DT_NOEND;
+	TimestampTz oldest = kvs_expirymap_map ? read_map(true, InvalidOid) : DT_NOEND;
 
 	if (oldest > GetCurrentTimestamp())
 		PG_RETURN_NULL();
@@ -497,10 +497,10 @@ copy_map(MapRow *rows)
 {
 	int			count = 0;
 
-	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
-	for (int i = 0; i < kvs_expiry_map->ntables; i++)
+	LWLockAcquire(kvs_expirymap_map->lock, LW_SHARED);
+	for (int i = 0; i < kvs_expirymap_map->ntables; i++)
 	{
-		KvsExpiryTable *table = &kvs_expiry_map->tables[i];
+		KvsExpiryTable *table = &kvs_expirymap_map->tables[i];
 
 		if (table->database != MyDatabaseId)
 			continue;
@@ -511,9 +511,9 @@ copy_map(MapRow *rows)
 			rows[count].due = DT_NOBEGIN;
 		count += rows[count].due != DT_NOEND;
 	}
-	for (int i = 0; i < kvs_expiry_map->nextents; i++)
+	for (int i = 0; i < kvs_expirymap_map->nextents; i++)
 	{
-		KvsExpiryExtent *extent = &kvs_expiry_map->extents[i];
+		KvsExpiryExtent *extent = &kvs_expirymap_map->extents[i];
 
 		if (extent->table == NULL || extent->table->database != MyDatabaseId)
 			continue;
@@ -525,7 +525,7 @@ copy_map(MapRow *rows)
 			count += rows[count].due != DT_NOEND;
 		}
 	}
-	LWLockRelease(kvs_expiry_map->lock);
+	LWLockRelease(kvs_expirymap_map->lock);
 	return count;
 }
 
@@ -543,10 +543,10 @@ kvstore_expiry_map(PG_FUNCTION_ARGS)
 	bool		visible = false;
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (kvs_expiry_map == NULL)
+	if (kvs_expirymap_map == NULL)
 		return (Datum) 0;
 	rows = MemoryContextAllocHuge(CurrentMemoryContext,
-								  sizeof(MapRow) * (kvs_expiry_map->ntables + (Size) kvs_expiry_map->nextents * KVS_EXTENT_GROUPS + 1));
+								  sizeof(MapRow) * (kvs_expirymap_map->ntables + (Size) kvs_expirymap_map->nextents * KVS_EXTENT_GROUPS + 1));
 	count = copy_map(rows);
 	for (int i = 0; i < count; i++)
 	{

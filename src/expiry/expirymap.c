@@ -34,10 +34,10 @@ typedef struct DirectoryEntry
 	void	   *entry;
 } DirectoryEntry;
 
-bool		kvs_expiry_active = false;
-KvsExpiryMap *kvs_expiry_map = NULL;
-KvsExpiryDatabase *kvs_expiry_my_database = NULL;
-KvsExpirySlot *kvs_expiry_made_slot = NULL;
+bool		kvs_expirymap_active = false;
+KvsExpiryMap *kvs_expirymap_map = NULL;
+KvsExpiryDatabase *kvs_expirymap_my_database = NULL;
+KvsExpirySlot *kvs_expirymap_made_slot = NULL;
 
 static HTAB *directory = NULL;
 
@@ -86,17 +86,17 @@ find_database(bool make)
 {
 	KvsExpiryDatabase *free_entry = NULL;
 
-	LWLockAcquire(kvs_expiry_map->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < KVS_EXPIRY_DATABASES && kvs_expiry_my_database == NULL; i++)
+	LWLockAcquire(kvs_expirymap_map->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < KVS_EXPIRY_DATABASES && kvs_expirymap_my_database == NULL; i++)
 	{
-		KvsExpiryDatabase *entry = &kvs_expiry_map->databases[i];
+		KvsExpiryDatabase *entry = &kvs_expirymap_map->databases[i];
 
 		if (entry->database == MyDatabaseId)
-			kvs_expiry_my_database = entry;
+			kvs_expirymap_my_database = entry;
 		else if (!OidIsValid(entry->database) && free_entry == NULL)
 			free_entry = entry;
 	}
-	if (kvs_expiry_my_database == NULL && free_entry != NULL && make)
+	if (kvs_expirymap_my_database == NULL && free_entry != NULL && make)
 	{
 		pg_atomic_write_u64(&free_entry->next_due, (uint64) DT_NOEND);
 		pg_atomic_write_u64(&free_entry->full, (uint64) DT_NOBEGIN);
@@ -107,76 +107,76 @@ find_database(bool make)
 		free_entry->latch = NULL;
 		free_entry->overflow = NULL;
 		free_entry->database = MyDatabaseId;
-		kvs_expiry_my_database = free_entry;
-		kvs_expiry_made_slot = &kvs_expiry_my_database->full;
+		kvs_expirymap_my_database = free_entry;
+		kvs_expirymap_made_slot = &kvs_expirymap_my_database->full;
 	}
-	LWLockRelease(kvs_expiry_map->lock);
-	return kvs_expiry_my_database;
+	LWLockRelease(kvs_expirymap_map->lock);
+	return kvs_expirymap_my_database;
 }
 
 KvsExpiryDatabase *
-kvs_expiry_get_database(void)
+kvs_expirymap_get_database(void)
 {
-	if (likely(kvs_expiry_my_database != NULL))
-		return kvs_expiry_my_database;
-	return kvs_expiry_map != NULL && OidIsValid(MyDatabaseId) ? find_database(true) : NULL;
+	if (likely(kvs_expirymap_my_database != NULL))
+		return kvs_expirymap_my_database;
+	return kvs_expirymap_map != NULL && OidIsValid(MyDatabaseId) ? find_database(true) : NULL;
 }
 
 KvsExpirySlot *
-kvs_expiry_database(void)
+kvs_expirymap_database(void)
 {
-	return kvs_expiry_get_database() ? &kvs_expiry_my_database->full : NULL;
+	return kvs_expirymap_get_database() ? &kvs_expirymap_my_database->full : NULL;
 }
 
 /* The overflow of this database, taken if there is a free one. */
 static KvsExpiryOverflow *
 get_overflow(void)
 {
-	KvsExpiryDatabase *mine = kvs_expiry_my_database;
+	KvsExpiryDatabase *mine = kvs_expirymap_my_database;
 
 	if (mine->overflow != NULL)
 		return mine->overflow;
-	LWLockAcquire(kvs_expiry_map->lock, LW_EXCLUSIVE);
+	LWLockAcquire(kvs_expirymap_map->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < KVS_OVERFLOWS && mine->overflow == NULL; i++)
 	{
-		KvsExpiryOverflow *overflow = &kvs_expiry_map->overflows[i];
+		KvsExpiryOverflow *overflow = &kvs_expirymap_map->overflows[i];
 
 		if (OidIsValid(overflow->database))
 			continue;
 		overflow->database = MyDatabaseId;
 		mine->overflow = overflow;
 	}
-	LWLockRelease(kvs_expiry_map->lock);
+	LWLockRelease(kvs_expirymap_map->lock);
 	return mine->overflow;
 }
 
 KvsExpirySlot *
-kvs_expiry_unmapped(Oid relid)
+kvs_expirymap_unmapped(Oid relid)
 {
 	KvsExpiryOverflow *overflow;
 
-	if (kvs_expiry_get_database() == NULL)
+	if (kvs_expirymap_get_database() == NULL)
 		return NULL;
 	overflow = get_overflow();
 	if (overflow == NULL)
-		return &kvs_expiry_my_database->unmapped;
+		return &kvs_expirymap_my_database->unmapped;
 	return &overflow->slots[hash_uint32(relid) % KVS_OVERFLOW_SLOTS];
 }
 
 bool
-kvs_expiry_is_unmapped_in(Oid relid, const KvsExpirySlot *slot)
+kvs_expirymap_is_unmapped_in(Oid relid, const KvsExpirySlot *slot)
 {
-	return slot == &kvs_expiry_my_database->unmapped || slot == kvs_expiry_unmapped(relid);
+	return slot == &kvs_expirymap_my_database->unmapped || slot == kvs_expirymap_unmapped(relid);
 }
 
 KvsExpirySlot *
-kvs_expiry_find_database(void)
+kvs_expirymap_find_database(void)
 {
-	return kvs_expiry_my_database != NULL || find_database(false) != NULL ? &kvs_expiry_my_database->full : NULL;
+	return kvs_expirymap_my_database != NULL || find_database(false) != NULL ? &kvs_expirymap_my_database->full : NULL;
 }
 
 KvsExpiryTable *
-kvs_expiry_find_table(Oid relid)
+kvs_expirymap_find_table(Oid relid)
 {
 	return find_entry(MyDatabaseId, relid, 0);
 }
@@ -189,9 +189,9 @@ make_table(Oid relid)
 
 	if (table != NULL)
 		return table;
-	for (; kvs_expiry_map->first_free < kvs_expiry_map->ntables; kvs_expiry_map->first_free++)
+	for (; kvs_expirymap_map->first_free < kvs_expirymap_map->ntables; kvs_expirymap_map->first_free++)
 	{
-		table = &kvs_expiry_map->tables[kvs_expiry_map->first_free];
+		table = &kvs_expirymap_map->tables[kvs_expirymap_map->first_free];
 		if (OidIsValid(table->database))
 			continue;
 		if (!add_entry(MyDatabaseId, relid, 0, table))
@@ -205,27 +205,27 @@ make_table(Oid relid)
 		pg_atomic_write_u32(&table->troubled, 0);
 		table->relid = relid;
 		table->database = MyDatabaseId;
-		kvs_expiry_made_slot = &table->whole;
+		kvs_expirymap_made_slot = &table->whole;
 		return table;
 	}
 	return NULL;
 }
 
 KvsExpiryTable *
-kvs_expiry_get_table(Oid relid)
+kvs_expirymap_get_table(Oid relid)
 {
 	KvsExpiryTable *table;
 
-	if (kvs_expiry_get_database() == NULL)
+	if (kvs_expirymap_get_database() == NULL)
 		return NULL;
-	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
+	LWLockAcquire(kvs_expirymap_map->lock, LW_SHARED);
 	table = find_entry(MyDatabaseId, relid, 0);
-	LWLockRelease(kvs_expiry_map->lock);
+	LWLockRelease(kvs_expirymap_map->lock);
 	if (table == NULL)
 	{
-		LWLockAcquire(kvs_expiry_map->lock, LW_EXCLUSIVE);
+		LWLockAcquire(kvs_expirymap_map->lock, LW_EXCLUSIVE);
 		table = make_table(relid);
-		LWLockRelease(kvs_expiry_map->lock);
+		LWLockRelease(kvs_expirymap_map->lock);
 	}
 	return table;
 }
@@ -239,9 +239,9 @@ make_extent(Oid relid, uint32 number)
 
 	if (extent != NULL || table == NULL)
 		return extent;
-	for (int i = 0; i < kvs_expiry_map->nextents; i++)
+	for (int i = 0; i < kvs_expirymap_map->nextents; i++)
 	{
-		extent = &kvs_expiry_map->extents[i];
+		extent = &kvs_expirymap_map->extents[i];
 		if (extent->table != NULL)
 			continue;
 		if (!add_entry(MyDatabaseId, relid, number + 1, extent))
@@ -267,18 +267,18 @@ get_extent(Oid relid, uint32 number)
 	static KvsExpiryExtent *last_extent;
 
 	KvsExpiryExtent *extent;
-	uint64		generation = pg_atomic_read_u64(&kvs_expiry_map->generation);
+	uint64		generation = pg_atomic_read_u64(&kvs_expirymap_map->generation);
 
 	if (relid == last_relid && number == last_number && generation == last_generation)
 		return last_extent;
-	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
+	LWLockAcquire(kvs_expirymap_map->lock, LW_SHARED);
 	extent = find_entry(MyDatabaseId, relid, number + 1);
-	LWLockRelease(kvs_expiry_map->lock);
+	LWLockRelease(kvs_expirymap_map->lock);
 	if (extent == NULL)
 	{
-		LWLockAcquire(kvs_expiry_map->lock, LW_EXCLUSIVE);
+		LWLockAcquire(kvs_expirymap_map->lock, LW_EXCLUSIVE);
 		extent = make_extent(relid, number);
-		LWLockRelease(kvs_expiry_map->lock);
+		LWLockRelease(kvs_expirymap_map->lock);
 	}
 	if (extent != NULL)
 	{
@@ -291,37 +291,37 @@ get_extent(Oid relid, uint32 number)
 }
 
 KvsExpirySlot *
-kvs_expiry_get_slot(Oid relid, BlockNumber block)
+kvs_expirymap_get_slot(Oid relid, BlockNumber block)
 {
 	KvsExpiryExtent *extent = NULL;
 	KvsExpiryTable *table;
 
-	if (kvs_expiry_get_database() == NULL)
+	if (kvs_expirymap_get_database() == NULL)
 		return NULL;
 	if (BlockNumberIsValid(block))
 		extent = get_extent(relid, block / KVS_EXTENT_BLOCKS);
 	if (extent != NULL)
 		return &extent->slots[block % KVS_EXTENT_BLOCKS / KVS_EXPIRY_GROUP];
-	table = kvs_expiry_get_table(relid);
+	table = kvs_expirymap_get_table(relid);
 	return table ? &table->whole : NULL;
 }
 
 KvsExpirySlot *
-kvs_expiry_whole(KvsExpiryTable *table)
+kvs_expirymap_whole(KvsExpiryTable *table)
 {
 	return &table->whole;
 }
 
 int
-kvs_expiry_list_tables(Oid *relids, int max)
+kvs_expirymap_list_tables(Oid *relids, int max)
 {
 	int			count = 0;
 
-	LWLockAcquire(kvs_expiry_map->lock, LW_SHARED);
-	for (int i = 0; i < kvs_expiry_map->ntables && count < max; i++)
-		if (kvs_expiry_map->tables[i].database == MyDatabaseId)
-			relids[count++] = kvs_expiry_map->tables[i].relid;
-	LWLockRelease(kvs_expiry_map->lock);
+	LWLockAcquire(kvs_expirymap_map->lock, LW_SHARED);
+	for (int i = 0; i < kvs_expirymap_map->ntables && count < max; i++)
+		if (kvs_expirymap_map->tables[i].database == MyDatabaseId)
+			relids[count++] = kvs_expirymap_map->tables[i].relid;
+	LWLockRelease(kvs_expirymap_map->lock);
 	return count;
 }
 
@@ -329,9 +329,9 @@ kvs_expiry_list_tables(Oid *relids, int max)
 static void
 forget_table(KvsExpiryTable *table)
 {
-	for (int i = 0; i < kvs_expiry_map->nextents; i++)
+	for (int i = 0; i < kvs_expirymap_map->nextents; i++)
 	{
-		KvsExpiryExtent *extent = &kvs_expiry_map->extents[i];
+		KvsExpiryExtent *extent = &kvs_expirymap_map->extents[i];
 
 		if (extent->table != table)
 			continue;
@@ -342,20 +342,20 @@ forget_table(KvsExpiryTable *table)
 	}
 	remove_entry(table->database, table->relid, 0);
 	table->database = InvalidOid;
-	kvs_expiry_map->first_free = Min(kvs_expiry_map->first_free, table - kvs_expiry_map->tables);
-	pg_atomic_fetch_add_u64(&kvs_expiry_map->generation, 1);
+	kvs_expirymap_map->first_free = Min(kvs_expirymap_map->first_free, table - kvs_expirymap_map->tables);
+	pg_atomic_fetch_add_u64(&kvs_expirymap_map->generation, 1);
 }
 
 void
-kvs_expiry_forget_table(Oid database, Oid relid)
+kvs_expirymap_forget_table(Oid database, Oid relid)
 {
 	KvsExpiryTable *table;
 
-	LWLockAcquire(kvs_expiry_map->lock, LW_EXCLUSIVE);
+	LWLockAcquire(kvs_expirymap_map->lock, LW_EXCLUSIVE);
 	table = find_entry(database, relid, 0);
 	if (table != NULL)
 		forget_table(table);
-	LWLockRelease(kvs_expiry_map->lock);
+	LWLockRelease(kvs_expirymap_map->lock);
 }
 
 static void
@@ -367,19 +367,19 @@ forget_overflow(KvsExpiryOverflow *overflow)
 }
 
 void
-kvs_expiry_forget_database(Oid database)
+kvs_expirymap_forget_database(Oid database)
 {
-	LWLockAcquire(kvs_expiry_map->lock, LW_EXCLUSIVE);
+	LWLockAcquire(kvs_expirymap_map->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < KVS_OVERFLOWS; i++)
-		if (kvs_expiry_map->overflows[i].database == database)
-			forget_overflow(&kvs_expiry_map->overflows[i]);
-	for (int i = 0; i < kvs_expiry_map->ntables; i++)
-		if (kvs_expiry_map->tables[i].database == database)
-			forget_table(&kvs_expiry_map->tables[i]);
+		if (kvs_expirymap_map->overflows[i].database == database)
+			forget_overflow(&kvs_expirymap_map->overflows[i]);
+	for (int i = 0; i < kvs_expirymap_map->ntables; i++)
+		if (kvs_expirymap_map->tables[i].database == database)
+			forget_table(&kvs_expirymap_map->tables[i]);
 	for (int i = 0; i < KVS_EXPIRY_DATABASES; i++)
-		if (kvs_expiry_map->databases[i].database == database)
-			kvs_expiry_map->databases[i].database = InvalidOid;
-	LWLockRelease(kvs_expiry_map->lock);
+		if (kvs_expirymap_map->databases[i].database == database)
+			kvs_expirymap_map->databases[i].database = InvalidOid;
+	LWLockRelease(kvs_expirymap_map->lock);
 }
 
 /* ---- Initialisation ---- */
@@ -409,37 +409,37 @@ request_shmem(void)
 static void
 init_map(void)
 {
-	memset(kvs_expiry_map, 0, map_size());
-	kvs_expiry_map->lock = &GetNamedLWLockTranche("kvstore_expiry")->lock;
-	kvs_expiry_map->nextents = count_extents();
-	kvs_expiry_map->ntables = kvs_guc_expiry_tables;
-	kvs_expiry_map->tables = (KvsExpiryTable *) &kvs_expiry_map->extents[kvs_expiry_map->nextents];
-	pg_atomic_init_u64(&kvs_expiry_map->generation, 0);
+	memset(kvs_expirymap_map, 0, map_size());
+	kvs_expirymap_map->lock = &GetNamedLWLockTranche("kvstore_expiry")->lock;
+	kvs_expirymap_map->nextents = count_extents();
+	kvs_expirymap_map->ntables = kvs_guc_expiry_tables;
+	kvs_expirymap_map->tables = (KvsExpiryTable *) &kvs_expirymap_map->extents[kvs_expirymap_map->nextents];
+	pg_atomic_init_u64(&kvs_expirymap_map->generation, 0);
 	for (int i = 0; i < KVS_EXPIRY_DATABASES; i++)
 	{
-		pg_atomic_init_u64(&kvs_expiry_map->databases[i].next_due, 0);
-		pg_atomic_init_u64(&kvs_expiry_map->databases[i].full, 0);
-		pg_atomic_init_u64(&kvs_expiry_map->databases[i].unmapped, 0);
-		pg_atomic_init_u64(&kvs_expiry_map->databases[i].wake_at, 0);
-		pg_atomic_init_u64(&kvs_expiry_map->databases[i].logged_at, 0);
-		pg_atomic_init_u32(&kvs_expiry_map->databases[i].full_delay, 0);
+		pg_atomic_init_u64(&kvs_expirymap_map->databases[i].next_due, 0);
+		pg_atomic_init_u64(&kvs_expirymap_map->databases[i].full, 0);
+		pg_atomic_init_u64(&kvs_expirymap_map->databases[i].unmapped, 0);
+		pg_atomic_init_u64(&kvs_expirymap_map->databases[i].wake_at, 0);
+		pg_atomic_init_u64(&kvs_expirymap_map->databases[i].logged_at, 0);
+		pg_atomic_init_u32(&kvs_expirymap_map->databases[i].full_delay, 0);
 	}
 	for (int i = 0; i < KVS_OVERFLOWS; i++)
 		for (int n = 0; n < KVS_OVERFLOW_SLOTS; n++)
-			pg_atomic_init_u64(&kvs_expiry_map->overflows[i].slots[n], (uint64) DT_NOEND);
-	for (int i = 0; i < kvs_expiry_map->ntables; i++)
+			pg_atomic_init_u64(&kvs_expirymap_map->overflows[i].slots[n], (uint64) DT_NOEND);
+	for (int i = 0; i < kvs_expirymap_map->ntables; i++)
 	{
-		pg_atomic_init_u64(&kvs_expiry_map->tables[i].whole, 0);
-		pg_atomic_init_u64(&kvs_expiry_map->tables[i].aside_until, 0);
-		pg_atomic_init_u32(&kvs_expiry_map->tables[i].filenumber, 0);
-		pg_atomic_init_u32(&kvs_expiry_map->tables[i].pass_block, 0);
-		pg_atomic_init_u32(&kvs_expiry_map->tables[i].foreign, 0);
-		pg_atomic_init_u32(&kvs_expiry_map->tables[i].owner, InvalidOid);
-		pg_atomic_init_u32(&kvs_expiry_map->tables[i].troubled, 0);
+		pg_atomic_init_u64(&kvs_expirymap_map->tables[i].whole, 0);
+		pg_atomic_init_u64(&kvs_expirymap_map->tables[i].aside_until, 0);
+		pg_atomic_init_u32(&kvs_expirymap_map->tables[i].filenumber, 0);
+		pg_atomic_init_u32(&kvs_expirymap_map->tables[i].pass_block, 0);
+		pg_atomic_init_u32(&kvs_expirymap_map->tables[i].foreign, 0);
+		pg_atomic_init_u32(&kvs_expirymap_map->tables[i].owner, InvalidOid);
+		pg_atomic_init_u32(&kvs_expirymap_map->tables[i].troubled, 0);
 	}
-	for (int i = 0; i < kvs_expiry_map->nextents; i++)
+	for (int i = 0; i < kvs_expirymap_map->nextents; i++)
 		for (int n = 0; n < KVS_EXTENT_GROUPS; n++)
-			pg_atomic_init_u64(&kvs_expiry_map->extents[i].slots[n], (uint64) DT_NOEND);
+			pg_atomic_init_u64(&kvs_expirymap_map->extents[i].slots[n], (uint64) DT_NOEND);
 }
 
 static void
@@ -449,7 +449,7 @@ startup_shmem(void)
 	long		entries = kvs_guc_expiry_tables + count_extents();
 	bool		found;
 
-	kvs_expiry_map = ShmemInitStruct("kvstore expiry map", map_size(), &found);
+	kvs_expirymap_map = ShmemInitStruct("kvstore expiry map", map_size(), &found);
 	if (!found)
 		init_map();
 	memset(&ctl, 0, sizeof(ctl));
@@ -457,7 +457,7 @@ startup_shmem(void)
 	ctl.entrysize = sizeof(DirectoryEntry);
 	directory = ShmemInitHash("kvstore expiry directory", entries, entries, &ctl,
 							  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
-	kvs_expiry_active = true;
+	kvs_expirymap_active = true;
 }
 
 void

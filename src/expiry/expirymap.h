@@ -96,19 +96,19 @@ typedef struct KvsExpiryMap
 } KvsExpiryMap;
 
 /* NULL without preload. */
-extern KvsExpiryMap *kvs_expiry_map;
+extern KvsExpiryMap *kvs_expirymap_map;
 
 /* This database's entry, NULL until it was looked for; it stays as long as anybody is connected. */
-extern KvsExpiryDatabase *kvs_expiry_my_database;
+extern KvsExpiryDatabase *kvs_expirymap_my_database;
 
 /* A slot of a table or database that this backend has just put into the map: it is due at once. */
-extern KvsExpirySlot *kvs_expiry_made_slot;
+extern KvsExpirySlot *kvs_expirymap_made_slot;
 
 /* This database's entry, made if need be; NULL if there is no room. */
-extern KvsExpiryDatabase *kvs_expiry_get_database(void);
+extern KvsExpiryDatabase *kvs_expirymap_get_database(void);
 
 /* The entry of a table of this database, NULL if there is none; the map's lock is held. */
-extern KvsExpiryTable *kvs_expiry_find_table(Oid relid);
+extern KvsExpiryTable *kvs_expirymap_find_table(Oid relid);
 
 /* At commit, lower this slot. */
 extern void kvs_expiry_lower_at_commit(KvsExpirySlot *slot, TimestampTz when);

@@ -125,48 +125,49 @@ extern Datum kvs_key_make_datum(const char *data, int size);
  * Add a number part; 22003 for an integer beyond 2^53, which a double need not hold.  Other
  * numerics become the nearest double.
  */
-extern void kvs_key_add_integer(KvsKey *key, int64 value, int position);
-extern void kvs_key_add_numeric(KvsKey *key, Numeric value, int position);
+extern void kvs_keynumber_add_integer(KvsKey *key, int64 value, int position);
+extern void kvs_keynumber_add_numeric(KvsKey *key, Numeric value, int position);
 
 /*
  * Add a number part from the text of {"number": ...}: NaN, -NaN, Infinity, -Infinity, or decimal;
  * 22P02 otherwise.
  */
-extern void kvs_key_add_number_text(KvsKey *key, const char *str, int len, int position);
+extern void kvs_keynumber_add_number_text(KvsKey *key, const char *str, int len, int position);
 
 /* Add a bigint part from -?[0-9]+; 22P02 otherwise, 22003 beyond 255 bytes. */
-extern void kvs_key_add_bigint_text(KvsKey *key, const char *str, int len, int position);
+extern void kvs_keynumber_add_bigint_text(KvsKey *key, const char *str, int len, int position);
 
 /* The text of a number or bigint part, palloc'd; the two functions above read it back exactly. */
-extern char *kvs_key_number_text(double number);
-extern char *kvs_key_bigint_text(const KvsPart *part);
+extern char *kvs_keynumber_number_text(double number);
+extern char *kvs_keynumber_bigint_text(const KvsPart *part);
 
 /*
- * Is this a double that JSON numbers say exactly, and that kvs_key_add_numeric() would take back?
+ * Is this a double that JSON numbers say exactly, and that kvs_keynumber_add_numeric() would take
+ * back?
  */
-extern bool kvs_key_number_is_plain(double number);
+extern bool kvs_keynumber_number_is_plain(double number);
 
 /* ---- keyjson.c ---- */
 
 /* The JSON form, an array of parts. */
-extern Jsonb *kvs_key_to_jsonb(const char *data, int size);
+extern Jsonb *kvs_keyjson_to_jsonb(const char *data, int size);
 
 /*
  * Read the JSON form from a container that must be an array of parts; 22P02, 22003 or KV002
  * otherwise.
  */
-extern void kvs_key_from_jsonb(KvsKey *key, JsonbContainer *array);
+extern void kvs_keyjson_from_jsonb(KvsKey *key, JsonbContainer *array);
 
 /*
  * Add the part that one JSON value stands for: a scalar, or a container with an object of one
  * field.
  */
-extern void kvs_key_add_jsonb_part(KvsKey *key, const JsonbValue *value, int position);
+extern void kvs_keyjson_add_jsonb_part(KvsKey *key, const JsonbValue *value, int position);
 
 /*
  * Read a key as kv_..._paths, kv_atomic and kv_import take it: a string (one string part) or an
  * array of parts; else 22023.
  */
-extern void kvs_key_from_jsonb_value(KvsKey *key, const JsonbValue *value);
+extern void kvs_keyjson_from_jsonb_value(KvsKey *key, const JsonbValue *value);
 
 #endif							/* KVS_KEY_H */

@@ -59,7 +59,7 @@ kvs_keyargs_next(KvsKeyIterator *iterator, KvsKey *key)
 	if (JsonbIteratorNext(&iterator->jsonb, &value, true) != WJB_ELEM)
 		return false;
 	iterator->position++;
-	kvs_key_from_jsonb_value(key, &value);
+	kvs_keyjson_from_jsonb_value(key, &value);
 	kvs_keyargs_check(key);
 	return true;
 }

@@ -37,8 +37,8 @@ static const struct
 {
 	{"bytes", add_bytes_form},
 	{"utf8", add_utf8_form},
-	{"bigint", kvs_key_add_bigint_text},
-	{"number", kvs_key_add_number_text},
+	{"bigint", kvs_keynumber_add_bigint_text},
+	{"number", kvs_keynumber_add_number_text},
 };
 
 static void
@@ -129,7 +129,7 @@ add_object(KvsKey *key, JsonbContainer *object, int position)
 }
 
 void
-kvs_key_add_jsonb_part(KvsKey *key, const JsonbValue *value, int position)
+kvs_keyjson_add_jsonb_part(KvsKey *key, const JsonbValue *value, int position)
 {
 	switch (value->type)
 	{
@@ -137,7 +137,7 @@ kvs_key_add_jsonb_part(KvsKey *key, const JsonbValue *value, int position)
 			kvs_key_add_string(key, value->val.string.val, value->val.string.len);
 			break;
 		case jbvNumeric:
-			kvs_key_add_numeric(key, value->val.numeric, position);
+			kvs_keynumber_add_numeric(key, value->val.numeric, position);
 			break;
 		case jbvBool:
 			kvs_key_add_boolean(key, value->val.boolean);
@@ -157,7 +157,7 @@ kvs_key_add_jsonb_part(KvsKey *key, const JsonbValue *value, int position)
 }
 
 void
-kvs_key_from_jsonb(KvsKey *key, JsonbContainer *array)
+kvs_keyjson_from_jsonb(KvsKey *key, JsonbContainer *array)
 {
 	JsonbIterator *it;
 	JsonbIteratorToken token;
@@ -174,12 +174,12 @@ kvs_key_from_jsonb(KvsKey *key, JsonbContainer *array)
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
 		if (token == WJB_ELEM)
-			kvs_key_add_jsonb_part(key, &value, ++position);
+			kvs_keyjson_add_jsonb_part(key, &value, ++position);
 	}
 }
 
 void
-kvs_key_from_jsonb_value(KvsKey *key, const JsonbValue *value)
+kvs_keyjson_from_jsonb_value(KvsKey *key, const JsonbValue *value)
 {
 	if (value->type == jbvString)
 	{
@@ -187,7 +187,7 @@ kvs_key_from_jsonb_value(KvsKey *key, const JsonbValue *value)
 		kvs_key_add_string(key, value->val.string.val, value->val.string.len);
 	}
 	else if (value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data))
-		kvs_key_from_jsonb(key, value->val.binary.data);
+		kvs_keyjson_from_jsonb(key, value->val.binary.data);
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -228,10 +228,10 @@ push_base64(JsonbParseState **state, const char *field, const KvsPart *part)
 static void
 push_number(JsonbParseState **state, double number)
 {
-	char	   *str = kvs_key_number_text(number);
+	char	   *str = kvs_keynumber_number_text(number);
 	JsonbValue	value;
 
-	if (!kvs_key_number_is_plain(number))
+	if (!kvs_keynumber_number_is_plain(number))
 	{
 		push_object(state, "number", str, (int) strlen(str));
 		return;
@@ -260,7 +260,7 @@ push_part(JsonbParseState **state, const KvsPart *part)
 				push_string(state, WJB_ELEM, part->str, part->len);
 			break;
 		case KVS_PART_BIGINT:
-			decimal = kvs_key_bigint_text(part);
+			decimal = kvs_keynumber_bigint_text(part);
 			push_object(state, "bigint", decimal, (int) strlen(decimal));
 			break;
 		case KVS_PART_NUMBER:
@@ -275,7 +275,7 @@ push_part(JsonbParseState **state, const KvsPart *part)
 }
 
 Jsonb *
-kvs_key_to_jsonb(const char *data, int size)
+kvs_keyjson_to_jsonb(const char *data, int size)
 {
 	JsonbParseState *state = NULL;
 	KvsPart		part;

@@ -75,7 +75,7 @@ report_out_of_range(int position)
 /* ---- numbers ---- */
 
 void
-kvs_key_add_integer(KvsKey *key, int64 value, int position)
+kvs_keynumber_add_integer(KvsKey *key, int64 value, int position)
 {
 	if (value > MAX_SAFE_INTEGER || value < -MAX_SAFE_INTEGER)
 		report_unsafe_integer(position);
@@ -103,7 +103,7 @@ is_unsafe_integer(const char *str)
 }
 
 void
-kvs_key_add_numeric(KvsKey *key, Numeric value, int position)
+kvs_keynumber_add_numeric(KvsKey *key, Numeric value, int position)
 {
 	double		number;
 
@@ -141,7 +141,7 @@ parse_decimal(const char *str, double *number)
 }
 
 void
-kvs_key_add_number_text(KvsKey *key, const char *str, int len, int position)
+kvs_keynumber_add_number_text(KvsKey *key, const char *str, int len, int position)
 {
 	char	   *copy = pnstrdup(str, len);
 	double		number;
@@ -166,7 +166,7 @@ kvs_key_add_number_text(KvsKey *key, const char *str, int len, int position)
 }
 
 bool
-kvs_key_number_is_plain(double number)
+kvs_keynumber_number_is_plain(double number)
 {
 	if (isnan(number) || isinf(number))
 		return false;
@@ -176,7 +176,7 @@ kvs_key_number_is_plain(double number)
 }
 
 char *
-kvs_key_number_text(double number)
+kvs_keynumber_number_text(double number)
 {
 	char	   *result = palloc(DOUBLE_SHORTEST_DECIMAL_LEN);
 
@@ -211,7 +211,7 @@ push_digits(uint8 *magnitude, const char *digits, int ndigits)
 }
 
 void
-kvs_key_add_bigint_text(KvsKey *key, const char *str, int len, int position)
+kvs_keynumber_add_bigint_text(KvsKey *key, const char *str, int len, int position)
 {
 	uint8		magnitude[BIGINT_BUFFER_SIZE] = {0};
 	const char *end = str + len;
@@ -247,7 +247,7 @@ kvs_key_add_bigint_text(KvsKey *key, const char *str, int len, int position)
 }
 
 char *
-kvs_key_bigint_text(const KvsPart *part)
+kvs_keynumber_bigint_text(const KvsPart *part)
 {
 	uint32		limbs[MAX_LIMBS] = {0}; /* least significant first */
 	int			nlimbs = 1;

@@ -77,7 +77,7 @@ add_jsonb(KvsKey *key, Datum value, int position)
 		part.val.binary.data = &jb->root;
 		part.val.binary.len = VARSIZE_ANY_EXHDR(jb);
 	}
-	kvs_key_add_jsonb_part(key, &part, position);
+	kvs_keyjson_add_jsonb_part(key, &part, position);
 }
 
 static void add_argument(KvsKey *key, Datum value, Oid type, int position);
@@ -121,7 +121,7 @@ add_argument(KvsKey *key, Datum value, Oid type, int position)
 			kvs_key_add_number(key, DatumGetInt32(value));
 			break;
 		case INT8OID:
-			kvs_key_add_integer(key, DatumGetInt64(value), position);
+			kvs_keynumber_add_integer(key, DatumGetInt64(value), position);
 			break;
 		case FLOAT4OID:
 			add_float(key, DatumGetFloat4(value));
@@ -130,7 +130,7 @@ add_argument(KvsKey *key, Datum value, Oid type, int position)
 			add_float(key, DatumGetFloat8(value));
 			break;
 		case NUMERICOID:
-			kvs_key_add_numeric(key, DatumGetNumeric(value), position);
+			kvs_keynumber_add_numeric(key, DatumGetNumeric(value), position);
 			break;
 		case BOOLOID:
 			kvs_key_add_boolean(key, DatumGetBool(value));
@@ -189,7 +189,7 @@ key_from_jsonb_datum(Datum datum)
 {
 	KvsKey		key;
 
-	kvs_key_from_jsonb(&key, &DatumGetJsonbP(datum)->root);
+	kvs_keyjson_from_jsonb(&key, &DatumGetJsonbP(datum)->root);
 	return kvs_key_make_datum(KvsKeyBytes(&key), key.size);
 }
 
@@ -204,7 +204,7 @@ kvstore_key_to_json(PG_FUNCTION_ARGS)
 {
 	struct varlena *key = PG_GETARG_VARLENA_PP(0);
 
-	PG_RETURN_JSONB_P(kvs_key_to_jsonb(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)));
+	PG_RETURN_JSONB_P(kvs_keyjson_to_jsonb(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)));
 }
 
 Datum
@@ -217,7 +217,7 @@ Datum
 kvstore_kvkey_out(PG_FUNCTION_ARGS)
 {
 	struct varlena *key = PG_GETARG_VARLENA_PP(0);
-	Jsonb	   *jb = kvs_key_to_jsonb(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	Jsonb	   *jb = kvs_keyjson_to_jsonb(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 
 	PG_RETURN_CSTRING(JsonbToCString(NULL, &jb->root, VARSIZE(jb)));
 }

@@ -16,7 +16,7 @@
  * and deleted by another.  What an entry becomes depends on that entry alone, so the operations of
  * a key are folded, in their order, once its state is known.
  *
- * Messages are sent last of all (operationqueue.c).
+ * Messages are sent last of all (atomicqueue.c).
  *
  * All rows get one number.  If it turns out too low for one of them (stamp.c), all are stamped
  * again.
@@ -112,7 +112,7 @@ collect_keys(Atomic *atomic, int count)
 {
 	KvsOperationContext context;
 
-	kvs_operations_push_context(&context);
+	kvs_atomicoperation_push_context(&context);
 	qsort(atomic->operations, count, sizeof(KvsOperation), compare_operations);
 	atomic->keys = palloc0(sizeof(AtomicKey) * Max(count, 1));
 	atomic->last_locked = -1;
@@ -139,7 +139,7 @@ collect_keys(Atomic *atomic, int count)
 		if (operation->type == KVS_OPERATION_SET)
 			kvs_store_check_size(atomic->store, operation->content.datum);
 	}
-	kvs_operations_pop_context(&context);
+	kvs_atomicoperation_pop_context(&context);
 }
 
 static KvsStamp *
@@ -190,13 +190,13 @@ fold_key(Atomic *atomic, const AtomicKey *key, KvsEntry *entry)
 	KvsState	state = key->state;
 	KvsOperationContext context;
 
-	kvs_operations_push_context(&context);
+	kvs_atomicoperation_push_context(&context);
 	for (int i = 0; i < key->count; i++)
 	{
 		context.position = atomic->operations[key->first + i].position;
 		fold_operation(atomic, &atomic->operations[key->first + i], &state);
 	}
-	kvs_operations_pop_context(&context);
+	kvs_atomicoperation_pop_context(&context);
 	entry->key = key->datum;
 	entry->content = state.content;
 	entry->expires_at = state.expires_at;
@@ -238,7 +238,7 @@ claim(Atomic *atomic, AtomicKey *key)
 
 	memset(&key->state, 0, sizeof(key->state));
 	fold_key(atomic, key, &entry);
-	key->claimed = kvs_store_claim(atomic->store, &entry, atomic_stamp(atomic));
+	key->claimed = kvs_storemany_claim(atomic->store, &entry, atomic_stamp(atomic));
 	return key->claimed;
 }
 
@@ -394,14 +394,14 @@ write_keys(Atomic *atomic)
 		else if (key->state.present)
 			deleted[deleted_count++] = key->datum;
 	}
-	if (entry_count > 0 && kvs_store_put_sorted(atomic->store, entries, entry_count, stamp) < entry_count)
+	if (entry_count > 0 && kvs_storemany_put_sorted(atomic->store, entries, entry_count, stamp) < entry_count)
 		kvs_fate_report_skipped(atomic->store->relid);
 	if (deleted_count > 0)
-		kvs_store_delete_locked(atomic->store, deleted, deleted_count, atomic->now, stamp->number);
+		kvs_storemany_delete_locked(atomic->store, deleted, deleted_count, atomic->now, stamp->number);
 	kvs_stats_add(atomic->store->stat, KVS_COUNT_SETS, written_count);
 	kvs_stats_add(atomic->store->stat, KVS_COUNT_DELETES, deleted_count);
 	if (unlikely(stamp->outdated))
-		number = kvs_store_restamp(atomic->store, written, written_count, stamp);
+		number = kvs_storemany_restamp(atomic->store, written, written_count, stamp);
 	for (int i = 0; i < written_count; i++)
 		kvs_change_note_datum(atomic->store->relid, KVS_FEED_SET, number, written[i]);
 	return number;
@@ -447,7 +447,7 @@ kvstore_atomic(PG_FUNCTION_ARGS)
 		kvs_args_report_null("operations");
 	atomic.store = kvs_entry_open_for_write(fcinfo, 1, "kv_atomic()");
 	atomic.now = GetCurrentTimestamp();
-	count = kvs_operations_read(PG_GETARG_JSONB_P(0), atomic.now, &atomic.operations);
+	count = kvs_atomicread_read(PG_GETARG_JSONB_P(0), atomic.now, &atomic.operations);
 	atomic.failed = palloc(sizeof(Datum) * Max(count, 1));
 	with_key = split_operations(atomic.operations, count);
 	if (with_key < count)
@@ -458,7 +458,7 @@ kvstore_atomic(PG_FUNCTION_ARGS)
 	if (atomic.failed_count == 0)
 	{
 		versionstamp = write_keys(&atomic);
-		kvs_operationqueue_send(atomic.operations + with_key, count - with_key, atomic.now);
+		kvs_atomicqueue_send(atomic.operations + with_key, count - with_key, atomic.now);
 	}
 	else
 		kvs_stats_add(atomic.store->stat, KVS_COUNT_CONFLICTS, 1);

@@ -11,7 +11,7 @@
 #include "kv/atomicoperation.h"
 
 TimestampTz
-kvs_operation_read_ms(const JsonbValue *value, const char *name, TimestampTz now, int position)
+kvs_atomicoperation_read_ms(const JsonbValue *value, const char *name, TimestampTz now, int position)
 {
 	Numeric		limit;
 	int64		ms;
@@ -34,7 +34,7 @@ operation_error_context(void *arg)
 }
 
 void
-kvs_operations_push_context(KvsOperationContext *context)
+kvs_atomicoperation_push_context(KvsOperationContext *context)
 {
 	context->position = 0;
 	context->callback.previous = error_context_stack;
@@ -44,7 +44,7 @@ kvs_operations_push_context(KvsOperationContext *context)
 }
 
 void
-kvs_operations_pop_context(KvsOperationContext *context)
+kvs_atomicoperation_pop_context(KvsOperationContext *context)
 {
 	error_context_stack = context->callback.previous;
 }

@@ -53,7 +53,7 @@ typedef struct KvsOperation
 #define KVS_OPERATION_SHOWN(str)	kvs_args_shown_size((str).val.string.val, (str).val.string.len), (str).val.string.val
 
 /* So many milliseconds from now on. */
-extern TimestampTz kvs_operation_read_ms(const JsonbValue *value, const char *name, TimestampTz now, int position);
+extern TimestampTz kvs_atomicoperation_read_ms(const JsonbValue *value, const char *name, TimestampTz now, int position);
 
 /*
  * Errors from below do not know which operation it was: while this is pushed they say so in their
@@ -65,7 +65,7 @@ typedef struct KvsOperationContext
 	ErrorContextCallback callback;
 } KvsOperationContext;
 
-extern void kvs_operations_push_context(KvsOperationContext *context);
-extern void kvs_operations_pop_context(KvsOperationContext *context);
+extern void kvs_atomicoperation_push_context(KvsOperationContext *context);
+extern void kvs_atomicoperation_pop_context(KvsOperationContext *context);
 
 #endif							/* KVS_ATOMICOPERATION_H */

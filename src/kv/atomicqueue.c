@@ -96,7 +96,7 @@ read_backoff(JsonbValue *value, TimestampTz now, int position)
 
 		if (element.type == jbvNull)
 			kvs_operation_bad(position, "\"backoff_ms\" must be an array of numbers.");
-		delay->time = kvs_operation_read_ms(&element, "backoff_ms", now, position) - now;
+		delay->time = kvs_atomicoperation_read_ms(&element, "backoff_ms", now, position) - now;
 		delays[count++] = IntervalPGetDatum(delay);
 	}
 	return construct_array(delays, count, INTERVALOID, sizeof(Interval), false, TYPALIGN_DOUBLE);
@@ -118,7 +118,7 @@ read_field(KvsOperation *operation, Field field, JsonbValue *value, TimestampTz 
 			enqueue->queue = read_text(value, field, position);
 			break;
 		case FIELD_DELAY_MS:
-			kvs_send_set_ready_at(message, kvs_operation_read_ms(value, names[field], now, position), names[field]);
+			kvs_send_set_ready_at(message, kvs_atomicoperation_read_ms(value, names[field], now, position), names[field]);
 			break;
 		case FIELD_PRIORITY:
 			kvs_send_set_priority(message, read_integer(value, field, position));
@@ -134,7 +134,7 @@ read_field(KvsOperation *operation, Field field, JsonbValue *value, TimestampTz 
 			kvs_send_set_backoff(message, read_backoff(value, now, position));
 			break;
 		case FIELD_TTL_MS:
-			kvs_send_set_expiry(message, kvs_operation_read_ms(value, names[field], now, position), names[field]);
+			kvs_send_set_expiry(message, kvs_atomicoperation_read_ms(value, names[field], now, position), names[field]);
 			break;
 		case FIELD_DEDUPE_KEY:
 			kvs_send_set_dedupe_key(message, read_text(value, field, position));
@@ -161,7 +161,7 @@ find_field(const JsonbValue *name, int position)
 }
 
 void
-kvs_operationqueue_read(KvsOperation *operation, JsonbValue *object, TimestampTz now)
+kvs_atomicqueue_read(KvsOperation *operation, JsonbValue *object, TimestampTz now)
 {
 	KvsEnqueue *enqueue = palloc0(sizeof(KvsEnqueue));
 	int			position = operation->position;
@@ -236,12 +236,12 @@ compare_enqueues(const void *a, const void *b)
 }
 
 void
-kvs_operationqueue_send(KvsOperation *operations, int count, TimestampTz now)
+kvs_atomicqueue_send(KvsOperation *operations, int count, TimestampTz now)
 {
 	KvsOperationContext context;
 
 	qsort(operations, count, sizeof(KvsOperation), compare_enqueues);
-	kvs_operations_push_context(&context);
+	kvs_atomicoperation_push_context(&context);
 	for (int i = 0; i < count; i++)
 	{
 		KvsEnqueue *enqueue = operations[i].enqueue;
@@ -257,5 +257,5 @@ kvs_operationqueue_send(KvsOperation *operations, int count, TimestampTz now)
 		kvs_send(queue, rel, &enqueue->message, enqueue->payload, now);
 		table_close(rel, NoLock);
 	}
-	kvs_operations_pop_context(&context);
+	kvs_atomicoperation_pop_context(&context);
 }

@@ -9,12 +9,12 @@
 #include "kv/atomicoperation.h"
 
 /* Read its arguments, the object in {"enqueue": {...}}. */
-extern void kvs_operationqueue_read(KvsOperation *operation, JsonbValue *object, TimestampTz now);
+extern void kvs_atomicqueue_read(KvsOperation *operation, JsonbValue *object, TimestampTz now);
 
 /*
  * Send all messages of these operations, whose order is changed: those with a dedupe_key in order
  * of that, so that no two calls wait for each other.
  */
-extern void kvs_operationqueue_send(KvsOperation *operations, int count, TimestampTz now);
+extern void kvs_atomicqueue_send(KvsOperation *operations, int count, TimestampTz now);
 
 #endif							/* KVS_ATOMICQUEUE_H */

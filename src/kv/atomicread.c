@@ -120,7 +120,7 @@ read_argument(KvsOperation *operation, int bit, JsonbValue *value, TimestampTz n
 	{
 		KvsKey		key;
 
-		kvs_key_from_jsonb_value(&key, value);
+		kvs_keyjson_from_jsonb_value(&key, value);
 		kvs_keyargs_check(&key);
 		operation->key = kvs_key_make_datum(KvsKeyBytes(&key), key.size);
 	}
@@ -129,7 +129,7 @@ read_argument(KvsOperation *operation, int bit, JsonbValue *value, TimestampTz n
 	else if (bit == ARG_TTL_MS)
 	{
 		operation->ttl_given = value->type != jbvNull;
-		operation->expires_at = operation->ttl_given ? kvs_operation_read_ms(value, "ttl_ms", now, position) : DT_NOEND;
+		operation->expires_at = operation->ttl_given ? kvs_atomicoperation_read_ms(value, "ttl_ms", now, position) : DT_NOEND;
 	}
 	else
 	{
@@ -169,7 +169,7 @@ read_arguments(KvsOperation *operation, int kind, JsonbValue *object, TimestampT
 		kvs_operation_bad(position, "\"%s\" must be an object.", kinds[kind].name);
 	if (operation->type == KVS_OPERATION_ENQUEUE)
 	{
-		kvs_operationqueue_read(operation, object, now);
+		kvs_atomicqueue_read(operation, object, now);
 		return;
 	}
 	iterator = JsonbIteratorInit(object->val.binary.data);
@@ -224,7 +224,7 @@ read_operation(KvsOperation *operation, JsonbValue *object, TimestampTz now)
 }
 
 int
-kvs_operations_read(Jsonb *json, TimestampTz now, KvsOperation **operations)
+kvs_atomicread_read(Jsonb *json, TimestampTz now, KvsOperation **operations)
 {
 	int			position = 0;
 	KvsOperationContext context;
@@ -244,7 +244,7 @@ kvs_operations_read(Jsonb *json, TimestampTz now, KvsOperation **operations)
 	*operations = palloc0(sizeof(KvsOperation) * Max(JB_ROOT_COUNT(json), 1));
 	iterator = JsonbIteratorInit(&json->root);
 	JsonbIteratorNext(&iterator, &value, true); /* WJB_BEGIN_ARRAY */
-	kvs_operations_push_context(&context);
+	kvs_atomicoperation_push_context(&context);
 	while (JsonbIteratorNext(&iterator, &value, true) == WJB_ELEM)
 	{
 		KvsOperation *operation = &(*operations)[position++];
@@ -252,6 +252,6 @@ kvs_operations_read(Jsonb *json, TimestampTz now, KvsOperation **operations)
 		operation->position = context.position = position;
 		read_operation(operation, &value, now);
 	}
-	kvs_operations_pop_context(&context);
+	kvs_atomicoperation_pop_context(&context);
 	return position;
 }

@@ -18,6 +18,6 @@
  * Read the operations, palloc'd; returns how many.  22023 for what is not understood, naming its
  * position; KV002 for a key too large. Values are not checked for size.
  */
-extern int	kvs_operations_read(Jsonb *json, TimestampTz now, KvsOperation **operations);
+extern int	kvs_atomicread_read(Jsonb *json, TimestampTz now, KvsOperation **operations);
 
 #endif							/* KVS_ATOMICREAD_H */

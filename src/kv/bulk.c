@@ -103,9 +103,9 @@ set_many(FunctionCallInfo fcinfo, KvsForm form)
 		entries[i].content.datum = values[i];
 		entries[i].expires_at = given ? expires_at : kvs_store_default_expiry(store, now);
 	}
-	count = kvs_store_sort_entries(entries, count);
+	count = kvs_storemany_sort_entries(entries, count);
 	kvs_progress_begin(KVS_COMMAND_SET_MANY, store->relid, count);
-	versionstamp = kvs_store_put_many(store, entries, count, NULL);
+	versionstamp = kvs_storemany_put_many(store, entries, count, NULL);
 	kvs_progress_end();
 	kvs_stats_add(store->stat, KVS_COUNT_SETS, count);
 	PG_RETURN_INT64(versionstamp);
@@ -122,9 +122,9 @@ delete_many(FunctionCallInfo fcinfo, KvsForm form)
 	int			count = form == KVS_FORM_TEXT ? kvs_keyargs_texts(fcinfo, 0, &keys) : kvs_keyargs_paths(fcinfo, 0, &keys);
 	int64		deleted;
 
-	kvs_store_sort_keys(keys, count);
+	kvs_storemany_sort_keys(keys, count);
 	kvs_progress_begin(KVS_COMMAND_DELETE_MANY, store->relid, count);
-	deleted = kvs_store_delete_sorted(store, keys, count, GetCurrentTimestamp());
+	deleted = kvs_storemany_delete_sorted(store, keys, count, GetCurrentTimestamp());
 	kvs_progress_end();
 	kvs_stats_add(store->stat, KVS_COUNT_DELETES, deleted);
 	PG_RETURN_INT64(deleted);
@@ -136,7 +136,7 @@ delete_range(KvsStore *store, const KvsRange *range, KvsCommand command)
 	int64		deleted;
 
 	kvs_progress_begin(command, store->relid, -1);
-	deleted = kvs_store_delete_range(store, &range->low, &range->high, range->form == KVS_FORM_TEXT,
+	deleted = kvs_storemany_delete_range(store, &range->low, &range->high, range->form == KVS_FORM_TEXT,
 									 GetCurrentTimestamp());
 	kvs_progress_end();
 	kvs_stats_add(store->stat, KVS_COUNT_DELETES, deleted);

@@ -26,7 +26,7 @@ kvs_entry_open_for_write(FunctionCallInfo fcinfo, int store_arg, const char *fun
 	KvsStore   *store;
 
 	PreventCommandIfReadOnly(function);
-	store = kvs_catalog_open_store(kvs_args_text(fcinfo, store_arg), RowExclusiveLock, &rel);
+	store = kvs_storecatalog_open_store(kvs_args_text(fcinfo, store_arg), RowExclusiveLock, &rel);
 
 	/* The lock stays; the statements that write open the table themselves. */
 	table_close(rel, NoLock);
@@ -61,7 +61,7 @@ key_for_user(KvsForm form, const char *key, int key_size)
 {
 	if (form == KVS_FORM_TEXT)
 		return PointerGetDatum(kvs_key_to_text(key, key_size));
-	return JsonbPGetDatum(kvs_key_to_jsonb(key, key_size));
+	return JsonbPGetDatum(kvs_keyjson_to_jsonb(key, key_size));
 }
 
 /* A text that every row may point to. */

@@ -62,6 +62,6 @@ extern PGDLLEXPORT Datum kvstore_list_path(PG_FUNCTION_ARGS);
 
 /* ---- listnode.c ---- */
 
-extern void kvs_list_node_init(void);
+extern void kvs_listnode_init(void);
 
 #endif							/* KVS_LIST_H */

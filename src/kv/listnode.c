@@ -88,7 +88,7 @@ give_row(ListState *state, const KvsRow *row)
 	else
 	{
 		old = MemoryContextSwitchTo(state->css.ss.ps.ps_ExprContext->ecxt_per_tuple_memory);
-		slot->tts_values[0] = JsonbPGetDatum(kvs_key_to_jsonb(row->key, row->key_size));
+		slot->tts_values[0] = JsonbPGetDatum(kvs_keyjson_to_jsonb(row->key, row->key_size));
 		MemoryContextSwitchTo(old);
 	}
 	return ExecStoreVirtualTuple(slot);
@@ -403,7 +403,7 @@ plan_list(PlannerInfo *root, RelOptInfo *rel, Index relid, RangeTblEntry *rte)
 }
 
 void
-kvs_list_node_init(void)
+kvs_listnode_init(void)
 {
 	RegisterCustomScanMethods(&scan_methods);
 	previous_pathlist_hook = set_rel_pathlist_hook;

@@ -26,7 +26,7 @@ typedef struct KvsSnapshotStore
 
 /*
  * Open a snapshot store by name, checked; the lock stays until the transaction ends, close it with
- * relation_close(store->rel, NoLock).  Errors as kvs_catalog_open_store().
+ * relation_close(store->rel, NoLock).  Errors as kvs_storecatalog_open_store().
  */
 extern void kvs_snapshot_open(const text *name, LOCKMODE lockmode, KvsSnapshotStore *store);
 

@@ -41,7 +41,7 @@ enum
 static void
 read_default_ttl(Interval *default_ttl, KvsSetting *setting)
 {
-	int			sign = kvs_ddl_interval_sign(default_ttl);
+	int			sign = kvs_tableddl_interval_sign(default_ttl);
 
 	if (sign < 0)
 		ereport(ERROR,
@@ -79,7 +79,7 @@ read_settings(FunctionCallInfo fcinfo, int first, KvsSetting *settings)
 static void
 check_shape(Relation rel)
 {
-	kvs_catalog_check_store_shape(rel);
+	kvs_storecatalog_check_store_shape(rel);
 }
 
 /*
@@ -91,26 +91,26 @@ create_table(const char *name, bool unlogged)
 {
 	const char *schema = kvs_catalog_function_schema();
 
-	kvs_ddl_run_utility(psprintf("CREATE %s TABLE kvstore.s_%s (key %s.kvkey PRIMARY KEY, value pg_catalog.jsonb, bytes pg_catalog.bytea, "
+	kvs_tableddl_run_utility(psprintf("CREATE %s TABLE kvstore.s_%s (key %s.kvkey PRIMARY KEY, value pg_catalog.jsonb, bytes pg_catalog.bytea, "
 						 "kind pg_catalog.\"char\" NOT NULL DEFAULT 'j', versionstamp pg_catalog.int8 NOT NULL, expires_at pg_catalog.timestamptz) "
 						 "USING heap WITH (fillfactor = 90)",
 						 unlogged ? "UNLOGGED" : "", name, schema));
-	kvs_ddl_create_guard("s_", name);
-	kvs_ddl_run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_AFTER " AFTER INSERT OR UPDATE OR DELETE ON kvstore.s_%s "
+	kvs_tableddl_create_guard("s_", name);
+	kvs_tableddl_run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_AFTER " AFTER INSERT OR UPDATE OR DELETE ON kvstore.s_%s "
 								 "FOR EACH ROW EXECUTE FUNCTION kvstore.guard()", name));
-	kvs_ddl_run_utility(psprintf("ALTER TABLE kvstore.s_%s ENABLE ALWAYS TRIGGER " KVS_GUARD_AFTER, name));
+	kvs_tableddl_run_utility(psprintf("ALTER TABLE kvstore.s_%s ENABLE ALWAYS TRIGGER " KVS_GUARD_AFTER, name));
 }
 
 static void
 create_view(const char *name, bool unlogged)
 {
-	kvs_ddl_run_utility(psprintf("CREATE VIEW kvstore.v_%s WITH (security_invoker) AS "
+	kvs_tableddl_run_utility(psprintf("CREATE VIEW kvstore.v_%s WITH (security_invoker) AS "
 						 "SELECT key, value, bytes, CASE WHEN kind OPERATOR(pg_catalog.=) 'b' THEN 'bytes' "
 						 "WHEN kind OPERATOR(pg_catalog.=) 'u' THEN 'u64' ELSE 'json' END AS kind, "
 						 "versionstamp, expires_at FROM kvstore.s_%s "
 						 "WHERE expires_at IS NULL OR expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()", name, name));
 	/* with security_invoker the rights on the table decide */
-	kvs_ddl_run_utility(psprintf("GRANT SELECT ON kvstore.v_%s TO PUBLIC", name));
+	kvs_tableddl_run_utility(psprintf("GRANT SELECT ON kvstore.v_%s TO PUBLIC", name));
 }
 
 static void
@@ -152,9 +152,9 @@ kvstore_create_store(PG_FUNCTION_ARGS)
 
 	read_settings(fcinfo, 2, settings);
 	PreventCommandIfReadOnly("kv_create_store()");
-	if (kvs_ddl_create(&creation))
+	if (kvs_tableddl_create(&creation))
 		note_new_store(creation.name);
-	PG_RETURN_TEXT_P(kvs_ddl_table_name(creation.registry, creation.name));
+	PG_RETURN_TEXT_P(kvs_tableddl_table_name(creation.registry, creation.name));
 }
 
 /* ---- Alter, drop ---- */
@@ -173,8 +173,8 @@ kvstore_alter_store(PG_FUNCTION_ARGS)
 
 	read_settings(fcinfo, 1, settings);
 	PreventCommandIfReadOnly("kv_alter_store()");
-	kvs_registry_spare_warning(kvs_ddl_lock_own_table("s_", name, ShareUpdateExclusiveLock));
-	store = kvs_catalog_open_store(kvs_args_text(fcinfo, 0), ShareUpdateExclusiveLock, &rel);
+	kvs_registry_spare_warning(kvs_tableddl_lock_own_table("s_", name, ShareUpdateExclusiveLock));
+	store = kvs_storecatalog_open_store(kvs_args_text(fcinfo, 0), ShareUpdateExclusiveLock, &rel);
 	kvs_settings_write(&kvs_registry_stores, store->name, settings, SETTINGS);
 	kvs_registry_changed(store->relid);
 	table_close(rel, NoLock);
@@ -213,17 +213,17 @@ kvstore_drop_store(PG_FUNCTION_ARGS)
 	Oid			relid;
 
 	PreventCommandIfReadOnly("kv_drop_store()");
-	if (!OidIsValid(kvs_ddl_find_own_table("s_", name)))
+	if (!OidIsValid(kvs_tableddl_find_own_table("s_", name)))
 		PG_RETURN_BOOL(false);
-	kvs_ddl_lock_name(name);
-	relid = kvs_ddl_lock_own_table("s_", name, AccessExclusiveLock);
+	kvs_tableddl_lock_name(name);
+	relid = kvs_tableddl_lock_own_table("s_", name, AccessExclusiveLock);
 	if (!OidIsValid(relid))
 		PG_RETURN_BOOL(false);
 
 	SPI_connect();
 	if (has_view(name, relid))
-		kvs_ddl_run_utility(psprintf("DROP VIEW kvstore.v_%s", name));
-	kvs_ddl_run_utility(psprintf("DROP TABLE kvstore.s_%s", name));
+		kvs_tableddl_run_utility(psprintf("DROP VIEW kvstore.v_%s", name));
+	kvs_tableddl_run_utility(psprintf("DROP TABLE kvstore.s_%s", name));
 	SPI_finish();
 	/* The worker looks what is due there, sees that the table is gone, and gives its slots back. */
 	kvs_expiry_note(relid, InvalidBlockNumber, DT_NOBEGIN);

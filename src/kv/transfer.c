@@ -196,7 +196,7 @@ read_object(Import *import, JsonbContainer *root)
 		{
 			import->name = psprintf("\"%.*s\"", kvs_args_shown_size(name.val.string.val, name.val.string.len),
 									name.val.string.val);
-			kvs_key_from_jsonb_value(&key, &name);
+			kvs_keyjson_from_jsonb_value(&key, &name);
 			read_entry(import, &key, &value, false);
 		}
 	}
@@ -223,7 +223,7 @@ read_array(Import *import, JsonbContainer *root)
 			found = getKeyJsonValueFromContainer(value.val.binary.data, "key", 3, &name);
 		if (found == NULL)
 			bad_entry(import, "It must be an object with the field \"key\".");
-		kvs_key_from_jsonb_value(&key, found);
+		kvs_keyjson_from_jsonb_value(&key, found);
 		kvs_keyargs_check(&key);
 		read_entry(import, &key, &value, true);
 	}
@@ -259,9 +259,9 @@ kvstore_import(PG_FUNCTION_ARGS)
 				 errhint("Use what kv_export() gives, or an object such as {\"key\": {\"value\": 1}}.")));
 	error_context_stack = context.previous;
 
-	count = kvs_store_sort_entries(import.entries, import.count);
+	count = kvs_storemany_sort_entries(import.entries, import.count);
 	kvs_progress_begin(KVS_COMMAND_IMPORT, import.store->relid, count);
-	kvs_store_put_many(import.store, import.entries, count, &count);
+	kvs_storemany_put_many(import.store, import.entries, count, &count);
 	kvs_progress_end();
 	kvs_stats_add(import.store->stat, KVS_COUNT_SETS, count);
 	PG_RETURN_INT64(count);
@@ -370,7 +370,7 @@ push_entry(Export *export, const KvsRow *row)
 	if (export->form == KVS_FORM_PATH)
 	{
 		push_field(state, "key");
-		push_jsonb(state, kvs_key_to_jsonb(row->key, row->key_size));
+		push_jsonb(state, kvs_keyjson_to_jsonb(row->key, row->key_size));
 	}
 	push_content(state, &row->content);
 	if (row->expires_at != DT_NOEND)

@@ -118,7 +118,7 @@ extern void kvs_lease_refresh(KvsQueue *queue, const KvsMessageRef *message, uin
  * It is over with a message, as its row says: leave it to the worker.  Without room for it the
  * worker looks for such rows later.
  */
-extern void kvs_lease_doom(KvsQueue *queue, const KvsMessageRef *row);
+extern void kvs_leasework_doom(KvsQueue *queue, const KvsMessageRef *row);
 
 /* KV004, with what to do. */
 pg_noreturn extern void kvs_lease_raise_full(const KvsQueue *queue);
@@ -127,7 +127,7 @@ pg_noreturn extern void kvs_lease_raise_full(const KvsQueue *queue);
  * Forget what could not be written down for too long, everywhere, to make room.  Returns how many
  * failures are forgotten with that.
  */
-extern int	kvs_lease_make_room(void);
+extern int	kvs_leasework_make_room(void);
 
 /* ---- What a receipt can do ---- */
 
@@ -176,37 +176,37 @@ extern KvsMark kvs_lease_mark(KvsQueue *queue, const KvsMessageRef *row, uint64 
  * The next thing to see to that is due by now; it is ENDING then.  "put_off": should that come to
  * nothing, it is not the next again at once.  False: there is none.
  */
-extern bool kvs_lease_next_work(KvsQueue *queue, TimestampTz now, bool put_off, uint64 token, KvsMessageRef *message, KvsLeaseEnd *end,
+extern bool kvs_leasework_next_work(KvsQueue *queue, TimestampTz now, bool put_off, uint64 token, KvsMessageRef *message, KvsLeaseEnd *end,
 								TimestampTz *ready_at);
 
 /*
  * A returned message could not be settled: not again for a while, which is longer each time with an
  * "error", that is shown.  NULL: somebody was in the way. Returns how often that was so.
  */
-extern int	kvs_lease_stick(KvsQueue *queue, const KvsMessageRef *message, TimestampTz now, const char *error);
+extern int	kvs_leasework_stick(KvsQueue *queue, const KvsMessageRef *message, TimestampTz now, const char *error);
 
 /*
  * The undelivered keys of a message that is being settled are about to be written.  Returns how
  * often that was begun before and did not end;
  * *tries: how often the worker has tried in vain to settle the message.
  */
-extern int	kvs_lease_begin_keys(KvsQueue *queue, const KvsMessageRef *message, int *tries);
+extern int	kvs_leasework_begin_keys(KvsQueue *queue, const KvsMessageRef *message, int *tries);
 
 /* They were, or were refused, in time. */
-extern void kvs_lease_end_keys(KvsQueue *queue, const KvsMessageRef *message);
+extern void kvs_leasework_end_keys(KvsQueue *queue, const KvsMessageRef *message);
 
 /*
  * The table of a queue is there, but is no queue now, such as under another name.  Its leases
  * expire all the same; once that has been so for KVS_LEASE_KEEP, all are forgotten that no
  * transaction is just ending.  True: none is left, and there need be no slot.
  */
-extern bool kvs_lease_abandon(Oid relid, TimestampTz now);
+extern bool kvs_leasework_abandon(Oid relid, TimestampTz now);
 
 /* It is a queue, or is one again. */
-extern void kvs_lease_readopt(KvsQueue *queue);
+extern void kvs_leasework_readopt(KvsQueue *queue);
 
 /* Is there a message of the queue that the worker has tried in vain to settle? */
-extern bool kvs_lease_any_stuck(KvsQueue *queue);
+extern bool kvs_leasework_any_stuck(KvsQueue *queue);
 
 /* ---- Looking ---- */
 
@@ -224,51 +224,51 @@ typedef struct KvsLeaseInfo
 } KvsLeaseInfo;
 
 /* What is known of a message; false: nothing. */
-extern bool kvs_lease_find(KvsQueue *queue, int64 id, TimestampTz enqueued_at, KvsLeaseInfo *info);
+extern bool kvs_leaselook_find(KvsQueue *queue, int64 id, TimestampTz enqueued_at, KvsLeaseInfo *info);
 
 /*
  * Is there a lease of the message, in whatever state?  One of another message that had the id
  * before does not count.
  */
-extern bool kvs_lease_is_known(KvsQueue *queue, const KvsMessageRef *message);
+extern bool kvs_leaselook_is_known(KvsQueue *queue, const KvsMessageRef *message);
 
 /* Is a transaction about to end it? */
-extern bool kvs_lease_is_ending(KvsQueue *queue, const KvsMessageRef *message);
+extern bool kvs_leaselook_is_ending(KvsQueue *queue, const KvsMessageRef *message);
 
 /*
  * The leases of the queue with this slot, if it is of this database; a snapshot of memory.  *list
  * is palloc'd; "errors" gets the latest of the queue. Returns how many.
  */
-extern int	kvs_lease_list(int slot, KvsLeaseInfo **list, KvsStuckError *errors);
+extern int	kvs_leaselook_list(int slot, KvsLeaseInfo **list, KvsStuckError *errors);
 
 /*
  * A queue of this database, by its table, with messages that the worker could not settle;
  * InvalidOid: none has.  *count: of all queues.
  */
-extern Oid	kvs_lease_find_stuck(int64 *count);
+extern Oid	kvs_leaselook_find_stuck(int64 *count);
 
 /* How many entries the table has, of all databases. */
-extern int64 kvs_lease_count(void);
+extern int64 kvs_leaselook_count(void);
 
 /* ---- With the lock of the slot held ---- */
 
 /* End the leases whose time is over: each is a failure.  Returns how many. */
-extern int	kvs_lease_expire(KvsQueueSlot *slot, TimestampTz now);
+extern int	kvs_leaseentry_expire(KvsQueueSlot *slot, TimestampTz now);
 
 /* The highest priority of returned messages that are ready; -1: there is none. */
-extern int	kvs_lease_first_ready(KvsQueueSlot *slot, TimestampTz now);
+extern int	kvs_leaselook_first_ready(KvsQueueSlot *slot, TimestampTz now);
 
 /* When the first lease expires; DT_NOEND: never. */
-extern TimestampTz kvs_lease_next_deadline(KvsQueueSlot *slot);
+extern TimestampTz kvs_leaselook_next_deadline(KvsQueueSlot *slot);
 
 /* When the next of the returned messages has waited long enough; DT_NOEND: never. */
-extern TimestampTz kvs_lease_next_return(KvsQueueSlot *slot);
+extern TimestampTz kvs_leaselook_next_return(KvsQueueSlot *slot);
 
 /* When the worker has something to see to; DT_NOEND: never. */
-extern TimestampTz kvs_lease_next_work_at(KvsQueueSlot *slot);
+extern TimestampTz kvs_leaselook_next_work_at(KvsQueueSlot *slot);
 
 /* Since when the first returned message is ready; DT_NOEND: there is none. */
-extern TimestampTz kvs_lease_oldest_ready(KvsQueueSlot *slot);
+extern TimestampTz kvs_leaselook_oldest_ready(KvsQueueSlot *slot);
 
 /*
  * The transaction that was ending the lease commits; "doomed": with a row that is given up, and
@@ -309,9 +309,9 @@ typedef struct KvsLeaseImage
 } KvsLeaseImage;
 
 /* Hand out all leases. */
-extern void kvs_lease_save(void (*give) (const KvsLeaseImage *lease, void *arg), void *arg);
+extern void kvs_leaselook_save(void (*give) (const KvsLeaseImage *lease, void *arg), void *arg);
 
 /* Make one as it was; false: there is no room. */
-extern bool kvs_lease_restore(const KvsLeaseImage *image);
+extern bool kvs_leaselook_restore(const KvsLeaseImage *image);
 
 #endif							/* KVS_LEASE_H */

@@ -387,7 +387,7 @@ kvs_leaseentry_fail(KvsQueueSlot *slot, KvsLease *lease, TimestampTz now, KvsLea
 }
 
 int
-kvs_lease_expire(KvsQueueSlot *slot, TimestampTz now)
+kvs_leaseentry_expire(KvsQueueSlot *slot, TimestampTz now)
 {
 	int			count = 0;
 	KvsLease   *lease;

@@ -45,7 +45,7 @@ write_lease(const KvsLeaseImage *lease, void *arg)
 static void
 write_leases(StringInfo out)
 {
-	kvs_lease_save(write_lease, out);
+	kvs_leaselook_save(write_lease, out);
 }
 
 static void
@@ -82,7 +82,7 @@ read_leases(StringInfo in)
 	while (in->cursor < in->len)
 	{
 		read_lease(in, &lease);
-		if (lease.message.priority < 0 || lease.message.priority > KVS_MAX_PRIORITY || !kvs_lease_restore(&lease))
+		if (lease.message.priority < 0 || lease.message.priority > KVS_MAX_PRIORITY || !kvs_leaselook_restore(&lease))
 		{
 			ereport(LOG,
 					(errmsg("kvstore: not all leases could be restored, their messages are delivered again"),

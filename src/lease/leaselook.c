@@ -24,7 +24,7 @@ describe(const KvsQueueSlot *slot, const KvsLease *lease)
 }
 
 bool
-kvs_lease_find(KvsQueue *queue, int64 id, TimestampTz enqueued_at, KvsLeaseInfo *info)
+kvs_leaselook_find(KvsQueue *queue, int64 id, TimestampTz enqueued_at, KvsLeaseInfo *info)
 {
 	KvsQueueSlot *slot = kvs_queueslot_lock_existing(queue);
 	KvsLease   *lease;
@@ -41,23 +41,23 @@ kvs_lease_find(KvsQueue *queue, int64 id, TimestampTz enqueued_at, KvsLeaseInfo 
 }
 
 bool
-kvs_lease_is_known(KvsQueue *queue, const KvsMessageRef *message)
+kvs_leaselook_is_known(KvsQueue *queue, const KvsMessageRef *message)
 {
 	KvsLeaseInfo info;
 
-	return kvs_lease_find(queue, message->id, message->enqueued_at, &info);
+	return kvs_leaselook_find(queue, message->id, message->enqueued_at, &info);
 }
 
 bool
-kvs_lease_is_ending(KvsQueue *queue, const KvsMessageRef *message)
+kvs_leaselook_is_ending(KvsQueue *queue, const KvsMessageRef *message)
 {
 	KvsLeaseInfo info;
 
-	return kvs_lease_find(queue, message->id, message->enqueued_at, &info) && info.state == KVS_LEASE_ENDING;
+	return kvs_leaselook_find(queue, message->id, message->enqueued_at, &info) && info.state == KVS_LEASE_ENDING;
 }
 
 int
-kvs_lease_first_ready(KvsQueueSlot *slot, TimestampTz now)
+kvs_leaselook_first_ready(KvsQueueSlot *slot, TimestampTz now)
 {
 	KvsLease   *lease;
 
@@ -67,7 +67,7 @@ kvs_lease_first_ready(KvsQueueSlot *slot, TimestampTz now)
 }
 
 TimestampTz
-kvs_lease_next_deadline(KvsQueueSlot *slot)
+kvs_leaselook_next_deadline(KvsQueueSlot *slot)
 {
 	KvsLease   *lease = kvs_leaseentry_top(&slot->due);
 
@@ -75,7 +75,7 @@ kvs_lease_next_deadline(KvsQueueSlot *slot)
 }
 
 TimestampTz
-kvs_lease_next_return(KvsQueueSlot *slot)
+kvs_leaselook_next_return(KvsQueueSlot *slot)
 {
 	KvsLease   *lease = kvs_leaseentry_top(&slot->later);
 
@@ -83,7 +83,7 @@ kvs_lease_next_return(KvsQueueSlot *slot)
 }
 
 TimestampTz
-kvs_lease_next_work_at(KvsQueueSlot *slot)
+kvs_leaselook_next_work_at(KvsQueueSlot *slot)
 {
 	KvsLease   *lease = kvs_leaseentry_top_of_work(slot);
 
@@ -91,7 +91,7 @@ kvs_lease_next_work_at(KvsQueueSlot *slot)
 }
 
 TimestampTz
-kvs_lease_oldest_ready(KvsQueueSlot *slot)
+kvs_leaselook_oldest_ready(KvsQueueSlot *slot)
 {
 	KvsLease   *lease = kvs_leaseentry_top(&slot->ready);
 
@@ -99,7 +99,7 @@ kvs_lease_oldest_ready(KvsQueueSlot *slot)
 }
 
 int
-kvs_lease_list(int slot_number, KvsLeaseInfo **list, KvsStuckError *errors)
+kvs_leaselook_list(int slot_number, KvsLeaseInfo **list, KvsStuckError *errors)
 {
 	Oid			relid;
 	KvsQueueSlot *slot = kvs_queueslot_lock_nth(slot_number, &relid);
@@ -126,7 +126,7 @@ kvs_lease_list(int slot_number, KvsLeaseInfo **list, KvsStuckError *errors)
 }
 
 Oid
-kvs_lease_find_stuck(int64 *count)
+kvs_leaselook_find_stuck(int64 *count)
 {
 	Oid			first = InvalidOid;
 
@@ -147,7 +147,7 @@ kvs_lease_find_stuck(int64 *count)
 }
 
 int64
-kvs_lease_count(void)
+kvs_leaselook_count(void)
 {
 	return kvs_leaseentry_count();
 }
@@ -173,7 +173,7 @@ save(const KvsLease *lease, void *arg)
 }
 
 void
-kvs_lease_save(void (*give) (const KvsLeaseImage *lease, void *arg), void *arg)
+kvs_leaselook_save(void (*give) (const KvsLeaseImage *lease, void *arg), void *arg)
 {
 	Save		to = {give, arg};
 
@@ -181,7 +181,7 @@ kvs_lease_save(void (*give) (const KvsLeaseImage *lease, void *arg), void *arg)
 }
 
 bool
-kvs_lease_restore(const KvsLeaseImage *image)
+kvs_leaselook_restore(const KvsLeaseImage *image)
 {
 	KvsQueueSlot *slot = kvs_queueslot_restore(image->database, image->relid);
 	KvsLease   *lease = slot == NULL ? NULL : kvs_leaseentry_make(slot, &image->message);

@@ -25,7 +25,7 @@
 #define MOST_DOUBLINGS 8
 
 void
-kvs_lease_doom(KvsQueue *queue, const KvsMessageRef *row)
+kvs_leasework_doom(KvsQueue *queue, const KvsMessageRef *row)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
@@ -42,12 +42,12 @@ kvs_lease_doom(KvsQueue *queue, const KvsMessageRef *row)
 		kvs_leaseentry_give_back(slot, lease, now, DT_NOBEGIN);
 	}
 	LWLockRelease(slot->lock);
-	if (kvs_expiry_database() != NULL)
+	if (kvs_expirymap_database() != NULL)
 		kvs_expiry_lower_next_due(now);
 }
 
 int
-kvs_lease_make_room(void)
+kvs_leasework_make_room(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int			forgotten = 0;
@@ -75,7 +75,7 @@ kvs_lease_make_room(void)
 }
 
 bool
-kvs_lease_next_work(KvsQueue *queue, TimestampTz now, bool put_off, uint64 token, KvsMessageRef *message, KvsLeaseEnd *end,
+kvs_leasework_next_work(KvsQueue *queue, TimestampTz now, bool put_off, uint64 token, KvsMessageRef *message, KvsLeaseEnd *end,
 					TimestampTz *ready_at)
 {
 	KvsQueueSlot *slot = kvs_queueslot_lock_existing(queue);
@@ -115,7 +115,7 @@ note_error(KvsQueueSlot *slot, int64 id, const char *text)
 }
 
 int
-kvs_lease_stick(KvsQueue *queue, const KvsMessageRef *message, TimestampTz now, const char *error)
+kvs_leasework_stick(KvsQueue *queue, const KvsMessageRef *message, TimestampTz now, const char *error)
 {
 	KvsQueueSlot *slot = kvs_queueslot_lock_existing(queue);
 	KvsLease   *lease = slot == NULL ? NULL : kvs_leaseentry_search(slot, message->id, HASH_FIND);
@@ -156,7 +156,7 @@ lock_ending(KvsQueue *queue, const KvsMessageRef *message, KvsQueueSlot **slot)
 }
 
 int
-kvs_lease_begin_keys(KvsQueue *queue, const KvsMessageRef *message, int *tries)
+kvs_leasework_begin_keys(KvsQueue *queue, const KvsMessageRef *message, int *tries)
 {
 	KvsQueueSlot *slot;
 	KvsLease   *lease = lock_ending(queue, message, &slot);
@@ -173,7 +173,7 @@ kvs_lease_begin_keys(KvsQueue *queue, const KvsMessageRef *message, int *tries)
 }
 
 void
-kvs_lease_end_keys(KvsQueue *queue, const KvsMessageRef *message)
+kvs_leasework_end_keys(KvsQueue *queue, const KvsMessageRef *message)
 {
 	KvsQueueSlot *slot;
 	KvsLease   *lease = lock_ending(queue, message, &slot);
@@ -186,7 +186,7 @@ kvs_lease_end_keys(KvsQueue *queue, const KvsMessageRef *message)
 }
 
 bool
-kvs_lease_any_stuck(KvsQueue *queue)
+kvs_leasework_any_stuck(KvsQueue *queue)
 {
 	KvsQueueSlot *slot = kvs_queueslot_lock_existing(queue);
 	bool		any = slot != NULL && slot->nstuck > 0;
@@ -197,14 +197,14 @@ kvs_lease_any_stuck(KvsQueue *queue)
 }
 
 bool
-kvs_lease_abandon(Oid relid, TimestampTz now)
+kvs_leasework_abandon(Oid relid, TimestampTz now)
 {
 	KvsQueueSlot *slot = kvs_queueslot_lock_relid(relid);
 	bool		over;
 
 	if (slot == NULL)
 		return false;
-	while (kvs_lease_expire(slot, now) > 0)
+	while (kvs_leaseentry_expire(slot, now) > 0)
 		;
 	if (slot->strange_since == DT_NOBEGIN)
 		slot->strange_since = now;
@@ -217,7 +217,7 @@ kvs_lease_abandon(Oid relid, TimestampTz now)
 }
 
 void
-kvs_lease_readopt(KvsQueue *queue)
+kvs_leasework_readopt(KvsQueue *queue)
 {
 	KvsQueueSlot *slot = kvs_queueslot_lock_existing(queue);
 

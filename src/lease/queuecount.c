@@ -94,6 +94,6 @@ kvs_queuecount_ask_all(void)
 		slot->count.due = now;
 		LWLockRelease(slot->lock);
 	}
-	if (kvs_expiry_database() != NULL)
+	if (kvs_expirymap_database() != NULL)
 		kvs_expiry_lower_next_due(now);
 }

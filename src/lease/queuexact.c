@@ -154,7 +154,7 @@ get_record(Oid relid, int slot)
 	if (likely(record != NULL))
 		return record;
 	kvs_waiter_prepare();
-	(void) kvs_expiry_database();
+	(void) kvs_expirymap_database();
 	make_room_for_record();
 	record = &records[nrecords];
 	clear_record(record);
@@ -290,7 +290,7 @@ kvs_queuexact_next_work(KvsQueue *queue, TimestampTz now, bool put_off, KvsMessa
 	Record	   *record = prepare_note(queue);
 	uint64		token = new_token();
 
-	if (!kvs_lease_next_work(queue, now, put_off, token, message, end, ready_at))
+	if (!kvs_leasework_next_work(queue, now, put_off, token, message, end, ready_at))
 		return false;
 	add_note(record, queue, ENDING, message->id, token);
 	return true;
@@ -373,7 +373,7 @@ kvs_queuexact_is_ending(KvsQueue *queue, const KvsMessageRef *row, bool *own)
 	for (int i = 0; i < nrecords && !*own; i++)
 		for (int k = 0; records[i].queue.relid == queue->relid && k < records[i].nnotes && !*own; k++)
 			*own = records[i].notes[k].kind == ENDING && records[i].notes[k].id == row->id;
-	return kvs_lease_is_ending(queue, row);
+	return kvs_leaselook_is_ending(queue, row);
 }
 
 /* ---- Rows ---- */
@@ -415,7 +415,7 @@ kvs_queuexact_note_removed(KvsQueue *queue, const KvsMessageRef *row)
 	Record	   *record;
 
 	kvs_queuexact_note_moved(queue, row);
-	if (kvs_shared == NULL || !kvs_lease_is_known(queue, row))
+	if (kvs_shared == NULL || !kvs_leaselook_is_known(queue, row))
 		return;
 	record = prepare_note(queue);
 	add_note(record, queue, REMOVED, row->id, 0);
@@ -592,7 +592,7 @@ undo(Record *record, TimestampTz now)
 	if (slot == NULL)
 		return;
 	undo_removals(slot, record);
-	due = Min(kvs_lease_next_work_at(slot), kvs_lease_next_deadline(slot));
+	due = Min(kvs_leaselook_next_work_at(slot), kvs_leaselook_next_deadline(slot));
 	LWLockRelease(slot->lock);
 	if (due != DT_NOEND)
 		kvs_expiry_lower_next_due(due);
@@ -674,7 +674,7 @@ publish(Record *record, TimestampTz now)
 				kvs_queueslot_arrive(slot, priority, record->arrivals[priority].low, record->arrivals[priority].high);
 		kvs_queuecount_publish(&slot->count, record->xid, record->empties, record->change);
 		if (slot->ndoomed > 0)
-			due = kvs_lease_next_work_at(slot);
+			due = kvs_leaselook_next_work_at(slot);
 		LWLockRelease(slot->lock);
 	}
 	if (due <= now)

@@ -22,8 +22,8 @@ extern bool kvs_queuexact_take_returned(KvsQueue *queue, int priority, Timestamp
 										KvsMessageRef *message, uint64 *token);
 
 /*
- * kvs_lease_claim() for ending the lease, kvs_lease_mark(), kvs_lease_next_work(): the lease ends
- * with the commit; should the transaction abort, it is what it was.
+ * kvs_lease_claim() for ending the lease, kvs_lease_mark(), kvs_leasework_next_work(): the lease
+ * ends with the commit; should the transaction abort, it is what it was.
  */
 extern KvsClaim kvs_queuexact_begin_ending(KvsQueue *queue, uint64 token, int number, bool row, KvsMessageRef *message);
 extern KvsMark kvs_queuexact_mark(KvsQueue *queue, const KvsMessageRef *row);

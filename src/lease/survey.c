@@ -38,9 +38,9 @@ kvs_survey_begin(KvsQueue *queue, TimestampTz now, bool make, KvsSurvey *survey)
 	if (make && kvs_fault_is(KVS_FAULT_VERIFY_SOON))
 		slot->verify_at = now;
 	survey->verify_at = slot->verify_at;
-	survey->expired = kvs_lease_expire(slot, now);
-	survey->returned = kvs_lease_first_ready(slot, now);
-	survey->next_due = Min(kvs_lease_next_return(slot), kvs_lease_next_deadline(slot));
+	survey->expired = kvs_leaseentry_expire(slot, now);
+	survey->returned = kvs_leaselook_first_ready(slot, now);
+	survey->next_due = Min(kvs_leaselook_next_return(slot), kvs_leaselook_next_deadline(slot));
 	for (int i = 0; i < KVS_PRIORITIES; i++)
 		survey->heads[i] = (KvsHeadScan) {slot->filled[i], i, slot->heads[i], slot->narrivals, highest_position};
 	survey->nlate = slot->nlate;

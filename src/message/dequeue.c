@@ -136,7 +136,7 @@ static void
 give_up(Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
 {
 	kvs_lease_drop(dequeue->queue, message, token, false);
-	kvs_lease_doom(dequeue->queue, message);
+	kvs_leasework_doom(dequeue->queue, message);
 }
 
 /*
@@ -168,7 +168,7 @@ give_returned(Dequeue *dequeue, KvsMessageRef *message, uint64 token)
 static bool
 count_unleased(Dequeue *dequeue, const KvsMessageRef *message)
 {
-	if (kvs_lease_is_known(dequeue->queue, message))
+	if (kvs_leaselook_is_known(dequeue->queue, message))
 		return false;
 	dequeue->request->given++;
 	return true;
@@ -211,7 +211,7 @@ take_entry(Dequeue *dequeue)
 		return kvs_message_is_doomed(&message) || !count_unleased(dequeue, &message);
 	if (unlikely(kvs_message_is_doomed(&message)))
 	{
-		kvs_lease_doom(dequeue->queue, &message);
+		kvs_leasework_doom(dequeue->queue, &message);
 		return true;
 	}
 	kvs_fault_stop(KVS_FAULT_DEQUEUE_SEEN);
@@ -296,7 +296,7 @@ look_ahead(Dequeue *dequeue)
 			return;
 		}
 		if (kvs_reader_see(&dequeue->reader, &message) && !has_expired(dequeue) && !kvs_message_is_doomed(&message) &&
-			!kvs_lease_is_known(dequeue->queue, &message))
+			!kvs_leaselook_is_known(dequeue->queue, &message))
 			break;
 	}
 	dequeue->request->more = true;
@@ -459,7 +459,7 @@ look_at_returned(Dequeue *dequeue)
 static void
 make_room(const Dequeue *dequeue)
 {
-	int			forgotten = kvs_lease_make_room();
+	int			forgotten = kvs_leasework_make_room();
 
 	if (forgotten > 0)
 	{
@@ -479,7 +479,7 @@ take_messages(Dequeue *dequeue)
 
 	kvs_survey_begin(dequeue->queue, request->now, true, &survey);
 	kvs_stats_add(dequeue->queue->stat, KVS_COUNT_QUEUE_RETRIED, survey.expired);
-	if (survey.expired > 0 && kvs_expiry_database() != NULL)
+	if (survey.expired > 0 && kvs_expirymap_database() != NULL)
 		kvs_expiry_lower_next_due(request->now);
 	if (request->rsinfo == NULL && survey.returned >= 0)
 	{
@@ -495,7 +495,7 @@ take_messages(Dequeue *dequeue)
 		take_priority(dequeue, &survey, priority);
 	if (request->rsinfo != NULL && request->given >= request->wanted && !request->more && kvs_waiter_any())
 		look_at_the_rest(dequeue);
-	if (kvs_expiry_database() != NULL)
+	if (kvs_expirymap_database() != NULL)
 		kvs_expiry_lower_next_due(request->given > 0 ? Min(request->deadline, survey.verify_at) : survey.verify_at);
 }
 

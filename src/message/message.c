@@ -286,7 +286,7 @@ find_expiry(KvsMessageWriter *writer, int count, const int64 *ids)
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (kvs_message_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ids[i]), slot))
+		if (kvs_messageremove_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ids[i]), slot))
 			note_expiry(writer, slot);
 	}
 	ExecDropSingleTupleTableSlot(slot);
@@ -304,7 +304,7 @@ note_changed(KvsMessageWriter *writer, int count, int64 *ids, uint64 written)
 		int			priority;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!kvs_message_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ids[i]), slot))
+		if (!kvs_messageremove_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ids[i]), slot))
 		{
 			ids[i] = 0;
 			continue;
@@ -400,11 +400,11 @@ static KvsRemoval
 remove_row(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *ref)
 {
 	if (writer->queue->plain)
-		return kvs_message_remove(writer->rel, slot, true);
+		return kvs_messageremove_remove(writer->rel, slot, true);
 	if (kvs_settle_delete_as_owner(writer->queue, ref))
 		return KVS_REMOVED;
 	/* a trigger may have kept it, or somebody was quicker */
-	return kvs_message_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ref->id), slot) ? KVS_REMOVAL_BUSY : KVS_REMOVAL_GONE;
+	return kvs_messageremove_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ref->id), slot) ? KVS_REMOVAL_BUSY : KVS_REMOVAL_GONE;
 }
 
 /* What has become of the message that kept one with the same dedupe_key out. */
@@ -432,7 +432,7 @@ free_key(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *re
 	kvs_queuexact_note_arrival(writer->queue, ref->priority, position, position, 0);
 	if (!kvs_settle_free_key_as_owner(writer->queue, ref))
 		return HOLDER_EXPIRED;
-	if (!kvs_message_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ref->id), slot))
+	if (!kvs_messageremove_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ref->id), slot))
 		kvs_settle_raise_renamed(writer->rel);
 	if (!never)
 		kvs_expiry_note(writer->queue->relid, ItemPointerGetBlockNumber(&slot->tts_tid), expires_at);
@@ -485,7 +485,7 @@ find_holder(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz now
 	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
 	Holder		holder = HOLDER_NONE;
 
-	if (kvs_message_find(writer->rel, writer->queue->dedupe_index, F_TEXTEQ, message->values[KVS_QUEUE_COLUMN_DEDUPE_KEY],
+	if (kvs_messageremove_find(writer->rel, writer->queue->dedupe_index, F_TEXTEQ, message->values[KVS_QUEUE_COLUMN_DEDUPE_KEY],
 						 slot))
 	{
 		*id = DatumGetInt64(slot->tts_values[KVS_QUEUE_COLUMN_ID]);
@@ -499,7 +499,7 @@ bool
 kvs_message_is_key_in_use(KvsQueue *queue, Relation rel, Datum key, TimestampTz now)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	bool		result = kvs_message_find(rel, queue->dedupe_index, F_TEXTEQ, key, slot) && !has_expired(slot, now);
+	bool		result = kvs_messageremove_find(rel, queue->dedupe_index, F_TEXTEQ, key, slot) && !has_expired(slot, now);
 
 	ExecDropSingleTupleTableSlot(slot);
 	return result;

@@ -93,12 +93,12 @@ typedef enum KvsRemoval
  * Delete a row that was found, by the table access method; the queue must be plain.  No right is
  * checked.
  */
-extern KvsRemoval kvs_message_remove(Relation rel, TupleTableSlot *slot, bool wait);
+extern KvsRemoval kvs_messageremove_remove(Relation rel, TupleTableSlot *slot, bool wait);
 
 /*
  * Find a row by one of the unique indexes, with a new snapshot that sees what this transaction
  * wrote; all columns deformed, in the slot's own memory.  No right is checked.
  */
-extern bool kvs_message_find(Relation rel, Oid indexid, RegProcedure equal, Datum value, TupleTableSlot *slot);
+extern bool kvs_messageremove_find(Relation rel, Oid indexid, RegProcedure equal, Datum value, TupleTableSlot *slot);
 
 #endif							/* KVS_MESSAGE_H */

@@ -17,7 +17,7 @@
 #include "message/message.h"
 
 bool
-kvs_message_find(Relation rel, Oid indexid, RegProcedure equal, Datum value, TupleTableSlot *slot)
+kvs_messageremove_find(Relation rel, Oid indexid, RegProcedure equal, Datum value, TupleTableSlot *slot)
 {
 	Relation	index = index_open(indexid, AccessShareLock);
 	Snapshot	snapshot;
@@ -44,7 +44,7 @@ kvs_message_find(Relation rel, Oid indexid, RegProcedure equal, Datum value, Tup
 }
 
 KvsRemoval
-kvs_message_remove(Relation rel, TupleTableSlot *slot, bool wait)
+kvs_messageremove_remove(Relation rel, TupleTableSlot *slot, bool wait)
 {
 	TM_FailureData failure;
 

@@ -125,7 +125,7 @@ kvs_send_set_undelivered(KvsMessage *message, Jsonb *keys, const text *store_nam
 	while (kvs_keyargs_next(&iterator, &key))
 		 /* checked, no more */ ;
 	check_size(JsonbPGetDatum(keys), "keys_if_undelivered");
-	store = kvs_catalog_open_store(store_name, AccessShareLock, &rel);
+	store = kvs_storecatalog_open_store(store_name, AccessShareLock, &rel);
 	kvs_undelivered_check_store(store, rel);
 	if (pg_class_aclmask(store->relid, GetUserId(), rights, ACLMASK_ALL) != rights)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(rel));

@@ -98,7 +98,7 @@ KvsStore *
 kvs_undelivered_open_store(const KvsQueue *queue, const text *sender, const text *name, LOCKMODE lockmode,
 						   Relation *rel)
 {
-	KvsStore   *store = kvs_catalog_open_store(name, lockmode, rel);
+	KvsStore   *store = kvs_storecatalog_open_store(name, lockmode, rel);
 
 	kvs_undelivered_check_store(store, *rel);
 	check_role(store, find_sender(sender));
@@ -153,7 +153,7 @@ make_entries(const Undelivered *undelivered, const KvsStore *store, KvsEntry **e
 		entry->content.datum = undelivered->payload;
 		entry->expires_at = kvs_store_default_expiry(store, undelivered->now);
 	}
-	return kvs_store_sort_entries(*entries, count);
+	return kvs_storemany_sort_entries(*entries, count);
 }
 
 static void
@@ -172,7 +172,7 @@ write_as_owner(void *arg)
 	count = make_entries(undelivered, store, &entries);
 	kvs_identity_become(rel->rd_rel->relowner, &saved);
 	if (count > 0)
-		kvs_store_put_many(store, entries, count, NULL);
+		kvs_storemany_put_many(store, entries, count, NULL);
 	kvs_identity_restore(&saved);
 	kvs_stats_add(store->stat, KVS_COUNT_SETS, count);
 	table_close(rel, NoLock);
@@ -205,12 +205,12 @@ try_to_write(Undelivered *undelivered, KvsQueue *queue, const KvsMessageRef *mes
 	int			tries;
 	ErrorData  *error;
 
-	if (kvs_lease_begin_keys(queue, message, &tries) >= MOST_SLOW)
+	if (kvs_leasework_begin_keys(queue, message, &tries) >= MOST_SLOW)
 		return pstrdup("they took too long, see kvstore.step_timeout");
 	error = kvs_subxact_try(write_as_owner, undelivered, is_never_raised);
 	if (check_step != NULL)
 		check_step();
-	kvs_lease_end_keys(queue, message);
+	kvs_leasework_end_keys(queue, message);
 	if (error == NULL)
 		return NULL;
 	if (kvs_subxact_is_cancel(error) || (may_pass(error->sqlerrcode) && tries + 1 < MOST_TRIES))

@@ -12,7 +12,7 @@ extern void kvs_undelivered_check_store(const KvsStore *store, Relation rel);
 
 /*
  * Raise 42501 unless the sender, whose name is NULL if it is not known, and the present owner of
- * the queue may both write the store now; other errors as kvs_catalog_open_store() and
+ * the queue may both write the store now; other errors as kvs_storecatalog_open_store() and
  * kvs_undelivered_check_store().  Opens the store as that does.
  */
 extern KvsStore *kvs_undelivered_open_store(const KvsQueue *queue, const text *sender, const text *name,

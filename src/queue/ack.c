@@ -155,7 +155,7 @@ end_unleased(void *arg)
 	kvs_reader_end(reader);
 	*reader = outer;
 	kvs_fault_stop(KVS_FAULT_UNLEASED);
-	if (kvs_lease_is_known(outer.queue, &row))
+	if (kvs_leaselook_is_known(outer.queue, &row))
 		unleased->result = KVS_SETTLED_GONE;
 	return unleased->result != KVS_SETTLED_GONE;
 }
@@ -269,7 +269,7 @@ extend(Session *session, const KvsReceipt *receipt, Request *request)
 	if (claimed != KVS_CLAIM_DONE)
 		return KVS_SETTLED_GONE;
 	/* it may be sooner than before, or the first that the worker hears of it */
-	if (kvs_expiry_database() != NULL)
+	if (kvs_expirymap_database() != NULL)
 		kvs_expiry_lower_next_due(request->deadline);
 	return KVS_SETTLED_RETRY;
 }

@@ -74,7 +74,7 @@ kvstore_leases(PG_FUNCTION_ARGS)
 	{
 		KvsLeaseInfo *list = NULL;
 		KvsStuckError errors[KVS_STUCK_ERRORS];
-		int			count = kvs_lease_list(slot, &list, errors);
+		int			count = kvs_leaselook_list(slot, &list, errors);
 
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < count; i++)
@@ -94,7 +94,7 @@ Datum
 kvstore_stuck_reason(PG_FUNCTION_ARGS)
 {
 	int64		count;
-	Oid			relid = kvs_shared == NULL ? InvalidOid : kvs_lease_find_stuck(&count);
+	Oid			relid = kvs_shared == NULL ? InvalidOid : kvs_leaselook_find_stuck(&count);
 	char	   *table = OidIsValid(relid) ? get_rel_name(relid) : NULL;
 
 	if (table == NULL || strncmp(table, "q_", 2) != 0)

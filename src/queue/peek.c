@@ -85,7 +85,7 @@ give_message(TupleTableSlot *slot, void *arg)
 	const char *status;
 
 	if (kvs_shared != NULL)
-		(void) kvs_lease_find(peek->queue, DatumGetInt64(slot->tts_values[ROW_ID]),
+		(void) kvs_leaselook_find(peek->queue, DatumGetInt64(slot->tts_values[ROW_ID]),
 							  DatumGetTimestampTz(slot->tts_values[ROW_ENQUEUED_AT]), &info);
 	status = status_of(peek, slot, &info);
 	/* Whoever has it may finish it, and what is given up is moved; for others it is gone. */

@@ -76,7 +76,7 @@ purge_pass(KvsQueue *queue, Relation rel, bool *changed)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
-		switch (kvs_message_remove(rel, slot, false))
+		switch (kvs_messageremove_remove(rel, slot, false))
 		{
 			case KVS_REMOVED:
 				note_removed(queue, slot);
@@ -116,7 +116,7 @@ note_leased_removed(KvsQueue *queue, Relation rel)
 	if (slot == NULL)
 		return;
 	LWLockRelease(slot->lock);
-	count = kvs_lease_list(queue->slot, &leases, errors);
+	count = kvs_leaselook_list(queue->slot, &leases, errors);
 	kvs_reader_begin(&reader, queue, rel);
 	for (int i = 0; i < count; i++)
 	{
@@ -208,9 +208,9 @@ cancel_by_place(KvsQueue *queue, Relation rel, int64 id, TupleTableSlot *slot)
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		removal = kvs_message_remove(rel, slot, true);
+		removal = kvs_messageremove_remove(rel, slot, true);
 	} while (removal == KVS_REMOVAL_CHANGED &&
-			 kvs_message_find(rel, queue->id_index, F_INT8EQ, Int64GetDatum(id), slot));
+			 kvs_messageremove_find(rel, queue->id_index, F_INT8EQ, Int64GetDatum(id), slot));
 	CommandCounterIncrement();
 	return removal == KVS_REMOVED;
 }
@@ -244,7 +244,7 @@ remove_unmarked(void *arg)
 
 	kvs_queuexact_note_removed(cancel->queue, &cancel->row);
 	remove_it(cancel);
-	if (cancel->done && kvs_lease_is_known(cancel->queue, &cancel->row))
+	if (cancel->done && kvs_leaselook_is_known(cancel->queue, &cancel->row))
 		cancel->done = false;
 	return cancel->done;
 }
@@ -269,7 +269,7 @@ cancel(KvsQueue *queue, Relation rel, int64 id)
 {
 	Cancel		cancel = {.queue = queue, .rel = rel, .id = id, .slot = table_slot_create(rel, NULL)};
 
-	if (kvs_message_find(rel, queue->id_index, F_INT8EQ, Int64GetDatum(id), cancel.slot))
+	if (kvs_messageremove_find(rel, queue->id_index, F_INT8EQ, Int64GetDatum(id), cancel.slot))
 	{
 		KvsMark		mark;
 

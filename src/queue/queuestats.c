@@ -127,11 +127,11 @@ ask_shared(KvsQueue *queue, TimestampTz now, Known *known)
 	known->waiting = slot->nlater;
 	known->dying = slot->ndoomed;
 	known->stuck = slot->nstuck;
-	known->returned = kvs_lease_oldest_ready(slot);
+	known->returned = kvs_leaselook_oldest_ready(slot);
 	asked = kvs_queuecount_ask(slot, now);
 	LWLockRelease(slot->lock);
 	kvs_survey_begin(queue, now, false, &known->survey);
-	if (asked && kvs_expiry_database() != NULL)
+	if (asked && kvs_expirymap_database() != NULL)
 		kvs_expiry_lower_next_due(now);
 }
 
@@ -186,7 +186,7 @@ ready_since(Look *look, TupleTableSlot *slot)
 
 	kvs_reader_describe(look->queue, slot, &message);
 	if (message.ready_at > look->now || kvs_message_is_doomed(&message) ||
-		(kvs_shared != NULL && kvs_lease_is_known(look->queue, &message)))
+		(kvs_shared != NULL && kvs_leaselook_is_known(look->queue, &message)))
 		return DT_NOEND;
 	return message.ready_at;
 }
@@ -501,7 +501,7 @@ kvstore_queue_counts(PG_FUNCTION_ARGS)
 		if (kvs_rights_may_see(relid))
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
-	if (asked && kvs_expiry_database() != NULL)
+	if (asked && kvs_expirymap_database() != NULL)
 		kvs_expiry_lower_next_due(now);
 	return (Datum) 0;
 }

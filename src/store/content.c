@@ -43,7 +43,7 @@ kvs_content_check(const KvsContent *content, const char *key, int key_size)
 
 	if (likely(kvs_content_is_whole(content)))
 		return;
-	shown = kvs_key_to_jsonb(key, key_size);
+	shown = kvs_keyjson_to_jsonb(key, key_size);
 	ereport(ERROR,
 			(errcode(KVS_ERRCODE_WRONG_KIND),
 			 errmsg("entry %s does not hold what its kind promises",

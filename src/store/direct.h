@@ -78,10 +78,10 @@ typedef struct KvsRangeDeletion
  * Delete the live entries of [low, high), "texts_only" plain-string keys only.  The deletion is
  * right also when the rest is left to a statement (IMPOSSIBLE).
  */
-extern KvsDirect kvs_direct_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only,
+extern KvsDirect kvs_directrange_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only,
 										 TimestampTz now, KvsRangeDeletion *deletion);
 
 /* A row of the range was deleted, which need not be counted. */
-extern void kvs_direct_note_deleted(KvsRangeDeletion *deletion, Datum key, int64 versionstamp);
+extern void kvs_directrange_note_deleted(KvsRangeDeletion *deletion, Datum key, int64 versionstamp);
 
 #endif							/* KVS_DIRECT_H */

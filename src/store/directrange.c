@@ -151,7 +151,7 @@ next_batch(RangeDelete *range)
 #include "lib/sort_template.h"
 
 void
-kvs_direct_note_deleted(KvsRangeDeletion *deletion, Datum key, int64 versionstamp)
+kvs_directrange_note_deleted(KvsRangeDeletion *deletion, Datum key, int64 versionstamp)
 {
 	kvs_progress_advance();
 	if (unlikely(!kvs_stamp_survey(&deletion->numbers, versionstamp)))
@@ -174,7 +174,7 @@ delete_row(RangeDelete *range, Snapshot snapshot)
 	if (!is_wanted(range, slot))
 		return true;
 	range->batch_deleted++;
-	kvs_direct_note_deleted(range->deletion, slot->tts_values[KVS_COLUMN_KEY],
+	kvs_directrange_note_deleted(range->deletion, slot->tts_values[KVS_COLUMN_KEY],
 							DatumGetInt64(slot->tts_values[KVS_COLUMN_VERSIONSTAMP]));
 	return table_tuple_delete(range->rel, &slot->tts_tid, GetCurrentCommandId(true), snapshot, InvalidSnapshot,
 							  false, &failure, false) == TM_Ok;
@@ -274,7 +274,7 @@ delete_batches(RangeDelete *range)
 }
 
 KvsDirect
-kvs_direct_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only, TimestampTz now,
+kvs_directrange_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only, TimestampTz now,
 						KvsRangeDeletion *deletion)
 {
 	RangeDelete range = {.low = low, .high = high, .texts_only = texts_only, .now = now, .deletion = deletion};

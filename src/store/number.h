@@ -1,6 +1,8 @@
 /*
  * number.h
  *		Entries that count: JSON numbers of any size, and kind u64.
+ *
+ * Names: kvs_number_, kvs_u64_
  */
 #ifndef KVS_NUMBER_H
 #define KVS_NUMBER_H

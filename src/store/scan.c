@@ -56,7 +56,7 @@ kvs_scan_begin(KvsScan *scan, const text *store_name, TimestampTz now)
 void
 kvs_scan_begin_with(KvsScan *scan, const text *store_name, TimestampTz now, Snapshot snapshot)
 {
-	scan->store = kvs_catalog_open_store(store_name, AccessShareLock, &scan->rel);
+	scan->store = kvs_storecatalog_open_store(store_name, AccessShareLock, &scan->rel);
 	scan->now = now;
 	scan->context = CurrentMemoryContext;
 	scan->key_copy = NULL;
@@ -101,7 +101,7 @@ static SPIPlanPtr
 get_plan(KvsScan *scan, int which)
 {
 	KvsStore   *store = scan->store;
-	SPIPlanPtr *plan = kvs_catalog_plan(store, which);
+	SPIPlanPtr *plan = kvs_storecatalog_plan(store, which);
 	const char *schema;
 	Oid			types[2];
 	char	   *sql;

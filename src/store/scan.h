@@ -55,8 +55,8 @@ typedef struct KvsScan
 
 /*
  * Open the store for reading with the active snapshot and the caller's rights.  Raises what
- * kvs_catalog_open_store() does, and 42501 for a caller without SELECT.  "scan" may live on the
- * stack; an ERROR cleans up what it holds.
+ * kvs_storecatalog_open_store() does, and 42501 for a caller without SELECT.  "scan" may live on
+ * the stack; an ERROR cleans up what it holds.
  */
 extern void kvs_scan_begin(KvsScan *scan, const text *store_name, TimestampTz now);
 

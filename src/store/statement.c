@@ -191,7 +191,7 @@ static SPIPlanPtr
 get_plan(KvsStore *store, int which)
 {
 	const Statement *statement = &statements[which];
-	SPIPlanPtr *plan = kvs_catalog_plan(store, which);
+	SPIPlanPtr *plan = kvs_storecatalog_plan(store, which);
 	Oid			types[KVS_PLAN_ARGS];
 	char	   *sql;
 

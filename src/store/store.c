@@ -83,7 +83,7 @@ settle_stamp(Stamped *stamped, KvsStamp *stamp)
 	if (likely(!stamp->outdated))
 		return stamped->versionstamp;
 	kvs_stamp_meet(stamp, stamped->versionstamp - 1);
-	return kvs_store_restamp(stamped->store, &datum, 1, stamp);
+	return kvs_storemany_restamp(stamped->store, &datum, 1, stamp);
 }
 
 typedef struct Locked
@@ -425,7 +425,7 @@ expire_by_statement(KvsStore *store, const KvsKey *key, const KvsWrite *write)
 		return false;
 	/* two contents must not have one number */
 	if (fate.altered)
-		versionstamp = kvs_store_restamp(store, values, 1, &(KvsStamp) {.met = versionstamp});
+		versionstamp = kvs_storemany_restamp(store, values, 1, &(KvsStamp) {.met = versionstamp});
 	kvs_change_note(store->relid, fate.altered ? KVS_FEED_SET : KVS_FEED_TOUCH, versionstamp, KvsKeyBytes(key), key->size);
 	return true;
 }

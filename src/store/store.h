@@ -45,39 +45,39 @@ extern Numeric kvs_store_increment(KvsStore *store, const KvsKey *key, Numeric b
 typedef struct KvsEntry
 {
 	Datum		key;			/* kvkey, not toasted */
-	int			position;		/* in which it was given; kvs_store_sort_entries() sets it */
+	int			position;		/* in which it was given; kvs_storemany_sort_entries() sets it */
 	KvsContent	content;
 	TimestampTz expires_at;
 	bool		written;		/* set by what writes it: no trigger has kept it out */
 } KvsEntry;
 
 /* Sort entries by key; of several with the same key the last stays.  Returns how many are left. */
-extern int	kvs_store_sort_entries(KvsEntry *entries, int count);
+extern int	kvs_storemany_sort_entries(KvsEntry *entries, int count);
 
 /*
  * Write many entries, sorted and without duplicates, with the number of "stamp": rows are locked in
  * key order, so that two such calls never deadlock.  If it turns out too low for one of them it is
  * outdated, and all must be stamped again.  Returns how many were written.
  */
-extern int	kvs_store_put_sorted(KvsStore *store, KvsEntry *entries, int count, KvsStamp *stamp);
+extern int	kvs_storemany_put_sorted(KvsStore *store, KvsEntry *entries, int count, KvsStamp *stamp);
 
 /*
  * Give rows that this transaction has written with "stamp" a number above all that were in its way;
  * it is returned.
  */
-extern int64 kvs_store_restamp(KvsStore *store, const Datum *keys, int count, const KvsStamp *stamp);
+extern int64 kvs_storemany_restamp(KvsStore *store, const Datum *keys, int count, const KvsStamp *stamp);
 
 /*
  * The two together, with a number of its own, which is returned.  *written: how many were; NULL:
  * all must be, 27000 if a trigger skips one.
  */
-extern int64 kvs_store_put_many(KvsStore *store, KvsEntry *entries, int count, int *written);
+extern int64 kvs_storemany_put_many(KvsStore *store, KvsEntry *entries, int count, int *written);
 
 /*
  * Insert an entry if there is no row for its key, not even an expired one; true if so.  Otherwise
  * the row is locked against changes.  "stamp" as above.  27000 if a trigger skips it.
  */
-extern bool kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp *stamp);
+extern bool kvs_storemany_claim(KvsStore *store, const KvsEntry *entry, KvsStamp *stamp);
 
 /* A row as it stands while we hold its lock. */
 typedef struct KvsState
@@ -114,21 +114,21 @@ extern void kvs_store_remove(KvsStore *store, const KvsKey *key);
 extern bool kvs_store_delete(KvsStore *store, const KvsKey *key, const KvsWrite *write, KvsContent *taken);
 
 /* Sort keys as they are locked. */
-extern void kvs_store_sort_keys(Datum *keys, int count);
+extern void kvs_storemany_sort_keys(Datum *keys, int count);
 
 /* Delete the live entries of these keys, sorted, in that order; returns how many. */
-extern int64 kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now);
+extern int64 kvs_storemany_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now);
 
 /*
  * The same of entries that we have locked, with this versionstamp: 27000 or 42501 if one is kept.
  */
-extern void kvs_store_delete_locked(KvsStore *store, const Datum *keys, int count, TimestampTz now, int64 number);
+extern void kvs_storemany_delete_locked(KvsStore *store, const Datum *keys, int count, TimestampTz now, int64 number);
 
 /*
  * Delete the live entries of [low, high) in key order, "texts_only" plain-string keys only; returns
  * how many.  The range must be that of a prefix, or of all keys.
  */
-extern int64 kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only,
+extern int64 kvs_storemany_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only,
 									TimestampTz now);
 
 /*

@@ -144,7 +144,7 @@ after_row(TriggerData *data)
 	HeapTuple	old = data->tg_trigtuple;
 
 	/* an earlier trigger of the same statement may have altered the table */
-	kvs_catalog_check_store_shape(rel);
+	kvs_storecatalog_check_store_shape(rel);
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 		note_written_row(rel, old, KVS_FEED_SET, KVS_FEED_BROUGHT);
 	else if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
@@ -239,7 +239,7 @@ before_row(TriggerData *data)
 	HeapTuple	old = data->tg_trigtuple;
 	HeapTuple	new = is_update ? data->tg_newtuple : old;
 
-	kvs_catalog_check_store_shape(rel);
+	kvs_storecatalog_check_store_shape(rel);
 	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
 		return new;
 	/*

@@ -41,7 +41,7 @@ compare_entries(const void *a, const void *b)
 }
 
 int
-kvs_store_sort_entries(KvsEntry *entries, int count)
+kvs_storemany_sort_entries(KvsEntry *entries, int count)
 {
 	int			left = 0;
 
@@ -184,7 +184,7 @@ overwrite_first(KvsStore *store, KvsEntry *entries, int count, KvsStamp *stamp)
 }
 
 int
-kvs_store_put_sorted(KvsStore *store, KvsEntry *entries, int count, KvsStamp *stamp)
+kvs_storemany_put_sorted(KvsStore *store, KvsEntry *entries, int count, KvsStamp *stamp)
 {
 	Datum		values[KVS_PLAN_ARGS];
 	StampedMany many = {.store = store, .stamp = stamp};
@@ -219,7 +219,7 @@ check_all(const KvsStore *store, KvsFate fate, int count)
 }
 
 int64
-kvs_store_restamp(KvsStore *store, const Datum *keys, int count, const KvsStamp *stamp)
+kvs_storemany_restamp(KvsStore *store, const Datum *keys, int count, const KvsStamp *stamp)
 {
 	int64		number = kvs_stamp_above(stamp->met);
 	Datum		values[2] = {
@@ -231,10 +231,10 @@ kvs_store_restamp(KvsStore *store, const Datum *keys, int count, const KvsStamp 
 }
 
 int64
-kvs_store_put_many(KvsStore *store, KvsEntry *entries, int count, int *written)
+kvs_storemany_put_many(KvsStore *store, KvsEntry *entries, int count, int *written)
 {
 	KvsStamp	stamp = kvs_stamp_take();
-	int			done = kvs_store_put_sorted(store, entries, count, &stamp);
+	int			done = kvs_storemany_put_sorted(store, entries, count, &stamp);
 	int64		number = stamp.number;
 	Datum	   *keys;
 	int			key_count = 0;
@@ -249,7 +249,7 @@ kvs_store_put_many(KvsStore *store, KvsEntry *entries, int count, int *written)
 		for (int i = 0; i < count; i++)
 			if (entries[i].written)
 				keys[key_count++] = entries[i].key;
-		number = kvs_store_restamp(store, keys, key_count, &stamp);
+		number = kvs_storemany_restamp(store, keys, key_count, &stamp);
 	}
 	for (int i = 0; i < count; i++)
 	{
@@ -261,7 +261,7 @@ kvs_store_put_many(KvsStore *store, KvsEntry *entries, int count, int *written)
 }
 
 bool
-kvs_store_claim(KvsStore *store, const KvsEntry *entry, KvsStamp *stamp)
+kvs_storemany_claim(KvsStore *store, const KvsEntry *entry, KvsStamp *stamp)
 {
 	StampedMany many = {.store = store, .stamp = stamp};
 	Datum		values[KVS_PLAN_ARGS];
@@ -314,7 +314,7 @@ note_range(Oid relid, const KvsKey *low, bool texts_only, int64 number)
 static void
 note_deleted_of_range(TupleTableSlot *slot, void *arg)
 {
-	kvs_direct_note_deleted((KvsRangeDeletion *) arg, slot->tts_values[0], DatumGetInt64(slot->tts_values[1]));
+	kvs_directrange_note_deleted((KvsRangeDeletion *) arg, slot->tts_values[0], DatumGetInt64(slot->tts_values[1]));
 }
 
 static int
@@ -326,7 +326,7 @@ compare_keys(const void *a, const void *b)
 }
 
 void
-kvs_store_sort_keys(Datum *keys, int count)
+kvs_storemany_sort_keys(Datum *keys, int count)
 {
 	qsort(keys, count, sizeof(Datum), compare_keys);
 }
@@ -364,13 +364,13 @@ delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now, in
 }
 
 int64
-kvs_store_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now)
+kvs_storemany_delete_sorted(KvsStore *store, const Datum *keys, int count, TimestampTz now)
 {
 	return (int64) delete_sorted(store, keys, count, now, 0).written;
 }
 
 void
-kvs_store_delete_locked(KvsStore *store, const Datum *keys, int count, TimestampTz now, int64 number)
+kvs_storemany_delete_locked(KvsStore *store, const Datum *keys, int count, TimestampTz now, int64 number)
 {
 	check_all(store, delete_sorted(store, keys, count, now, number), count);
 }
@@ -388,7 +388,7 @@ delete_some_of_range(KvsStore *store, bool texts_only, const Datum *values)
 }
 
 int64
-kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only, TimestampTz now)
+kvs_storemany_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only, TimestampTz now)
 {
 	Datum		values[3] = {KvsKeyDatum(low), KvsKeyDatum(high), TimestampTzGetDatum(now)};
 	KvsRangeDeletion deletion = {.relid = store->relid};
@@ -397,7 +397,7 @@ kvs_store_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, b
 	if (store->selective)
 		return delete_some_of_range(store, texts_only, values);
 	kvs_stamp_begin_survey(&deletion.numbers);
-	if (kvs_direct_delete_range(store, low, high, texts_only, now, &deletion) != KVS_DIRECT_DONE)
+	if (kvs_directrange_delete_range(store, low, high, texts_only, now, &deletion) != KVS_DIRECT_DONE)
 	{
 		kvs_progress_resume(deletion.count);
 		deletion.count += (int64) kvs_statement_run_in_key_order(store, texts_only ? KVS_PLAN_DELETE_TEXTS : KVS_PLAN_DELETE_RANGE,

@@ -85,14 +85,14 @@ typedef struct KvsStore
  * Where a kept plan is, to be made if it is NULL.  It is good until the next call of this: run it
  * at once (plan.h).
  */
-extern SPIPlanPtr *kvs_catalog_plan(KvsStore *store, int which);
+extern SPIPlanPtr *kvs_storecatalog_plan(KvsStore *store, int which);
 
 /*
  * Open a store's table with the given lock, kept until the transaction ends; close it with
  * table_close(rel, NoLock). 42P01: no such store; 42809: the table has not the shape of a store;
  * 22023: no possible name; 22004: name is NULL; 0A000: an unlogged store during recovery.
  */
-extern KvsStore *kvs_catalog_open_store(const text *name, LOCKMODE lockmode, Relation *rel);
+extern KvsStore *kvs_storecatalog_open_store(const text *name, LOCKMODE lockmode, Relation *rel);
 
 /*
  * Raise 22023 unless this is a possible name; "noun" is for the message.  Returns it as a C string.
@@ -100,13 +100,13 @@ extern KvsStore *kvs_catalog_open_store(const text *name, LOCKMODE lockmode, Rel
 extern char *kvs_catalog_check_name(const text *name, const char *noun);
 
 /* Raise 42809 unless the open table has the shape of a store.  Returns the OID of its key index. */
-extern Oid	kvs_catalog_check_store_shape(Relation rel);
+extern Oid	kvs_storecatalog_check_store_shape(Relation rel);
 
 /*
  * Is it a store, as seen by the sweeper: in the right schema, of the right name, of the right
  * shape?
  */
-extern bool kvs_catalog_is_store(Relation rel);
+extern bool kvs_storecatalog_is_store(Relation rel);
 
 /* The table of a name, InvalidOid if there is none. */
 extern Oid	kvs_catalog_find_table(const char *prefix, const char *name);

@@ -1,6 +1,8 @@
 /*
  * queuecatalog.h
  *		From the name of a queue to a table that is safe to read: look-up, shape check, settings.
+ *
+ * Names: kvs_queue_
  */
 #ifndef KVS_QUEUECATALOG_H
 #define KVS_QUEUECATALOG_H

@@ -1,6 +1,8 @@
 /*
  * queueplan.h
  *		The kept plans of queues: made at first use, of a limited number of queues.
+ *
+ * Names: kvs_queue_
  */
 #ifndef KVS_QUEUEPLAN_H
 #define KVS_QUEUEPLAN_H

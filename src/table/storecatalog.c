@@ -132,7 +132,7 @@ find_wrong_shape(Relation rel, Oid *indexid)
 }
 
 Oid
-kvs_catalog_check_store_shape(Relation rel)
+kvs_storecatalog_check_store_shape(Relation rel)
 {
 	Oid			index = InvalidOid;
 	const char *detail = find_wrong_shape(rel, &index);
@@ -143,7 +143,7 @@ kvs_catalog_check_store_shape(Relation rel)
 }
 
 bool
-kvs_catalog_is_store(Relation rel)
+kvs_storecatalog_is_store(Relation rel)
 {
 	Oid			index;
 
@@ -341,7 +341,7 @@ get_store(const char *name, Oid relid)
 }
 
 SPIPlanPtr *
-kvs_catalog_plan(KvsStore *store, int which)
+kvs_storecatalog_plan(KvsStore *store, int which)
 {
 	return kvs_plan_use(&planned, &store->planned, which);
 }
@@ -357,7 +357,7 @@ check_table(KvsStore *store, Relation rel)
 	store->valid = true;
 	PG_TRY();
 	{
-		store->indexid = kvs_catalog_check_store_shape(rel);
+		store->indexid = kvs_storecatalog_check_store_shape(rel);
 		/* an index with further columns is the executor's to fill */
 		store->plain = kvs_shape_is_plain(rel, store_columns, lengthof(store_columns), 1) &&
 			kvs_shape_index_columns(store->indexid) == 1;
@@ -412,7 +412,7 @@ reopen(KvsStore *store, LOCKMODE lockmode)
 }
 
 KvsStore *
-kvs_catalog_open_store(const text *name, LOCKMODE lockmode, Relation *rel)
+kvs_storecatalog_open_store(const text *name, LOCKMODE lockmode, Relation *rel)
 {
 	KvsStore   *store = last_store;
 	int			len = name ? VARSIZE_ANY_EXHDR(name) : 0;

@@ -33,7 +33,7 @@
 #include "table/tableddl.h"
 
 int
-kvs_ddl_interval_sign(Interval *interval)
+kvs_tableddl_interval_sign(Interval *interval)
 {
 	Interval	zero = {0};
 
@@ -41,7 +41,7 @@ kvs_ddl_interval_sign(Interval *interval)
 }
 
 void
-kvs_ddl_run_utility(const char *sql)
+kvs_tableddl_run_utility(const char *sql)
 {
 	int			result = SPI_execute(sql, false, 0);
 
@@ -57,7 +57,7 @@ check_own(Oid relid, const char *prefix, const char *name)
 }
 
 Oid
-kvs_ddl_find_own_table(const char *prefix, const char *name)
+kvs_tableddl_find_own_table(const char *prefix, const char *name)
 {
 	Oid			relid = kvs_catalog_find_table(prefix, name);
 
@@ -67,13 +67,13 @@ kvs_ddl_find_own_table(const char *prefix, const char *name)
 }
 
 Oid
-kvs_ddl_lock_own_table(const char *prefix, const char *name, LOCKMODE lockmode)
+kvs_tableddl_lock_own_table(const char *prefix, const char *name, LOCKMODE lockmode)
 {
 	Relation	rel;
 	Oid			relid;
 
 	/* Look before the lock too: who does not own it must not hold it up. */
-	if (!OidIsValid(kvs_ddl_find_own_table(prefix, name)))
+	if (!OidIsValid(kvs_tableddl_find_own_table(prefix, name)))
 		return InvalidOid;
 	rel = kvs_catalog_lock_table(prefix, name, lockmode);
 	if (rel == NULL)
@@ -85,7 +85,7 @@ kvs_ddl_lock_own_table(const char *prefix, const char *name, LOCKMODE lockmode)
 }
 
 void
-kvs_ddl_lock_name(const char *name)
+kvs_tableddl_lock_name(const char *name)
 {
 	/* a part of the schema, by the name's hash; 0 is the schema itself */
 	uint16		part = hash_bytes((const unsigned char *) name, strlen(name)) | 1;
@@ -94,15 +94,15 @@ kvs_ddl_lock_name(const char *name)
 }
 
 void
-kvs_ddl_create_guard(const char *prefix, const char *name)
+kvs_tableddl_create_guard(const char *prefix, const char *name)
 {
 	char	   *table = psprintf("kvstore.%s%s", prefix, name);
 
-	kvs_ddl_run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE ON %s "
+	kvs_tableddl_run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE ON %s "
 								 "FOR EACH ROW EXECUTE FUNCTION kvstore.guard()", table));
-	kvs_ddl_run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_TRUNCATE " BEFORE TRUNCATE ON %s "
+	kvs_tableddl_run_utility(psprintf("CREATE TRIGGER " KVS_GUARD_TRUNCATE " BEFORE TRUNCATE ON %s "
 								 "FOR EACH STATEMENT EXECUTE FUNCTION kvstore.guard()", table));
-	kvs_ddl_run_utility(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " KVS_GUARD_TRIGGER ", "
+	kvs_tableddl_run_utility(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " KVS_GUARD_TRIGGER ", "
 								 "ENABLE ALWAYS TRIGGER " KVS_GUARD_TRUNCATE, table));
 }
 
@@ -169,7 +169,7 @@ check_companion(const KvsCreation *creation, bool table_exists)
 	(void) check_existing(companion->prefix, creation->name, what, companion->check);
 }
 
-/* Is there one already?  Raises what kvs_ddl_create() does. */
+/* Is there one already?  Raises what kvs_tableddl_create() does. */
 static bool
 find_existing(const KvsCreation *creation)
 {
@@ -197,7 +197,7 @@ find_existing(const KvsCreation *creation)
 /* ---- Create ---- */
 
 text *
-kvs_ddl_table_name(const KvsRegistry *registry, const char *name)
+kvs_tableddl_table_name(const KvsRegistry *registry, const char *name)
 {
 	return cstring_to_text(psprintf("kvstore.%s%s", registry->prefix, name));
 }
@@ -272,7 +272,7 @@ complete(const KvsCreation *creation)
 	if (!(lacks_companion(creation) || lacks_settings(creation)) || !kvs_compat_owns_table(relid, GetUserId()))
 		return;
 	/* others may be doing the same */
-	kvs_ddl_lock_name(creation->name);
+	kvs_tableddl_lock_name(creation->name);
 	if (lacks_companion(creation) &&
 		kvs_compat_schema_aclcheck(kvs_catalog_get()->data_schema, owner, ACL_CREATE) == ACLCHECK_OK &&
 		kvs_subxact_try(create_companion, unconstify(KvsCreation *, creation), is_no_race) != NULL)
@@ -323,7 +323,7 @@ create_new(const KvsCreation *creation)
 }
 
 bool
-kvs_ddl_create(const KvsCreation *creation)
+kvs_tableddl_create(const KvsCreation *creation)
 {
 	bool		created = false;
 
@@ -334,7 +334,7 @@ kvs_ddl_create(const KvsCreation *creation)
 
 		if (result != ACLCHECK_OK)
 			aclcheck_error(result, OBJECT_SCHEMA, "kvstore");
-		kvs_ddl_lock_name(creation->name);
+		kvs_tableddl_lock_name(creation->name);
 		created = !find_existing(creation) && create_new(creation);
 	}
 	if (!created)

@@ -15,10 +15,10 @@
 #include "table/settings.h"
 
 /* Less than, equal to or greater than zero, as PostgreSQL compares intervals. */
-extern int	kvs_ddl_interval_sign(Interval *interval);
+extern int	kvs_tableddl_interval_sign(Interval *interval);
 
 /* Run a statement as the caller, inside SPI_connect(). */
-extern void kvs_ddl_run_utility(const char *sql);
+extern void kvs_tableddl_run_utility(const char *sql);
 
 /* What belongs to a store or queue beside its table: a view, or a table of dead letters. */
 typedef struct KvsCompanion
@@ -50,23 +50,23 @@ typedef struct KvsCreation
  * are, and a NOTICE says so.  Returns whether it is new.  42P07: it exists, or belongs to a role
  * that the caller has no reason to trust.
  */
-extern bool kvs_ddl_create(const KvsCreation *creation);
+extern bool kvs_tableddl_create(const KvsCreation *creation);
 
 /* The qualified name of its table, for GRANT; no possible name needs quotes. */
-extern text *kvs_ddl_table_name(const KvsRegistry *registry, const char *name);
+extern text *kvs_tableddl_table_name(const KvsRegistry *registry, const char *name);
 
 /*
  * The caller's own table of this name, InvalidOid if there is none; 42501 if it is somebody else's.
  */
-extern Oid	kvs_ddl_find_own_table(const char *prefix, const char *name);
+extern Oid	kvs_tableddl_find_own_table(const char *prefix, const char *name);
 
 /* The same, locked until the transaction ends: the name is its own for so long. */
-extern Oid	kvs_ddl_lock_own_table(const char *prefix, const char *name, LOCKMODE lockmode);
+extern Oid	kvs_tableddl_lock_own_table(const char *prefix, const char *name, LOCKMODE lockmode);
 
 /* Keep everybody else from creating and dropping what has this name until the transaction ends. */
-extern void kvs_ddl_lock_name(const char *name);
+extern void kvs_tableddl_lock_name(const char *name);
 
 /* Put the guard's triggers on a table of ours, inside SPI_connect(). */
-extern void kvs_ddl_create_guard(const char *prefix, const char *name);
+extern void kvs_tableddl_create_guard(const char *prefix, const char *name);
 
 #endif							/* KVS_TABLEDDL_H */

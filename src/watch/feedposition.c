@@ -33,7 +33,7 @@ checksum(const char *body)
 }
 
 text *
-kvs_position_to_text(uint64 position, Oid relid)
+kvs_feedposition_to_text(uint64 position, Oid relid)
 {
 	char		result[SIZE + 1];
 
@@ -44,7 +44,7 @@ kvs_position_to_text(uint64 position, Oid relid)
 }
 
 void
-kvs_position_invalid(void)
+kvs_feedposition_invalid(void)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -53,7 +53,7 @@ kvs_position_invalid(void)
 }
 
 void
-kvs_position_lost(const char *why)
+kvs_feedposition_lost(const char *why)
 {
 	ereport(ERROR,
 			(errcode(KVS_ERRCODE_POSITION_LOST),
@@ -63,7 +63,7 @@ kvs_position_lost(const char *why)
 }
 
 uint64
-kvs_position_from_text(const text *position, Oid *relid)
+kvs_feedposition_from_text(const text *position, Oid *relid)
 {
 	const char *str = VARDATA_ANY(position);
 	char		body[SIZE + 1];
@@ -74,21 +74,21 @@ kvs_position_from_text(const text *position, Oid *relid)
 	char		canonical[9];
 
 	if (VARSIZE_ANY_EXHDR(position) != SIZE)
-		kvs_position_invalid();
+		kvs_feedposition_invalid();
 	memcpy(body, str, SIZE);
 	body[SIZE] = '\0';
 	snprintf(canonical, sizeof(canonical), "%08x", checksum(body));
 	if (memcmp(canonical, body + BODY_SIZE, 8) != 0 || strspn(body, "0123456789abcdef") != SIZE ||
 		/* no number is too large: each has its width.  NOLINTNEXTLINE(cert-err34-c) */
 		sscanf(body, "1%16llx%8x%16llx%8x", &epoch, &database, &place, &followed) != 4)
-		kvs_position_invalid();
+		kvs_feedposition_invalid();
 	if (database != MyDatabaseId)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("feed position is of another database"),
 				 errhint("Give what kv_feed_position() or the last row of kv_changes() gave in this database.")));
 	if (epoch != kvs_feed_epoch())
-		kvs_position_lost("The server has started since, or it is another server.");
+		kvs_feedposition_lost("The server has started since, or it is another server.");
 	*relid = followed;
 	return place;
 }

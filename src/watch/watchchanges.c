@@ -86,7 +86,7 @@ static void
 open_store(Follow *follow)
 {
 	Relation	rel;
-	KvsStore   *store = kvs_catalog_open_store(follow->store_name, AccessShareLock, &rel);
+	KvsStore   *store = kvs_storecatalog_open_store(follow->store_name, AccessShareLock, &rel);
 	AclResult	result = pg_class_aclcheck(store->relid, GetUserId(), ACL_SELECT);
 
 	if (result != ACLCHECK_OK)
@@ -97,7 +97,7 @@ open_store(Follow *follow)
 				 errmsg("cannot follow store \"%s\", which has row-level security", store->name),
 				 errhint("The feed does not know which rows you may see: use kv_watch().")));
 	if (OidIsValid(follow->relid) && follow->relid != store->relid)
-		kvs_position_lost("It is that of another store, or the store was created anew.");
+		kvs_feedposition_lost("It is that of another store, or the store was created anew.");
 	follow->relid = follow->wait.relid = store->relid;
 	table_close(rel, NoLock);
 }
@@ -149,8 +149,8 @@ key_for_user(const Follow *follow, const KvsFeedChange *change)
 		return PointerGetDatum(kvs_key_to_text(change->key, change->key_size));
 	/* no path says "strings that begin so": for a follower of all, all is to be listed again */
 	if (change->flags & KVS_FEED_TEXT)
-		return JsonbPGetDatum(kvs_key_to_jsonb(change->key, 0));
-	return JsonbPGetDatum(kvs_key_to_jsonb(change->key, change->key_size));
+		return JsonbPGetDatum(kvs_keyjson_to_jsonb(change->key, 0));
+	return JsonbPGetDatum(kvs_keyjson_to_jsonb(change->key, change->key_size));
 }
 
 /* ---- Results ---- */
@@ -160,7 +160,7 @@ give_row(Follow *follow, uint64 position, const char *operation, const KvsFeedCh
 {
 	MemoryContext old = MemoryContextSwitchTo(follow->scratch);
 	Datum		values[4] = {
-		PointerGetDatum(kvs_position_to_text(position, follow->relid)), CStringGetTextDatum(operation)
+		PointerGetDatum(kvs_feedposition_to_text(position, follow->relid)), CStringGetTextDatum(operation)
 	};
 	bool		nulls[4] = {false, false, true, true};
 
@@ -211,11 +211,11 @@ read_feed(Follow *follow)
 		if (step == KVS_FEED_OVERRUN || step == KVS_FEED_TOO_LARGE)
 			kvs_stats_add(kvs_stats_local(follow->relid), KVS_COUNT_OVERRUNS, 1);
 		if (step == KVS_FEED_OVERRUN)
-			kvs_position_lost("The changes after it are no longer in the feed.");
+			kvs_feedposition_lost("The changes after it are no longer in the feed.");
 		if (step == KVS_FEED_TOO_LARGE)
-			kvs_position_lost("A transaction changed more than the feed can hold, or the store is new, or rows of it were restored.");
+			kvs_feedposition_lost("A transaction changed more than the feed can hold, or the store is new, or rows of it were restored.");
 		if (step == KVS_FEED_NO_POSITION)
-			kvs_position_invalid();
+			kvs_feedposition_invalid();
 		give_changes(follow);
 	}
 }
@@ -257,7 +257,7 @@ begin_follow(FunctionCallInfo fcinfo, KvsForm form, const char *function, int st
 	if (PG_ARGISNULL(0))
 		kvs_args_report_null("after");
 	follow->reader = palloc0(sizeof(KvsFeedReader));
-	follow->reader->position = kvs_position_from_text(PG_GETARG_TEXT_PP(0), &follow->relid);
+	follow->reader->position = kvs_feedposition_from_text(PG_GETARG_TEXT_PP(0), &follow->relid);
 	follow->function = function;
 	follow->form = form;
 	follow->store_name = kvs_args_text(fcinfo, store_arg);
@@ -277,7 +277,7 @@ kvstore_feed_position(PG_FUNCTION_ARGS)
 {
 	check_feed("kv_feed_position()");
 	check_isolation("kv_feed_position()");
-	PG_RETURN_TEXT_P(kvs_position_to_text(kvs_feed_end(), InvalidOid));
+	PG_RETURN_TEXT_P(kvs_feedposition_to_text(kvs_feed_end(), InvalidOid));
 }
 
 /* (after, prefix, wait, max_count, store) */

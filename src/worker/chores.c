@@ -87,7 +87,7 @@ settle_next(Chores *chores, KvsReader *reader)
 	TimestampTz ready_at;
 	KvsSettled	result;
 
-	if (!(chores->manual ? kvs_handstep_next_row() : kvs_workerstep_next_row()) ||
+	if (!(chores->manual ? kvs_manualstep_next_row() : kvs_workerstep_next_row()) ||
 		!kvs_queuexact_next_work(chores->queue, chores->now, chores->limit == 1, &chores->message, &end, &ready_at))
 		return false;
 	chores->count++;
@@ -100,7 +100,7 @@ settle_next(Chores *chores, KvsReader *reader)
 	if (result != KVS_SETTLED_LOCKED)
 		return true;
 	kvs_queuexact_cancel_ending(chores->queue, chores->message.id);
-	kvs_lease_stick(chores->queue, &chores->message, chores->now, NULL);
+	kvs_leasework_stick(chores->queue, &chores->message, chores->now, NULL);
 	return true;
 }
 
@@ -126,7 +126,7 @@ settle_batch(void *arg)
 static bool
 is_cancelled(const Chores *chores, const ErrorData *error)
 {
-	return chores->manual ? kvs_handstep_is_cancelled() : kvs_subxact_is_cancel(error);
+	return chores->manual ? kvs_manualstep_is_cancelled() : kvs_subxact_is_cancel(error);
 }
 
 static bool
@@ -146,7 +146,7 @@ set_aside(Chores *chores, const char *message)
 		return;
 	memcpy(text, message, length);
 	text[length] = '\0';
-	if (kvs_lease_stick(chores->queue, &chores->message, chores->now, text) != 1)
+	if (kvs_leasework_stick(chores->queue, &chores->message, chores->now, text) != 1)
 		return;
 	ereport(LOG,
 			(errmsg("kvstore: message %lld of queue \"%s\" could not be settled: %s",
@@ -175,7 +175,7 @@ try_batch(Chores *chores, ErrorData **error)
 		kvs_queueslot_put_aside(chores->queue->relid, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SLOW_PAUSE));
 		return OUTCOME_SLOW;
 	}
-	if (chores->manual && kvs_handstep_took_too_long())
+	if (chores->manual && kvs_manualstep_took_too_long())
 		set_aside(chores, SLOW);
 	if (is_cancelled(chores, *error))
 		ReThrowError(*error);
@@ -232,7 +232,7 @@ kvs_chores_run(KvsQueue *queue, Relation rel, TimestampTz now, int limit, bool m
 	ErrorData  *error;
 
 	end_leases(queue, now);
-	if (limit == 1 || kvs_lease_any_stuck(queue))
+	if (limit == 1 || kvs_leasework_any_stuck(queue))
 		return settle_singly(&chores);
 	if (try_batch(&chores, &error) != OUTCOME_ERROR)
 		return chores.count;

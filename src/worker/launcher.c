@@ -164,7 +164,7 @@ read_databases(TimestampTz now)
 		if (database->not_before == DT_NOEND || database->not_before > TimestampTzPlusMilliseconds(now, LAST_BACKOFF))
 			database->not_before = now;
 	}
-	map_count = kvs_expiry_list_databases(map_list);
+	map_count = kvs_expirydue_list_databases(map_list);
 	for (int i = 0; i < map_count; i++)
 		get_database(map_list[i].database)->due = map_list[i].due;
 	read_pg_database();
@@ -174,7 +174,7 @@ read_databases(TimestampTz now)
 	{
 		if (database->exists || database->running)
 			continue;
-		kvs_expiry_forget_database(database->oid);
+		kvs_expirymap_forget_database(database->oid);
 		kvs_trouble_forget_database(database->oid);
 		kvs_queueslot_forget_database(database->oid);
 		kvs_stats_forget_database(database->oid);
@@ -386,7 +386,7 @@ static void
 sleep_until(TimestampTz now, TimestampTz wake_at)
 {
 	wake_at = Min(wake_at, TimestampTzPlusMilliseconds(now, DATABASES_EVERY));
-	if (!kvs_expiry_launcher_sleeps(wake_at, map_list, map_count))
+	if (!kvs_expirydue_launcher_sleeps(wake_at, map_list, map_count))
 		return;
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 Max(TimestampDifferenceMilliseconds(now, wake_at), 1), kvs_compat_wait_event("KvstoreLauncher"));
@@ -407,7 +407,7 @@ kvs_launcher_main(Datum main_arg)
 	databases = hash_create("kvstore databases", 32, &ctl, HASH_ELEM | HASH_BLOBS);
 	before_shmem_exit(launcher_before_exit, (Datum) 0);
 	shared->pid = MyProcPid;
-	kvs_expiry_launcher_starts();
+	kvs_expirydue_launcher_starts();
 	adopt_workers();
 
 	for (;;)

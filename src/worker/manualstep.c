@@ -110,7 +110,7 @@ try_inside(void (*work) (void *arg), void *arg)
 }
 
 ErrorData *
-kvs_handstep_try(void (*work) (void *arg), void *arg)
+kvs_manualstep_try(void (*work) (void *arg), void *arg)
 {
 	ErrorData  *volatile error = NULL;
 
@@ -136,19 +136,19 @@ kvs_handstep_try(void (*work) (void *arg), void *arg)
 }
 
 bool
-kvs_handstep_is_cancelled(void)
+kvs_manualstep_is_cancelled(void)
 {
 	return timed_out || interrupted;
 }
 
 bool
-kvs_handstep_took_too_long(void)
+kvs_manualstep_took_too_long(void)
 {
 	return timed_out;
 }
 
 bool
-kvs_handstep_next_row(void)
+kvs_manualstep_next_row(void)
 {
 	if (any_row && TimestampDifferenceExceeds(started, GetCurrentTimestamp(), LONG * kvs_guc_step_timeout / 10))
 		return false;

@@ -13,15 +13,15 @@
  * of the session's own statement (the user's, or statement_timeout) is raised, whatever that code
  * makes of it.
  */
-extern ErrorData *kvs_handstep_try(void (*work) (void *arg), void *arg);
+extern ErrorData *kvs_manualstep_try(void (*work) (void *arg), void *arg);
 
 /* Has this step, or the last one, been cancelled, by its timer or with the session's statement? */
-extern bool kvs_handstep_is_cancelled(void);
+extern bool kvs_manualstep_is_cancelled(void);
 
 /* The same, but by its timer. */
-extern bool kvs_handstep_took_too_long(void);
+extern bool kvs_manualstep_took_too_long(void);
 
 /* May the step go on to another row?  No: it has taken so long that it had better end well. */
-extern bool kvs_handstep_next_row(void);
+extern bool kvs_manualstep_next_row(void);
 
 #endif							/* KVS_MANUALSTEP_H */

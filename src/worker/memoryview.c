@@ -34,7 +34,7 @@ kvstore_memory_in_use(PG_FUNCTION_ARGS)
 	if (kvs_shared == NULL)
 		return (Datum) 0;
 	kvs_waiter_count(&sessions, &targets);
-	give(rsinfo, "leases", kvs_lease_count(), kvs_guc_max_leases);
+	give(rsinfo, "leases", kvs_leaselook_count(), kvs_guc_max_leases);
 	give(rsinfo, "queues", kvs_queueslot_count_used(), kvs_guc_max_queues);
 	give(rsinfo, "waiters", sessions, kvs_guc_max_waiters);
 	give(rsinfo, "waited_for", targets, (int64) kvs_guc_max_waiters * KVS_WAIT_TARGETS);

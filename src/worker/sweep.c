@@ -63,16 +63,16 @@ kvs_sweep_forget_table(Oid relid)
 	{
 		if (result != LOCKACQUIRE_NOT_AVAIL)
 			LockRelease(&tag, AccessExclusiveLock, false);
-		kvs_expiry_put_aside(relid, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), FORGET_RETRY), false);
+		kvs_expirydue_put_aside(relid, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), FORGET_RETRY), false);
 		return;
 	}
 	AcceptInvalidationMessages();
 	rel = kvs_catalog_is_installed() ? try_relation_open(relid, NoLock) : NULL;
-	is_store = rel != NULL && kvs_sweep_is_swept(rel);
+	is_store = rel != NULL && kvs_sweepblocks_is_swept(rel);
 	if (rel != NULL)
 		relation_close(rel, NoLock);
 	if (!is_store)
-		kvs_expiry_forget_table(MyDatabaseId, relid);
+		kvs_expirymap_forget_table(MyDatabaseId, relid);
 	LockRelease(&tag, AccessExclusiveLock, false);
 }
 
@@ -80,7 +80,7 @@ void
 kvs_sweep_forget_others(const List *stores)
 {
 	Oid		   *relids = palloc(sizeof(Oid) * kvs_guc_expiry_tables);
-	int			count = kvs_expiry_list_tables(relids, kvs_guc_expiry_tables);
+	int			count = kvs_expirymap_list_tables(relids, kvs_guc_expiry_tables);
 	List	   *sorted = list_copy(stores);
 	int			n = 0;
 
@@ -115,7 +115,7 @@ begin_step(KvsSweep *sweep, int64 limit)
 {
 	Oid			relid = RelationGetRelid(sweep->rel);
 
-	kvs_sweep_begin(sweep, GetCurrentTimestamp(), limit);
+	kvs_sweepblocks_begin(sweep, GetCurrentTimestamp(), limit);
 	if (!sweep->by_statement)
 		return;
 	sweep->limit = kvs_workerstep_rows(relid, limit);
@@ -131,18 +131,18 @@ static int
 continue_pass(KvsSweep *sweep, KvsExpiryTable *table)
 {
 	BlockNumber nblocks = RelationGetNumberOfBlocks(sweep->rel);
-	BlockNumber start = kvs_expiry_pass_block(table);
+	BlockNumber start = kvs_expirydue_pass_block(table);
 	BlockNumber block;
 
 	if (start == InvalidBlockNumber)
 	{
-		kvs_expiry_begin_pass(table);
+		kvs_expirydue_begin_pass(table);
 		/* Rows added before that may be in new blocks. */
 		nblocks = RelationGetNumberOfBlocks(sweep->rel);
 		start = 0;
 	}
 	block = start;
-	while (block < nblocks && block - start < PASS_BLOCKS && kvs_sweep_group_of_pass(sweep, block))
+	while (block < nblocks && block - start < PASS_BLOCKS && kvs_sweepblocks_group_of_pass(sweep, block))
 		block += KVS_EXPIRY_GROUP;
 	kvs_expiry_advance_pass(table, block >= nblocks ? InvalidBlockNumber : block);
 	return Min(block, nblocks) - start;
@@ -155,14 +155,14 @@ pass_over(const KvsExpiryWork *work, KvsSweepOutcome outcome)
 	if (outcome == KVS_SWEEP_GONE)
 		kvs_sweep_forget_table(work->relid);
 	else if (outcome == KVS_SWEEP_REPLICATED)
-		kvs_expiry_postpone(work->table, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), KVS_REPLICATION_RETRY));
+		kvs_expirydue_postpone(work->table, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), KVS_REPLICATION_RETRY));
 }
 
 void
 kvs_sweep_step(const KvsExpiryWork *work, int64 limit, KvsSweepResult *result)
 {
 	KvsSweep	sweep;
-	Relation	rel = kvs_sweep_open(&sweep, work->relid, &result->outcome);
+	Relation	rel = kvs_sweepblocks_open(&sweep, work->relid, &result->outcome);
 
 	result->removed = result->pass_removed = 0;
 	result->pass_blocks = 0;
@@ -172,28 +172,28 @@ kvs_sweep_step(const KvsExpiryWork *work, int64 limit, KvsSweepResult *result)
 		return;
 	}
 	/* before any of the owner's code runs: it may not be its turn */
-	if (!kvs_expiry_check_code(work->table, rel->rd_rel->relowner, sweep.by_statement))
+	if (!kvs_expirydue_check_code(work->table, rel->rd_rel->relowner, sweep.by_statement))
 	{
 		result->outcome = KVS_SWEEP_LOOKED;
 		relation_close(rel, NoLock);
 		return;
 	}
 	begin_step(&sweep, limit);
-	kvs_expiry_check_file(work->table, rel->rd_rel->relfilenode);
-	kvs_sweep_groups(&sweep, work);
+	kvs_expirydue_check_file(work->table, rel->rd_rel->relfilenode);
+	kvs_sweepblocks_groups(&sweep, work);
 	result->removed = sweep.removed;
 	if (work->whole && sweep.limit > 0)
 		result->pass_blocks = continue_pass(&sweep, work->table);
 	result->pass_removed = sweep.removed - result->removed;
 	result->removed = sweep.removed;
-	kvs_sweep_end(&sweep);
+	kvs_sweepblocks_end(&sweep);
 }
 
 void
 kvs_sweep_unmapped(KvsUnmapped *item, int64 limit, KvsSweepResult *result)
 {
 	KvsSweep	sweep;
-	Relation	rel = kvs_sweep_open(&sweep, item->relid, &result->outcome);
+	Relation	rel = kvs_sweepblocks_open(&sweep, item->relid, &result->outcome);
 
 	result->removed = 0;
 	if (rel == NULL)
@@ -207,8 +207,8 @@ kvs_sweep_unmapped(KvsUnmapped *item, int64 limit, KvsSweepResult *result)
 		return;
 	}
 	begin_step(&sweep, limit);
-	kvs_sweep_whole(&sweep, &item->next);
+	kvs_sweepblocks_whole(&sweep, &item->next);
 	result->removed = sweep.removed;
 	result->more = sweep.limit == 0;
-	kvs_sweep_end(&sweep);
+	kvs_sweepblocks_end(&sweep);
 }

@@ -95,7 +95,7 @@ static const KvsSweepKind queue_kind = {
 static const KvsSweepKind *
 find_kind(Relation rel)
 {
-	if (kvs_catalog_is_store(rel))
+	if (kvs_storecatalog_is_store(rel))
 		return &store_kind;
 	if (kvs_snapshot_is_store(rel))
 		return &snapshot_kind;
@@ -105,13 +105,13 @@ find_kind(Relation rel)
 }
 
 bool
-kvs_sweep_is_swept(Relation rel)
+kvs_sweepblocks_is_swept(Relation rel)
 {
 	return find_kind(rel) != NULL;
 }
 
 Relation
-kvs_sweep_open(KvsSweep *sweep, Oid relid, KvsSweepOutcome *outcome)
+kvs_sweepblocks_open(KvsSweep *sweep, Oid relid, KvsSweepOutcome *outcome)
 {
 	Relation	rel;
 
@@ -139,7 +139,7 @@ kvs_sweep_open(KvsSweep *sweep, Oid relid, KvsSweepOutcome *outcome)
 }
 
 void
-kvs_sweep_begin(KvsSweep *sweep, TimestampTz now, int64 limit)
+kvs_sweepblocks_begin(KvsSweep *sweep, TimestampTz now, int64 limit)
 {
 	sweep->now = now;
 	sweep->limit = limit;
@@ -157,12 +157,12 @@ static void
 take_survey(KvsSweep *sweep)
 {
 	kvs_stamp_end_survey(&sweep->numbers);
-	if (sweep->numbers.beyond && (MyBackendType != B_BG_WORKER || kvs_expiry_may_log(sweep->now)))
+	if (sweep->numbers.beyond && (MyBackendType != B_BG_WORKER || kvs_expirydue_may_log(sweep->now)))
 		kvs_stamp_warn(sweep->rel, true);
 }
 
 void
-kvs_sweep_end(KvsSweep *sweep)
+kvs_sweepblocks_end(KvsSweep *sweep)
 {
 	if (sweep->by_statement)
 		SPI_finish();
@@ -393,7 +393,7 @@ sweep_group(KvsSweep *sweep, BlockNumber block)
 }
 
 void
-kvs_sweep_groups(KvsSweep *sweep, const KvsExpiryWork *work)
+kvs_sweepblocks_groups(KvsSweep *sweep, const KvsExpiryWork *work)
 {
 	for (int i = 0; i < work->ngroups && sweep->limit > 0; i++)
 	{
@@ -405,7 +405,7 @@ kvs_sweep_groups(KvsSweep *sweep, const KvsExpiryWork *work)
 }
 
 bool
-kvs_sweep_group_of_pass(KvsSweep *sweep, BlockNumber block)
+kvs_sweepblocks_group_of_pass(KvsSweep *sweep, BlockNumber block)
 {
 	TimestampTz left = sweep_group(sweep, block);
 	KvsExpirySlot *slot;
@@ -414,16 +414,16 @@ kvs_sweep_group_of_pass(KvsSweep *sweep, BlockNumber block)
 		return false;
 	if (left == DT_NOEND || !kvs_expiry_is_there())
 		return true;
-	slot = kvs_expiry_get_slot(RelationGetRelid(sweep->rel), block);
+	slot = kvs_expirymap_get_slot(RelationGetRelid(sweep->rel), block);
 	if (slot == NULL)
-		slot = kvs_expiry_unmapped(RelationGetRelid(sweep->rel));
+		slot = kvs_expirymap_unmapped(RelationGetRelid(sweep->rel));
 	if (slot != NULL)
 		kvs_expiry_lower(slot, left);
 	return true;
 }
 
 void
-kvs_sweep_whole(KvsSweep *sweep, BlockNumber *next)
+kvs_sweepblocks_whole(KvsSweep *sweep, BlockNumber *next)
 {
 	BlockNumber nblocks = RelationGetNumberOfBlocks(sweep->rel);
 	BlockNumber start = *next < nblocks ? *next : 0;
@@ -434,7 +434,7 @@ kvs_sweep_whole(KvsSweep *sweep, BlockNumber *next)
 		BlockNumber ngroups = (nblocks + KVS_EXPIRY_GROUP - 1) / KVS_EXPIRY_GROUP;
 		BlockNumber block = (start + done) / KVS_EXPIRY_GROUP % ngroups * KVS_EXPIRY_GROUP;
 
-		if (!kvs_sweep_group_of_pass(sweep, block))
+		if (!kvs_sweepblocks_group_of_pass(sweep, block))
 		{
 			*next = block;
 			return;

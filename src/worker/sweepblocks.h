@@ -57,38 +57,38 @@ typedef struct KvsSweep
 } KvsSweep;
 
 /* Is it a store, a snapshot store or a queue? */
-extern bool kvs_sweep_is_swept(Relation rel);
+extern bool kvs_sweepblocks_is_swept(Relation rel);
 
 /*
  * Open one without waiting, lock it until the transaction ends, and choose its kind; NULL, and why.
  */
-extern Relation kvs_sweep_open(KvsSweep *sweep, Oid relid, KvsSweepOutcome *outcome);
+extern Relation kvs_sweepblocks_open(KvsSweep *sweep, Oid relid, KvsSweepOutcome *outcome);
 
 /*
  * Begin to sweep an opened store, as its owner.  An ERROR restores the identity and the settings
  * together with the transaction's state.
  */
-extern void kvs_sweep_begin(KvsSweep *sweep, TimestampTz now, int64 limit);
+extern void kvs_sweepblocks_begin(KvsSweep *sweep, TimestampTz now, int64 limit);
 
 /*
  * Be oneself again, count, close the store; the lock stays until the transaction ends.  All numbers
  * given from now on are above those that were read and count (stamp.h).
  */
-extern void kvs_sweep_end(KvsSweep *sweep);
+extern void kvs_sweepblocks_end(KvsSweep *sweep);
 
 /* Sweep the groups that are due. */
-extern void kvs_sweep_groups(KvsSweep *sweep, const KvsExpiryWork *work);
+extern void kvs_sweepblocks_groups(KvsSweep *sweep, const KvsExpiryWork *work);
 
 /*
  * Sweep a group in the course of a pass, and tell the map what is left there.  False: the limit was
  * reached before its end.
  */
-extern bool kvs_sweep_group_of_pass(KvsSweep *sweep, BlockNumber block);
+extern bool kvs_sweepblocks_group_of_pass(KvsSweep *sweep, BlockNumber block);
 
 /*
  * Read the whole table, from block *next on.  When the limit ends that, *next is where to go on:
  * otherwise the calls that empty a large table would read its beginning over and over.
  */
-extern void kvs_sweep_whole(KvsSweep *sweep, BlockNumber *next);
+extern void kvs_sweepblocks_whole(KvsSweep *sweep, BlockNumber *next);
 
 #endif							/* KVS_SWEEPBLOCKS_H */

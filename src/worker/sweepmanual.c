@@ -63,7 +63,7 @@ fail_row(void *arg, const ErrorData *error)
 {
 	HandSweep  *hand = arg;
 
-	if (kvs_handstep_is_cancelled())
+	if (kvs_manualstep_is_cancelled())
 		ReThrowError(unconstify(ErrorData *, error));
 	if (hand->failed_rows++ == 0)
 	{
@@ -83,7 +83,7 @@ sweep_what_is_due(KvsSweep *sweep, bool full)
 	static BlockNumber next = 0;
 
 	Oid			relid = RelationGetRelid(sweep->rel);
-	KvsExpiryTable *table = kvs_expiry_is_there() ? kvs_expiry_get_table(relid) : NULL;
+	KvsExpiryTable *table = kvs_expiry_is_there() ? kvs_expirymap_get_table(relid) : NULL;
 	KvsExpiryWork *work;
 
 	if (relid != last_relid)
@@ -91,25 +91,25 @@ sweep_what_is_due(KvsSweep *sweep, bool full)
 	last_relid = relid;
 	if (table == NULL)
 	{
-		kvs_sweep_whole(sweep, &next);
+		kvs_sweepblocks_whole(sweep, &next);
 		return;
 	}
 	work = palloc(sizeof(KvsExpiryWork));
-	kvs_expiry_check_file(table, sweep->rel->rd_rel->relfilenode);
-	while (!full && sweep->limit > 0 && kvs_expiry_find_work(relid, sweep->now, true, work))
+	kvs_expirydue_check_file(table, sweep->rel->rd_rel->relfilenode);
+	while (!full && sweep->limit > 0 && kvs_expirydue_find_work(relid, sweep->now, true, work))
 	{
 		full = work->whole;
 		if (!full)
-			kvs_sweep_groups(sweep, work);
+			kvs_sweepblocks_groups(sweep, work);
 	}
 	pfree(work);
 	if (full && sweep->limit > 0)
 	{
-		TimestampTz old = kvs_expiry_reset(kvs_expiry_whole(table));
+		TimestampTz old = kvs_expiry_reset(kvs_expirymap_whole(table));
 
-		kvs_sweep_whole(sweep, &next);
+		kvs_sweepblocks_whole(sweep, &next);
 		if (sweep->limit == 0)
-			kvs_expiry_lower(kvs_expiry_whole(table), old);
+			kvs_expiry_lower(kvs_expirymap_whole(table), old);
 	}
 }
 
@@ -133,7 +133,7 @@ sweep_by_hand(void *arg)
 	hand->removed = 0;
 	hand->more = false;
 	hand->failed_rows = 0;
-	rel = may_sweep(hand->relid) ? kvs_sweep_open(&sweep, hand->relid, &outcome) : NULL;
+	rel = may_sweep(hand->relid) ? kvs_sweepblocks_open(&sweep, hand->relid, &outcome) : NULL;
 	if (rel == NULL)
 		return;
 	hand->owner = rel->rd_rel->relowner;
@@ -145,14 +145,14 @@ sweep_by_hand(void *arg)
 		return;
 	}
 	sweep.careful = hand->careful;
-	sweep.next_row = kvs_handstep_next_row;
+	sweep.next_row = kvs_manualstep_next_row;
 	sweep.fail_row = fail_row;
 	sweep.fail_arg = hand;
-	kvs_sweep_begin(&sweep, kvs_fault_now(), hand->limit);
+	kvs_sweepblocks_begin(&sweep, kvs_fault_now(), hand->limit);
 	sweep_what_is_due(&sweep, hand->full);
 	hand->removed = sweep.removed;
 	hand->more = sweep.limit == 0;
-	kvs_sweep_end(&sweep);
+	kvs_sweepblocks_end(&sweep);
 }
 
 static void
@@ -181,12 +181,12 @@ warn_slow(const HandSweep *hand, const char *what)
 static bool
 sweep_foreign_step(HandSweep *hand)
 {
-	ErrorData  *error = kvs_handstep_try(sweep_by_hand, hand);
+	ErrorData  *error = kvs_manualstep_try(sweep_by_hand, hand);
 	bool		again = error == NULL ? hand->more && hand->removed > 0 : !hand->careful;
 
 	if (error != NULL)
 		hand->removed = 0;
-	if (kvs_handstep_took_too_long())
+	if (kvs_manualstep_took_too_long())
 	{
 		again = false;
 		warn_slow(hand, "it took longer than kvstore.step_timeout");
@@ -372,8 +372,8 @@ warn_queue(const HandChores *hand, int sqlerrcode, const char *message)
 static bool
 do_chores_step(HandChores *hand)
 {
-	ErrorData  *error = kvs_handstep_try(do_chores, hand);
-	bool		slow = kvs_handstep_took_too_long();
+	ErrorData  *error = kvs_manualstep_try(do_chores, hand);
+	bool		slow = kvs_manualstep_took_too_long();
 	bool		single = hand->limit == 1;
 
 	if (slow)

@@ -85,7 +85,7 @@ list_stores(void)
 	/* Flag first: a change that comes while we look must not be lost. */
 	valid = true;
 	foreach(lc, kvs_sweep_list_stores())
-		if (kvs_expiry_get_table(lfirst_oid(lc)) == NULL)
+		if (kvs_expirymap_get_table(lfirst_oid(lc)) == NULL)
 			add(lfirst_oid(lc));
 	remove_unlisted();
 	kvs_workerprocess_commit();
@@ -110,7 +110,7 @@ mark_due(List *slots)
 	hash_seq_init(&status, items);
 	while ((item = hash_seq_search(&status)) != NULL)
 		foreach(lc, slots)
-			item->due |= kvs_expiry_is_unmapped_in(item->relid, lfirst(lc));
+			item->due |= kvs_expirymap_is_unmapped_in(item->relid, lfirst(lc));
 	any_due = true;
 }
 
@@ -119,7 +119,7 @@ static void
 take_slots(TimestampTz now)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	List	   *slots = kvs_expiry_take_unmapped(now);
+	List	   *slots = kvs_expirydue_take_unmapped(now);
 	ListCell   *lc;
 
 	MemoryContextSwitchTo(old);
@@ -186,7 +186,7 @@ kvs_unmapped_is_due(Oid except)
 void
 kvs_unmapped_lower(const KvsUnmapped *item, TimestampTz when)
 {
-	kvs_expiry_lower(kvs_expiry_unmapped(item->relid), when);
+	kvs_expiry_lower(kvs_expirymap_unmapped(item->relid), when);
 }
 
 void

@@ -49,7 +49,7 @@ before_exit(int code, Datum arg)
 	if (kvs_workerstep_leave())
 		ending = KVS_WORKER_ENDED_STEP;
 	kvs_unmapped_leave();
-	kvs_expiry_worker_leaves(ending == KVS_WORKER_FAILED || ending == KVS_WORKER_ENDED_STEP);
+	kvs_expirydue_worker_leaves(ending == KVS_WORKER_FAILED || ending == KVS_WORKER_ENDED_STEP);
 	kvs_launcher_worker_leaves(ending);
 }
 
@@ -82,7 +82,7 @@ find_next_due(Oid except)
 {
 	TimestampTz next = DT_NOEND;
 
-	kvs_expiry_clear_next_due();
+	kvs_expirydue_clear_next_due();
 	for (size_t i = 0; i < lengthof(tasks); i++)
 		next = Min(next, tasks[i]->next(except));
 	return next;
@@ -112,9 +112,9 @@ sleep_until_due(void)
 		if (next > TimestampTzPlusMilliseconds(now, LINGER))
 			return false;
 		wake_at = Min(Max(next, earliest), TimestampTzPlusMilliseconds(now, POLL));
-	} while (!kvs_expiry_worker_sleeps(wake_at, next));
+	} while (!kvs_expirydue_worker_sleeps(wake_at, next));
 	kvs_workerprocess_wait(Max(TimestampDifferenceMilliseconds(now, wake_at), 1));
-	kvs_expiry_worker_awake();
+	kvs_expirydue_worker_awake();
 	return true;
 }
 
@@ -143,7 +143,7 @@ check_installed(void)
 
 	if (is_installed())
 		return true;
-	slot = kvs_expiry_find_database();
+	slot = kvs_expirymap_find_database();
 	if (slot == NULL)
 		return false;
 	pg_atomic_exchange_u64(slot, (uint64) DT_NOEND);
@@ -200,11 +200,11 @@ kvs_worker_main(Datum main_arg)
 	before_shmem_exit(before_exit, (Datum) 0);
 	kvs_workerprocess_begin_work(database);
 
-	if (!check_installed() || kvs_expiry_database() == NULL)
+	if (!check_installed() || kvs_expirymap_database() == NULL)
 		ending = KVS_WORKER_DONE;
 	else
 	{
-		kvs_expiry_worker_awake();
+		kvs_expirydue_worker_awake();
 		kvs_workerstep_come(find_next_due);
 		ending = run_worker();
 	}

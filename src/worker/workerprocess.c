@@ -142,7 +142,7 @@ kvs_workerprocess_recover(void)
 {
 	HOLD_INTERRUPTS();
 	MemoryContextSwitchTo(step_context);
-	if (kvs_expiry_may_log(GetCurrentTimestamp()))
+	if (kvs_expirydue_may_log(GetCurrentTimestamp()))
 		EmitErrorReport();
 	(void) kvs_workerprocess_abort();
 	RESUME_INTERRUPTS();

@@ -67,8 +67,8 @@ read_due(int i)
 
 	if (slot == NULL)
 		return due;
-	due.deadline = kvs_lease_next_deadline(slot);
-	due.work = kvs_lease_next_work_at(slot);
+	due.deadline = kvs_leaselook_next_deadline(slot);
+	due.work = kvs_leaselook_next_work_at(slot);
 	due.verify = slot->verify_at;
 	due.count = slot->count.due;
 	due.not_before = slot->not_before;
@@ -146,7 +146,7 @@ has_row_security(Oid relid)
 static void
 look_after_stranger(const Due *due, TimestampTz now)
 {
-	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(due->relid)) || kvs_lease_abandon(due->relid, now))
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(due->relid)) || kvs_leasework_abandon(due->relid, now))
 		kvs_queueslot_forget(due->relid);
 	else
 		kvs_queueslot_put_aside(due->relid, TimestampTzPlusMilliseconds(now, ASIDE));
@@ -166,7 +166,7 @@ look_after(const Due *due, TimestampTz now)
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	/* opening one with row-level security raises, so that kv_health() names it */
-	if (has_row_security(due->relid) && kvs_lease_abandon(due->relid, now))
+	if (has_row_security(due->relid) && kvs_leasework_abandon(due->relid, now))
 	{
 		kvs_queueslot_forget(due->relid);
 		PopActiveSnapshot();
@@ -177,7 +177,7 @@ look_after(const Due *due, TimestampTz now)
 		look_after_stranger(due, now);
 	else
 	{
-		kvs_lease_readopt(queue);
+		kvs_leasework_readopt(queue);
 		do_due(due, queue, rel, now);
 		table_close(rel, NoLock);
 	}

@@ -78,7 +78,7 @@ static void
 look_at_clock(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz others_due = Min(step.others_due, kvs_expiry_next_due());
+	TimestampTz others_due = Min(step.others_due, kvs_expirydue_next_due());
 	int64		taken = (now - step.start) / step.tick;
 	/* due "now" may be the least number there is */
 	int64		waited = (now - Max(others_due, step.start - OTHERS_LIMIT * step.tick)) / step.tick;
@@ -242,7 +242,7 @@ kvs_workerstep_recover(void)
 		until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), KVS_EXPIRY_RETRY);
 		kvs_trouble_end_work(step.relid, false);
 	}
-	kvs_expiry_put_aside(step.relid, until, failed);
+	kvs_expirydue_put_aside(step.relid, until, failed);
 	step.relid = InvalidOid;
 	RESUME_INTERRUPTS();
 	return until;
@@ -282,7 +282,7 @@ set_aside(Oid relid, bool tell)
 				 errmsg("kvstore: table \"%s\" is set aside: the worker ended itself, for it could not cancel what the owner's code does", name),
 				 errhint("It is tried again, at growing intervals.  kv_health() names it until that succeeds.")));
 	kvs_workerprocess_commit();
-	kvs_expiry_put_aside(relid, kvs_trouble_until(relid), true);
+	kvs_expirydue_put_aside(relid, kvs_trouble_until(relid), true);
 }
 
 void

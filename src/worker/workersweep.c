@@ -97,9 +97,9 @@ begin_full_pass(void)
 	kvs_trouble_forget_missing();
 	foreach(lc, stores)
 	{
-		KvsExpiryTable *table = kvs_expiry_get_table(lfirst_oid(lc));
+		KvsExpiryTable *table = kvs_expirymap_get_table(lfirst_oid(lc));
 
-		kvs_expiry_lower(table ? kvs_expiry_whole(table) : kvs_expiry_unmapped(lfirst_oid(lc)), DT_NOBEGIN);
+		kvs_expiry_lower(table ? kvs_expirymap_whole(table) : kvs_expirymap_unmapped(lfirst_oid(lc)), DT_NOBEGIN);
 	}
 	kvs_workerprocess_commit();
 }
@@ -107,16 +107,16 @@ begin_full_pass(void)
 static void
 check_full_pass(void)
 {
-	KvsExpirySlot *slot = kvs_expiry_database();
+	KvsExpirySlot *slot = kvs_expirymap_database();
 	TimestampTz now = GetCurrentTimestamp();
 
 	if ((TimestampTz) pg_atomic_read_u64(slot) > now)
 		return;
-	kvs_expiry_take(slot);
+	kvs_expirydue_take(slot);
 	PG_TRY();
 	{
 		begin_full_pass();
-		kvs_expiry_lower(slot, TimestampTzPlusMilliseconds(now, kvs_expiry_next_delay()));
+		kvs_expiry_lower(slot, TimestampTzPlusMilliseconds(now, kvs_expirydue_next_delay()));
 	}
 	PG_CATCH();
 	{
@@ -124,7 +124,7 @@ check_full_pass(void)
 		kvs_expiry_lower(slot, TimestampTzPlusMilliseconds(now, FULL_RETRY));
 	}
 	PG_END_TRY();
-	kvs_expiry_done();
+	kvs_expirydue_done();
 }
 
 /* ---- One step ---- */
@@ -138,9 +138,9 @@ sweep_mapped(const KvsExpiryWork *work, KvsSweepResult *result)
 		kvs_sweep_step(work, kvs_guc_sweep_batch, result);
 		kvs_workerstep_commit(result->outcome == KVS_SWEEP_DONE);
 		if (result->outcome == KVS_SWEEP_LOCKED)
-			kvs_expiry_put_aside(work->relid, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), KVS_EXPIRY_RETRY), false);
+			kvs_expirydue_put_aside(work->relid, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), KVS_EXPIRY_RETRY), false);
 		else if (result->outcome == KVS_SWEEP_DONE)
-			kvs_expiry_done_well(work->table);
+			kvs_expirydue_done_well(work->table);
 	}
 	PG_CATCH();
 	{
@@ -228,13 +228,13 @@ sweep_step(void)
 	check_full_pass();
 	start = GetCurrentTimestamp();
 	unmapped = kvs_unmapped_find(start, &turn);
-	mapped = kvs_expiry_find_work(InvalidOid, start, read_steady_clock() >= pass_after, &work);
+	mapped = kvs_expirydue_find_work(InvalidOid, start, read_steady_clock() >= pass_after, &work);
 	if (!mapped && unmapped == NULL)
 		return false;
 	if (mapped && (unmapped == NULL || kvs_turns_precedes(&work.turn, &turn)))
 	{
 		sweep_mapped(&work, &result);
-		kvs_expiry_end_turn(work.table, start);
+		kvs_expirydue_end_turn(work.table, start);
 		count_batch(start, work.relid, result.removed);
 	}
 	else
@@ -250,7 +250,7 @@ sweep_step(void)
 static TimestampTz
 sweep_next(Oid except)
 {
-	TimestampTz next = kvs_expiry_next(except);
+	TimestampTz next = kvs_expirydue_next(except);
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (kvs_unmapped_is_due(except))

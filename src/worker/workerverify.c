@@ -57,7 +57,7 @@ is_findable(const Verification *verification, const KvsMessageRef *message)
 			kvs_position_compare(position, survey->late[i].low) >= 0 &&
 			kvs_position_compare(position, survey->late[i].high) <= 0)
 			return true;
-	return kvs_lease_is_known(verification->reader->queue, message);
+	return kvs_leaselook_is_known(verification->reader->queue, message);
 }
 
 /*
@@ -86,7 +86,7 @@ look(Verification *verification, int priority)
 		if (!kvs_reader_see(reader, message))
 			continue;
 		if (kvs_message_is_doomed(message))
-			kvs_lease_doom(reader->queue, message);
+			kvs_leasework_doom(reader->queue, message);
 		else if (!kvs_reader_has_expired(reader, verification->now) && !is_findable(verification, message))
 			verification->nsuspects++;
 	}

@@ -21,7 +21,7 @@
 #include "base/errors.h"
 #include "fuzz.h"
 #include "store/number.h"
-#include "operations.h"
+#include "kv/atomicread.h"
 #include "store/scan.h"
 
 /* With more operations than these, the entries are not looked at. */
@@ -414,7 +414,7 @@ run(const char *bytes, int size)
 	str = size > 0 && *bytes == CHOICE ? make_operations((Choices) {bytes + 1, size - 1}) : kvs_fuzz_cstring(bytes, size);
 	input->json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(str)));
 	input->now = GetCurrentTimestamp();
-	input->count = kvs_operations_read(input->json, input->now, &input->operations);
+	input->count = kvs_atomicread_read(input->json, input->now, &input->operations);
 	kvs_fuzz_require(input->count == (int) JB_ROOT_COUNT(input->json) && input->count <= KVS_OPERATIONS_MAX);
 	for (int i = 0; i < input->count; i++)
 	{

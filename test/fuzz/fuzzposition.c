@@ -58,7 +58,7 @@ learn_positions(const text *start)
 	known_count = (int) SPI_processed;
 	kvs_fuzz_require(known_count > 0);
 	for (int i = 0; i < known_count; i++)
-		known[i] = kvs_position_from_text(DatumGetTextPP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)), &relid);
+		known[i] = kvs_feedposition_from_text(DatumGetTextPP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)), &relid);
 }
 
 static void
@@ -80,7 +80,7 @@ setup(void)
 	text	   *start;
 
 	kvs_fuzz_require(kvs_feed_join());
-	start = kvs_position_to_text(kvs_feed_end(), InvalidOid);
+	start = kvs_feedposition_to_text(kvs_feed_end(), InvalidOid);
 	kvs_fuzz_prepare(&by_text, "kv_changes(text,text,interval,bigint,text)");
 	kvs_fuzz_prepare(&by_path, "kv_changes(text,kvkey,interval,bigint,text)");
 	for (int i = 0; i < (int) lengthof(statements); i++)
@@ -107,7 +107,7 @@ read_position(void *arg)
 {
 	Reading    *reading = arg;
 
-	*reading->position = kvs_position_from_text(reading->str, reading->relid);
+	*reading->position = kvs_feedposition_from_text(reading->str, reading->relid);
 }
 
 static bool
@@ -128,7 +128,7 @@ check_text(const text *str)
 
 	if (!is_position(str, &position, &relid))
 		return false;
-	kvs_fuzz_require(kvs_fuzz_same_text(kvs_position_to_text(position, relid), str));
+	kvs_fuzz_require(kvs_fuzz_same_text(kvs_feedposition_to_text(position, relid), str));
 	return true;
 }
 
@@ -203,7 +203,7 @@ use(void *arg)
 		Oid			relid;
 
 		kvs_fuzz_require(!progress);
-		position = kvs_position_from_text(DatumGetTextPP(slot->tts_values[FEED_POSITION]), &relid);
+		position = kvs_feedposition_from_text(DatumGetTextPP(slot->tts_values[FEED_POSITION]), &relid);
 		kvs_fuzz_require(relid == store);
 		progress = strcmp(TextDatumGetCString(slot->tts_values[OPERATION]), "progress") == 0;
 		kvs_fuzz_require(progress ? position >= last : position > last);
@@ -240,7 +240,7 @@ run(const char *bytes, int size)
 	if (choice & OUR_STORE)
 		relid = store;
 	it.position = position;
-	it.str = kvs_position_to_text(position, relid);
+	it.str = kvs_feedposition_to_text(position, relid);
 	kvs_fuzz_require(VARSIZE_ANY_EXHDR(it.str) == TEXT_SIZE && check_text(it.str));
 	kvs_fuzz_require(is_position(it.str, &again, &relid_again) && again == position && relid_again == relid);
 	check_damage(it.str, choice);

@@ -40,8 +40,69 @@ kvs_guc_leases_of_queue(void)
 	}
 }
 
-void
-kvs_guc_init(void)
+/* What sizes shared memory exists only where there is some. */
+static void
+define_sizes(void)
+{
+	DefineCustomIntVariable("kvstore.row_map_size",
+							"Memory in which the places of rows are remembered, 8 bytes for each.",
+							"Zero turns it off.",
+							&kvs_guc_row_map_size,
+							16 * 1024, 0, 1024 * 1024,
+							PGC_POSTMASTER, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("kvstore.expiry_slots",
+							"Slots of the map of where expired entries may be.",
+							"One for each 64 kB of tables whose entries expire.",
+							&kvs_guc_expiry_slots,
+							KVS_DEFAULT_EXPIRY_SLOTS, KVS_MIN_EXPIRY_SLOTS, KVS_MAX_EXPIRY_SLOTS,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("kvstore.expiry_tables",
+							"Stores, snapshot stores and queues in that map, all databases.",
+							"What comes later is read in full when something is due there.",
+							&kvs_guc_expiry_tables,
+							KVS_DEFAULT_EXPIRY_TABLES, KVS_MIN_EXPIRY_TABLES, KVS_MAX_EXPIRY_TABLES,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("kvstore.max_leases",
+							"Leases held at once, all queues.",
+							"A dequeue beyond that fails, and nothing is lost.",
+							&kvs_guc_max_leases,
+							KVS_DEFAULT_LEASES, KVS_MIN_LEASES, KVS_MAX_LEASES,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("kvstore.max_queues",
+							"Queues in use at once, all databases.",
+							NULL,
+							&kvs_guc_max_queues,
+							KVS_DEFAULT_QUEUES, 1, KVS_MAX_QUEUES,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("kvstore.feed_size",
+							"Memory in which recent changes are kept for those who follow them, all databases together.",
+							NULL,
+							&kvs_guc_feed_size,
+							KVS_DEFAULT_FEED_SIZE, KVS_MIN_FEED_SIZE, KVS_MAX_FEED_SIZE,
+							PGC_POSTMASTER, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("kvstore.max_waiters",
+							"Sessions that can wait for changes or messages at once.",
+							NULL,
+							&kvs_guc_max_waiters,
+							KVS_DEFAULT_MAX_WAITERS, KVS_MIN_MAX_WAITERS, KVS_MAX_MAX_WAITERS,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+}
+
+static void
+define_for_sessions(void)
 {
 	DefineCustomIntVariable("kvstore.max_value_size",
 							"Largest value that an entry may have.",
@@ -50,66 +111,6 @@ kvs_guc_init(void)
 							KVS_DEFAULT_VALUE_SIZE, KVS_MIN_VALUE_SIZE, KVS_MAX_VALUE_SIZE,
 							PGC_SUSET, GUC_UNIT_BYTE,
 							NULL, NULL, NULL);
-
-	/* What sizes shared memory exists only where there is some. */
-	if (process_shared_preload_libraries_in_progress)
-	{
-		DefineCustomIntVariable("kvstore.row_map_size",
-								"Memory in which the places of rows are remembered, 8 bytes for each.",
-								"Zero turns it off.",
-								&kvs_guc_row_map_size,
-								16 * 1024, 0, 1024 * 1024,
-								PGC_POSTMASTER, GUC_UNIT_KB,
-								NULL, NULL, NULL);
-
-		DefineCustomIntVariable("kvstore.expiry_slots",
-								"Slots of the map of where expired entries may be.",
-								"One for each 64 kB of tables whose entries expire.",
-								&kvs_guc_expiry_slots,
-								KVS_DEFAULT_EXPIRY_SLOTS, KVS_MIN_EXPIRY_SLOTS, KVS_MAX_EXPIRY_SLOTS,
-								PGC_POSTMASTER, 0,
-								NULL, NULL, NULL);
-
-		DefineCustomIntVariable("kvstore.expiry_tables",
-								"Stores, snapshot stores and queues in that map, all databases.",
-								"What comes later is read in full when something is due there.",
-								&kvs_guc_expiry_tables,
-								KVS_DEFAULT_EXPIRY_TABLES, KVS_MIN_EXPIRY_TABLES, KVS_MAX_EXPIRY_TABLES,
-								PGC_POSTMASTER, 0,
-								NULL, NULL, NULL);
-
-		DefineCustomIntVariable("kvstore.max_leases",
-								"Leases held at once, all queues.",
-								"A dequeue beyond that fails, and nothing is lost.",
-								&kvs_guc_max_leases,
-								KVS_DEFAULT_LEASES, KVS_MIN_LEASES, KVS_MAX_LEASES,
-								PGC_POSTMASTER, 0,
-								NULL, NULL, NULL);
-
-		DefineCustomIntVariable("kvstore.max_queues",
-								"Queues in use at once, all databases.",
-								NULL,
-								&kvs_guc_max_queues,
-								KVS_DEFAULT_QUEUES, 1, KVS_MAX_QUEUES,
-								PGC_POSTMASTER, 0,
-								NULL, NULL, NULL);
-
-		DefineCustomIntVariable("kvstore.feed_size",
-								"Memory in which recent changes are kept for those who follow them, all databases together.",
-								NULL,
-								&kvs_guc_feed_size,
-								KVS_DEFAULT_FEED_SIZE, KVS_MIN_FEED_SIZE, KVS_MAX_FEED_SIZE,
-								PGC_POSTMASTER, GUC_UNIT_KB,
-								NULL, NULL, NULL);
-
-		DefineCustomIntVariable("kvstore.max_waiters",
-								"Sessions that can wait for changes or messages at once.",
-								NULL,
-								&kvs_guc_max_waiters,
-								KVS_DEFAULT_MAX_WAITERS, KVS_MIN_MAX_WAITERS, KVS_MAX_MAX_WAITERS,
-								PGC_POSTMASTER, 0,
-								NULL, NULL, NULL);
-	}
 
 	DefineCustomIntVariable("kvstore.fallback_poll",
 							"How often a session that waits looks again, should it not be woken.",
@@ -126,7 +127,11 @@ kvs_guc_init(void)
 							-1, -1, KVS_MAX_LEASES,
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
+}
 
+static void
+define_for_worker(void)
+{
 	DefineCustomIntVariable("kvstore.sweep_batch",
 							"Expired entries that are removed in one transaction.",
 							NULL,
@@ -150,7 +155,15 @@ kvs_guc_init(void)
 							KVS_DEFAULT_LOG_SWEEP, -1, INT_MAX,
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
+}
 
+void
+kvs_guc_init(void)
+{
+	if (process_shared_preload_libraries_in_progress)
+		define_sizes();
+	define_for_sessions();
+	define_for_worker();
 	kvs_fault_init();
 	MarkGUCPrefixReserved("kvstore");
 }

@@ -10,7 +10,7 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
-#include "kv/entry.h"
+#include "key/keyargs.h"
 #include "base/errors.h"
 #include "fuzz.h"
 #include "key/key.h"
@@ -317,8 +317,8 @@ run_json(const char *bytes, int size)
 	JsonbIterator *elements;
 	JsonbValue	element;
 
-	kvs_entry_iterate_keys(&iterator, keys, "keys");
-	while (kvs_entry_next_key(&iterator, &key))
+	kvs_keyargs_iterate(&iterator, keys, "keys");
+	while (kvs_keyargs_next(&iterator, &key))
 		found[count++] = kvs_key_make_datum(KvsKeyBytes(&key), key.size);
 	kvs_fuzz_accepted();
 	kvs_fuzz_require(count == (int) JB_ROOT_COUNT(keys));

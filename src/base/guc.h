@@ -1,4 +1,4 @@
-/* guc.h: the settings of kvstore; README.md has the table of them. */
+/* guc.h: the settings of kvstore; doc/reference.md has the table of them. */
 #ifndef KVS_GUC_H
 #define KVS_GUC_H
 

@@ -101,7 +101,7 @@ kvs_shmem_require(const char *function)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s needs kvstore in shared_preload_libraries", function),
-				 errhint("Put shared_preload_libraries = 'kvstore' into postgresql.conf and restart the server.")));
+				 errhint("Add kvstore to shared_preload_libraries in postgresql.conf, and restart the server.")));
 }
 
 void

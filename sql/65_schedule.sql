@@ -15,7 +15,7 @@ END
 $$;
 COMMENT ON FUNCTION kvstore.require_pg_cron() IS '55000 with a hint, unless pg_cron is installed in this database';
 
-CREATE FUNCTION kv_schedule(name text, cron text, queue text, payload jsonb) RETURNS bigint
+CREATE FUNCTION kv_schedule(name text, cron text, queue text, payload jsonb, dedupe_key text DEFAULT NULL) RETURNS bigint
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -35,12 +35,13 @@ BEGIN
     END IF;
     PERFORM kvstore.require_pg_cron();
     EXECUTE 'SELECT cron.schedule($1, $2, $3)' INTO job
-        USING 'kvstore:' || name, cron, format('SELECT @extschema@.kv_enqueue(%L, %L::pg_catalog.jsonb)', queue, payload);
+        USING 'kvstore:' || name, cron, format('SELECT @extschema@.kv_enqueue(%L, %L::pg_catalog.jsonb%s)', queue, payload,
+                     COALESCE(format(', dedupe_key => %L::pg_catalog.text', dedupe_key), ''));
     RETURN job;
 END
 $$;
-COMMENT ON FUNCTION kv_schedule(text, text, text, jsonb) IS
-    'send this payload to a queue at the times of a cron line, through pg_cron, as yourself; replaces your schedule of that name; returns the job''s number';
+COMMENT ON FUNCTION kv_schedule(text, text, text, jsonb, text) IS
+    'send this payload to a queue at the times of a cron line, through pg_cron, as yourself; replaces your schedule of that name; with a dedupe_key one waits at most';
 
 CREATE FUNCTION kv_unschedule(name text) RETURNS boolean
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -73,7 +74,7 @@ BEGIN
         EXECUTE 'SELECT substr(jobname::text, 9), schedule, command, username::text, active, jobid FROM cron.job
                  WHERE starts_with(jobname::text, ''kvstore:'') AND database = current_database() ORDER BY jobname::text, username::text'
     LOOP
-        parts := regexp_match(command, '^SELECT .*?kv_enqueue\(''([a-z0-9_]+)'', *E?''(.*)''::pg_catalog\.jsonb\)$');
+        parts := regexp_match(command, '^SELECT .*?kv_enqueue\(''([a-z0-9_]+)'', *E?''(.*)''::pg_catalog\.jsonb(?:, dedupe_key => .*::pg_catalog\.text)?\)$');
         CONTINUE WHEN parts IS NULL;
         queue := parts[1];
         BEGIN

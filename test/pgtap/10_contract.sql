@@ -106,7 +106,7 @@ INSERT INTO promised VALUES
     ('kv_metrics', '', 'jsonb', 'look'),
     ('kv_metrics_prometheus', '', 'text', 'look'),
     ('kv_stat_reset', '', 'boolean', 'write'),
-    ('kv_schedule', 'name text, cron text, queue text, payload jsonb', 'bigint', 'write'),
+    ('kv_schedule', 'name text, cron text, queue text, payload jsonb, dedupe_key text = NULL', 'bigint', 'write'),
     ('kv_unschedule', 'name text', 'boolean', 'write'),
     ('kv_key', '', 'kvkey', 'pure'),
     ('kv_key', 'VARIADIC parts "any"', 'kvkey', 'read'),

@@ -70,6 +70,14 @@ ok(comes($plain, 'SELECT (SELECT count(*) FROM kvstore.s_default) = 1 AND (SELEC
 ok(comes($node, q{SELECT count(DISTINCT payload) = 2 FROM kvstore.q_reports}), 'pg_cron sends the messages');
 is($node->safe_psql('postgres', qq{SELECT payload = \$p\$$payload\$p\$ FROM kvstore.q_reports WHERE payload <> '"from sender"' LIMIT 1}), 't', 'as they were given');
 
+# With a dedupe_key one waits at most, however late the consumers are.
+$node->safe_psql('postgres', q{SELECT kv_schedule('once', '0 3 * * *', 'reports', '"o''nce"', dedupe_key => 'it''s')});
+my $command = $node->safe_psql('postgres', q{SELECT command FROM cron.job WHERE jobname = 'kvstore:once'});
+$node->safe_psql('postgres', "$command; $command");
+is($node->safe_psql('postgres', q{SELECT count(*), min(payload #>> '{}') FROM kvstore.q_reports WHERE dedupe_key = 'it''s'}), "1|o'nce", 'one message of a schedule with a dedupe_key');
+is($node->safe_psql('postgres', q{SELECT queue, payload FROM kv_schedules WHERE name = 'once'}), qq{reports|"o'nce"}, 'and the view shows it');
+is($node->safe_psql('postgres', q{SELECT kv_unschedule('once')}), 't', 'it ends');
+
 # ---- The end of a schedule ----
 
 is($node->safe_psql('postgres', q{SELECT kv_unschedule('nightly'), kv_unschedule('nightly'), kv_unschedule('mine')}), 't|f|f', 'a schedule is ended once, and by its owner');

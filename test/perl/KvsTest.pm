@@ -15,10 +15,11 @@ use warnings;
 
 use Exporter 'import';
 use PostgreSQL::Test::Cluster;
+use Time::HiRes qw(usleep time);
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(kvs_node kvs_outcome kvs_storm $kvs_storm_conf);
+our @EXPORT = qw(kvs_node kvs_greatest_age kvs_outcome kvs_storm $kvs_storm_conf);
 
 # Deadlocks are found soon, and the statements themselves are not logged.
 our $kvs_storm_conf = "fsync = off\nlog_statement = none\ndeadlock_timeout = 100ms\n";
@@ -34,6 +35,23 @@ sub kvs_node
 	$node->append_conf('postgresql.conf', $args{conf}) if defined $args{conf};
 	$node->start;
 	return $node;
+}
+
+# The greatest age of an expired entry of a store, while its owner writes some now and then.
+sub kvs_greatest_age
+{
+	my ($node, $owner, $store, $seconds) = @_;
+	my $end = time + $seconds;
+	my $age = 0;
+
+	while (time < $end)
+	{
+		my $now = $node->safe_psql('postgres', "SELECT FROM kv_set('v' || random(), '1', ttl => '50 ms', store => '$store');
+			SELECT COALESCE(EXTRACT(epoch FROM max(clock_timestamp() - expires_at)), 0) FROM kvstore.s_$store", extra_params => [ '-U', $owner ]);
+		$age = $now if $now > $age;
+		usleep(20_000);
+	}
+	return $age;
 }
 
 sub kvs_outcome

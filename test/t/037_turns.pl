@@ -37,23 +37,6 @@ sub mend
 	return;
 }
 
-# The greatest age of an expired entry of a store, while some are written now and then.
-sub watch
-{
-	my ($store, $seconds) = @_;
-	my $end = time + $seconds;
-	my $age = 0;
-
-	while (time < $end)
-	{
-		my $now = sql_as('honest', "SELECT FROM kv_set('v' || random(), '1', ttl => '50 ms', store => '$store');
-			SELECT COALESCE(EXTRACT(epoch FROM max(clock_timestamp() - expires_at)), 0) FROM kvstore.s_$store");
-		$age = $now if $now > $age;
-		usleep(20_000);
-	}
-	return $age;
-}
-
 sql(q{
 	CREATE EXTENSION kvstore;
 	CREATE ROLE mallory LOGIN;
@@ -80,7 +63,7 @@ for my $n (1 .. $stores)
 }
 each_store('late', "${trigger}sleeping()");
 each_store('late', q{SELECT kv_set('a', '1', ttl => '10 ms', store => '%s')});
-my $age = watch('plain', 8);
+my $age = kvs_greatest_age($node, 'honest', 'plain', 8);
 cmp_ok($age, '<', 5, "beside $stores stores that get a trigger which sleeps, a plain one is swept in time: $age s");
 mend('sleeping');
 
@@ -89,9 +72,9 @@ mend('sleeping');
 each_store('slow', q{SELECT kv_create_store('%s')});
 each_store('slow', "${trigger}slow()");
 each_store('slow', $entries);
-$age = watch('audited', 8);
+$age = kvs_greatest_age($node, 'honest', 'audited', 8);
 cmp_ok($age, '<', 5, "beside $stores stores whose trigger is slow and succeeds, one with a trigger is swept in time: $age s");
-$age = watch('plain', 3);
+$age = kvs_greatest_age($node, 'honest', 'plain', 3);
 cmp_ok($age, '<', 5, "... and a plain one: $age s");
 mend('slow');
 

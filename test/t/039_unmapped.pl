@@ -17,23 +17,6 @@ my $node = kvs_node('unmapped', conf => "kvstore.expiry_tables = 64\n");
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 sub sql_as { return $node->safe_psql('postgres', $_[1], extra_params => [ '-U', $_[0] ]); }
 
-# The greatest age of an expired entry of a store, while some are written now and then.
-sub watch
-{
-	my ($store, $seconds) = @_;
-	my $end = time + $seconds;
-	my $age = 0;
-
-	while (time < $end)
-	{
-		my $now = sql_as('honest', "SELECT FROM kv_set('v' || random(), '1', ttl => '50 ms', store => '$store');
-			SELECT COALESCE(EXTRACT(epoch FROM max(clock_timestamp() - expires_at)), 0) FROM kvstore.s_$store");
-		$age = $now if $now > $age;
-		usleep(20_000);
-	}
-	return $age;
-}
-
 sql(q{
 	CREATE EXTENSION kvstore;
 	CREATE ROLE mallory LOGIN;
@@ -48,10 +31,10 @@ sql_as('mallory', q{
 sql_as('mallory', q{SELECT kv_set_many(array_agg(g::text), array_agg('1'::jsonb), ttl => '10 ms', store => 'slow') FROM generate_series(1, 100) g});
 is(sql("SELECT count(*) FROM kvstore.expiry_map() WHERE relid IN ('kvstore.s_slow'::regclass, 'kvstore.s_beside'::regclass)"), '0', 'two stores have no place in the map');
 ok($node->poll_query_until('postgres', 'SELECT count(*) < 100 FROM kvstore.s_slow'), 'one is being swept');
-my $age = watch('beside', 8);
+my $age = kvs_greatest_age($node, 'honest', 'beside', 8);
 cmp_ok($age, '<', 5, "beside it the other is swept in time: $age s");
 sql('GRANT ALL ON kvstore.s_filler1 TO honest');
-$age = watch('filler1', 3);
+$age = kvs_greatest_age($node, 'honest', 'filler1', 3);
 cmp_ok($age, '<', 5, "... and one that is in the map: $age s");
 $node->stop;
 

@@ -66,7 +66,7 @@ is(kvs_outcome($plain, $_), $looks{$_}, "no preload: $_") for sort keys %looks;
 like(kvs_outcome($plain, "SELECT $_"), qr/^ERROR 55000: kv_\w+\(\) needs kvstore in shared_preload_libraries/, "no preload: $_")
   for q{kv_enqueue('mail', '1')}, q{kv_enqueue_many('mail', '{1}')}, q{kv_dead_requeue('mail', 1)}, q{kv_dead_requeue_all('mail')}, q{kv_dequeue('mail')};
 my ($status, $out, $err) = $plain->psql('postgres', q{SELECT kv_enqueue('mail', '1')});
-like($err, qr/HINT:  Put shared_preload_libraries = 'kvstore' into postgresql.conf and restart the server\./, 'no preload: the hint has the line for postgresql.conf');
+like($err, qr/HINT:  Add kvstore to shared_preload_libraries in postgresql.conf, and restart the server\./, 'no preload: the hint has the line for postgresql.conf');
 is(kvs_outcome($plain, q{SELECT kv_alter_queue('mail', lease => '1 min'), kv_pause_queue('mail'), kv_resume_queue('mail'), kv_cancel('mail', 2), kv_purge_queue('mail'), kv_dead_delete('mail', 1), kv_dead_purge('mail')}), 't|t|t|t|1|t|0', 'no preload: administration');
 is(kvs_outcome($plain, q{UPDATE kvstore.q_mail SET priority = 1; DELETE FROM kvstore.q_mail; TRUNCATE kvstore.q_mail; SELECT kv_drop_queue('mail')}), 't', 'no preload: the owner\'s own SQL, and drop');
 

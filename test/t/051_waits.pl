@@ -147,7 +147,8 @@ is(endings(@line), '1 1 1 1 1', 'those that are ready wake all five');
 $_->{handle}->finish foreach @line;
 until_true(q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND query ~ 'kv_dequeue'}, 'they have ended');
 my $woken = sql($wakeups) - $before;
-cmp_ok($woken, '<=', 12, "203 delayed messages and five that were ready: $woken wake-ups");
+# (a slow machine wakes the first again before it has looked; all of them for each message would be 1,015)
+cmp_ok($woken, '<=', 100, "203 delayed messages and five that were ready: $woken wake-ups");
 is_empty();
 # One that is ready earlier than all others does wake.
 $first = start_sleeper($take);

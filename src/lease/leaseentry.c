@@ -360,7 +360,7 @@ kvs_leaseentry_give_back(KvsQueueSlot *slot, KvsLease *lease, TimestampTz now, T
 	lease->since = now;
 	lease->ready_at = lease->due = ready_at;
 	lease->work_at = now;
-	if (!kvs_message_is_doomed(&lease->message) && !waits && Abs(lease->message.failures) <= 1)
+	if (!kvs_message_is_doomed(&lease->message) && !waits && abs(lease->message.failures) <= 1)
 		lease->work_at = now + AGE;
 	else if (!waits)
 		lease->due = now + SOON;

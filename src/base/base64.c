@@ -3,9 +3,8 @@
  *		base64 with padding, strictly, over PostgreSQL's own codec.
  *
  * pg_b64_decode() stops at blanks and foreign characters, but lets text after the padding and stray
- * bits pass, so what was decoded is encoded again and compared: two texts never stand for the same
- * bytes.  Without padding there is nothing to doubt, as each character stands for six bits of the
- * result.
+ * bits pass.  So what was decoded is encoded again and compared: two texts never stand for the same
+ * bytes.  Without padding no check is needed, as each character stands for six bits of the result.
  */
 #include "postgres.h"
 

@@ -3,8 +3,9 @@
  *		Constraint triggers of a table that wait for the commit.
  *
  * The server queues no trigger for the commit in a security-restricted operation: the statement
- * fails. So what runs as the owner of a table has them fire at once.  Only the constraints of that
- * table are named, for the transaction may be a consumer's, with deferred constraints of his own.
+ * fails.  So a statement that runs as the owner of a table makes them fire at once.  Only the
+ * constraints of that table are named: the transaction may be a consumer's, with deferred
+ * constraints of its own.
  */
 #include "postgres.h"
 

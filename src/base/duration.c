@@ -4,7 +4,7 @@
  *
  * PostgreSQL adds a day by the calendar of the session's time zone: where the clocks change it has
  * 23 or 25 hours.  Pods in several zones would not mean the same by "in 200 days", so we add as in
- * UTC.  Months are those of the calendar there.
+ * UTC.  Months are those of the UTC calendar.
  */
 #include "postgres.h"
 

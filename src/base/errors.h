@@ -2,7 +2,8 @@
  * errors.h
  *		SQLSTATEs of our own, so that no client has to match the text of a message.
  *
- * Everything else uses PostgreSQL's standard codes.  doc/reference.md lists which of them one retries on.
+ * Everything else uses PostgreSQL's standard codes.  doc/reference.md lists those on which a client
+ * retries.
  */
 #ifndef KVS_ERRORS_H
 #define KVS_ERRORS_H

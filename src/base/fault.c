@@ -4,8 +4,8 @@
  *
  * An isolation test has to stop a session between two steps of ours.  It names the point in
  * kvstore.test_point.  The session then waits there for the advisory lock 7777, which another
- * session holds, and isolationtester sees that it waits.  Of several points, separated by commas,
- * the second has the lock 7778, and so on.
+ * session holds, and isolationtester sees that it waits.  If the setting names several points,
+ * separated by commas, the second has the lock 7778, and so on.
  */
 #include "postgres.h"
 

@@ -2,9 +2,9 @@
  * progress.c
  *		How far a long operation has come, for the view kv_stat_progress.
  *
- * PostgreSQL's own progress reporting carries it: every backend has a slot with a command, a
- * relation and numbers, readable by all, ended at the transaction's end whatever happens.  Our
- * command number is none of its own, so its views do not show ours.  It needs no preload.
+ * PostgreSQL's own progress reporting carries it.  Every backend has a slot with a command, a
+ * relation and numbers, which all can read.  The transaction's end clears it, whatever happens.
+ * PostgreSQL does not use our command number, so its views do not show ours.  It needs no preload.
  */
 #include "postgres.h"
 

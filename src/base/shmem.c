@@ -2,7 +2,7 @@
  * shmem.c
  *		Reserves and initialises shared memory, for the modules that ask for some.
  *
- * Shared memory can only be had while the postmaster starts, so it exists only with
+ * Shared memory can be requested only while the postmaster starts, so it exists only with
  * shared_preload_libraries = 'kvstore'.  Key-value functions work without it; kvs_shared is NULL
  * then.  Sizes are fixed at start: nothing here ever grows.
  */

@@ -2,18 +2,18 @@
  * statefile.c
  *		A file with what shared memory held, from a clean stop to the next start.
  *
- * The postmaster writes it when it ends after a clean stop, when no other process is left, so
- * nothing is locked; under a temporary name, and renamed with fsync. It reads and removes it before
- * anything else starts.  So there is a file only while the server is down, and no crash can bring
- * an old one back.
+ * The postmaster writes it at the end of a clean stop.  No other process is left then, so nothing
+ * is locked.  It writes under a temporary name, and renames with fsync.  At the start it reads and
+ * removes the file before anything else starts.  So there is a file only while the server is down,
+ * and no crash can bring an old one back.
  *
- * The file belongs to one stop of one cluster: it has the system identifier and the place of the
- * shutdown checkpoint, and counts only if pg_control says the same at the next start.  A data
+ * The file belongs to one stop of one cluster.  It has the system identifier and the position of
+ * the shutdown checkpoint, and counts only if pg_control says the same at the next start.  A data
  * folder that was copied cold and has run in the meantime, or was restored, has another checkpoint.
- * Whatever is wrong with a file is a LOG line, and the server starts without it.
+ * Whatever is wrong with a file becomes a LOG line, and the server starts without it.
  *
  * Format: a header, then for each section its name, its size and its bytes, then a CRC over all of
- * that.  Sections are independent: one that nobody knows any more is passed over.
+ * that.  Sections are independent: one whose name is no longer known is skipped.
  */
 #include "postgres.h"
 

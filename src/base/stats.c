@@ -3,20 +3,20 @@
  *		Counts for each store, each queue and for the database: pending ones in backend memory,
  *		published ones in shared memory.
  *
- * A call only adds to backend memory.  At the end of a transaction, at most once a second, and at
- * exit the pending counts are added to one shared entry for each table.  Without preload nothing is
- * published, and nothing is shown.
+ * A call only adds to backend memory.  The pending counts are added to one shared entry for each
+ * table: at the end of a transaction, at most once a second, and at exit.  Without preload nothing
+ * is published, and nothing is shown.
  *
  * What belongs to no table, such as errors, is counted under relation 0, for the database.  An
  * error is counted when it reaches the server's log, through a hook, if its statement has used
- * kvstore: also one that PostgreSQL itself raised, such as a serialization failure.
+ * kvstore.  That includes errors that PostgreSQL itself raised, such as a serialization failure.
  *
  * The shared hash has a fixed size, so publishing from a transaction callback allocates nothing and
- * cannot fail; when it is full, the counts of further tables are dropped.  Entries of tables and
- * databases that are gone are removed by the worker, the launcher and kv_maintain().  The lock
- * protects the hash; the counts are atomics, so that publishing needs the lock in share mode only.
- * At a clean stop the postmaster writes all of it to a file (statefile.c), with the names of the
- * counters, so that another version of this library reads what it knows.
+ * cannot fail.  When it is full, the counts of further tables are dropped.  The worker, the
+ * launcher and kv_maintain() remove the entries of tables and databases that are gone.  The lock
+ * protects the hash.  The counts are atomics, so publishing needs the lock in share mode only.  At
+ * a clean stop the postmaster writes all of it to a file (statefile.c).  The names of the counters
+ * are in it, so another version of this library reads what it knows.
  */
 #include "postgres.h"
 

@@ -2,19 +2,19 @@
  * trouble.c
  *		Tables that the worker could not work on: what is known of each, in shared memory.
  *
- * A table is here while code of its owner runs in a worker, and after a step over it has failed,
- * until one has not.  It is left alone for a delay that doubles with each failure, and a step takes
- * half as many rows as the one that failed had come to.  SUCCESSES that do well double the rows
+ * A table is here while code of its owner runs in a worker, and from a failed step over it to the
+ * next that succeeds.  It is backed off for a delay that doubles with each failure.  A step takes
+ * half as many rows as the failed one had reached.  SUCCESSES steps that succeed double the rows
  * again.
  *
- * Where only some rows fail, the table is not left alone, but those rows are.  They are why the
- * table stays here until they have been tried again.
+ * Where only some rows fail, those rows are backed off, not the table.  The table stays here until
+ * they have been tried again.
  *
- * What is being worked on is entered before the work begins.  So whatever ends the worker, the next
- * one knows what its predecessor was at, and leaves that table alone first of all.
+ * The table is entered before the work begins.  So whatever ends the worker, the next one knows
+ * which table its predecessor was at, and backs it off first of all.
  *
  * There is room for KVS_TROUBLES tables.  When there are more, the one that may be tried again
- * soonest is forgotten; it is only tried too early.
+ * soonest is forgotten.  All that it loses is the rest of its delay.
  */
 #include "postgres.h"
 

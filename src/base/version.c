@@ -1,6 +1,6 @@
 /*
  * version.c
- *		What an operator asks: which version runs, how it was started.
+ *		What an operator asks: which version runs, and how it was started.
  */
 #include "postgres.h"
 

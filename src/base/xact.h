@@ -1,6 +1,6 @@
 /*
  * xact.h
- *		The end of transactions and subtransactions: who acts at it, and in which order.
+ *		The end of transactions and subtransactions: which modules act at it, and in which order.
  */
 #ifndef KVS_XACT_H
 #define KVS_XACT_H

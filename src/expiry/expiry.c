@@ -2,24 +2,24 @@
  * expiry.c
  *		Where expired entries may be: the expiry map.
  *
- * Reads hide an expired entry by comparing clocks, so removing it is only housekeeping, and
- * housekeeping must not make writes dearer: an index on expires_at would end HOT updates for every
+ * Reads hide an expired entry by comparing clocks, so removing it is only housekeeping.
+ * Housekeeping must not make writes dearer: an index on expires_at would end HOT updates for every
  * session store that renews its TTL.  Instead we remember, for each group of KVS_EXPIRY_GROUP heap
- * blocks, the smallest expires_at that was stored there.  The sweeper visits the groups that are
- * due and nothing else.
+ * blocks, the smallest expires_at that was stored there.  The sweeper visits only the groups that
+ * are due.
  *
- * The map is a pool of slots in shared memory.  Each table has one for all of it; an extent of
+ * The map is a pool of slots in shared memory.  Each table has one for all of it.  An extent of
  * KVS_EXTENT_GROUPS groups of a table gets a run of slots of its own.  No two groups share one,
  * because a sweep that scanned one of them would forget the other's minimum.  When the pool is
- * full, the blocks that have no slot of their own are noted in the table's; when there is no room
- * for the table, in one that it shares with the few of its database that have the same hash. A slot
- * for more than a group is due in full when its time has come, and the pass that follows learns the
- * groups.
+ * full, blocks that have no slot of their own are noted in the table's.  When there is no room for
+ * the table, they are noted in a slot that it shares with the few of its database that have the
+ * same hash.  A slot for more than a group is due in full when its time has come.  The pass that
+ * follows learns the groups.
  *
- * A slot is a lower bound, never more: too low costs a needless visit, too high would strand
- * entries.  So block numbers may be wrong as long as somebody notices: a table whose file is not
- * the one we know (VACUUM FULL, TRUNCATE, restart) is due in full, and the sweeper compares before
- * it believes any slot.  A table that is new in the map is due in full, too.
+ * A slot is a lower bound: too low costs a needless visit, too high would strand entries.  So block
+ * numbers may be wrong as long as that is noticed.  A table whose file is not the one we know
+ * (VACUUM FULL, TRUNCATE, restart) is due in full.  The sweeper compares the file before it
+ * believes any slot.  A table that is new in the map is due in full, too.
  *
  * Locking of slots: none.  A slot is a 64-bit atomic.  The sweeper exchanges it for "never", then
  * takes a snapshot and scans the group, then lowers the slot to the smallest expiry it left behind.
@@ -27,23 +27,23 @@
  * So a row committed before the sweeper's snapshot is seen by its scan, and one committed after it
  * lowers the slot after it was set to "never".  Lowering at the time of the write instead would
  * lose a row that is written before the reset and committed after the scan.  Two sweepers may meet:
- * each has scanned after its own reset, and deleting is what row locks are for.
+ * each has scanned after its own reset, and row locks settle which of them deletes.
  *
- * What the sweeper exchanged is put back, by the transaction callback, if its transaction or a
- * subtransaction aborts: then the rows it deleted are there again.  It is kept in backend memory,
- * for there is no way to end a transaction without that callback but a crash, after which shared
- * memory is made anew.  A pass over a whole table needs no such thing: that it is under way, and
- * where, is in the map.
+ * If the sweeper's transaction or a subtransaction aborts, the rows it deleted are there again.  So
+ * the transaction callback puts back what the sweeper exchanged.  That is kept in backend memory:
+ * only a crash ends a transaction without that callback, and after a crash shared memory is made
+ * anew.  A pass over a whole table needs no such thing: the map has that it is under way, and
+ * where.
  *
  * The directory (which table and which extent has which slots) is expirymap.c's.  A slot is looked
- * up when the row is written, and lowered at commit: in between it stays what it is, because only a
- * table that nobody else can have locked is forgotten, and who has written holds his lock until
- * after the callback.  The callback itself only walks an array: it allocates nothing, looks nothing
- * up, raises nothing.
+ * up when the row is written, and lowered at commit.  In between it stays the same: only a table
+ * that nobody else can have locked is forgotten, and a writer holds its lock until after the
+ * callback.  The callback itself only walks an array: it allocates nothing, looks nothing up,
+ * raises nothing.
  *
  * For the launcher each database has "next due", lowered after the slots by the same protocol:
- * exchange, read the slots, lower.  A sleeper publishes until when it sleeps and reads next due
- * once more; a committer lowers next due and reads then until when the sleeper sleeps: one of the
+ * exchange, read the slots, lower.  A sleeper publishes until when it sleeps, then reads next due
+ * once more.  A committer lowers next due, then reads until when the sleeper sleeps.  So one of the
  * two sees the other.
  */
 #include "postgres.h"

@@ -3,9 +3,9 @@
  *		The expiry map's directory: which table, and which extent of it, has which slots.  The
  *		design is in expiry.c.
  *
- * Everything here is protected by the map's lock, but for the slots themselves.  Entries are made
- * while rows are written, never in a transaction callback; they are forgotten when a table or
- * database is gone and nobody can have a note for it that is yet to be published.
+ * The map's lock protects everything here but the slots themselves.  Entries are made while rows
+ * are written, never in a transaction callback.  They are forgotten when a table or database is
+ * gone and nobody can have a note for it that is yet to be published.
  */
 #include "postgres.h"
 

@@ -2,11 +2,12 @@
  * turns.c
  *		Whose turn it is in the worker of a database.
  *
- * All owners of a database share one worker.  If each table had its turn, who has many tables would
- * have most of the worker.  So turns go by owner: next is who has had the least of the worker's
- * time. What an owner has had counts half after HALF_LIFE, so nobody pays or saves up for long.
+ * All owners of a database share one worker.  If each table had its turn, an owner of many tables
+ * would have most of the worker.  So turns go by owner: next is the one that has had the least of
+ * the worker's time.  The time that an owner has had counts half after HALF_LIFE, so no debt or
+ * credit lasts for long.
  *
- * Tables that run no code of their owner's come before those, and tables in trouble come last.
+ * Tables that run no code of their owner's come before the others, and tables in trouble come last.
  *
  * All of it is this worker's own memory.  The next worker begins with equal owners.
  */

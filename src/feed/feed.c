@@ -3,28 +3,29 @@
  *		The recent changes of all stores, in shared memory.
  *
  * Records lie in pages of PAGE_BYTES bytes, kvstore.feed_size in all.  Each database has a chain of
- * pages of its own, so its records, and the positions that its sessions know, form one sequence: a
- * position is the number of a page, counted in that database from its first on, times PAGE_BYTES,
- * plus an offset.  A page that is full is followed by a free one; if there is none, by the oldest
- * page of the database that has most.  So a database that loads much overwrites its own records
- * before it touches those of another that has less than its share.
+ * pages of its own.  So its records, and the positions that its sessions know, form one sequence.
+ * A position is the number of a page, counted from the database's first, times PAGE_BYTES, plus an
+ * offset.  A page that is full is followed by a free one.  If there is none, it is followed by the
+ * oldest page of the database that has most.  So a database that loads much overwrites its own
+ * records before those of another that has less than its share.
  *
  * Records are appended by the commit callback, when the transaction is visible.  Two transactions
  * may arrive here in another order than that in which they committed: the row is free before the
  * callback runs.  But for one key the feed never goes back.  The newest record of each key is in a
- * chain by its hash; an append that finds one with a higher versionstamp is superseded, and
- * dropped.  (Who has read the higher one knows more than the lower one could tell him.)  A deletion
- * takes a number of its own, above that of what it deletes, for this.  A row that brings a lower
- * number along, which only a table's owner can do, makes the store lost to its followers: they have
- * to list it again.
+ * chain by its hash.  An append that finds one with a higher versionstamp is superseded, and
+ * dropped.  (A reader of the higher one learns nothing from the lower one.)  For this a deletion
+ * takes a number of its own, above that of what it deletes.  Only a table's owner can write a row
+ * that brings a lower number along.  It makes the store lost to its followers: they have to list it
+ * again.
  *
- * A removal of a prefix may arrive before the record of a key that it has removed, and nothing says
- * whether it has: a key with a lower number may as well have come while the prefix was removed.  So
- * the latest removals of a database are remembered, and one of them that a key falls below, with a
- * lower number, is appended again behind that key: the followers list once more.
+ * A removal of a prefix may arrive before the record of a key that it has removed.  Nothing says
+ * whether it has removed it: a key with a lower number may also have come while the prefix was
+ * removed.  So the latest removals of a database are remembered.  When a key arrives that lies
+ * under one of them and has a lower number, that removal is appended again behind the key.  The
+ * followers then list once more.
  *
- * Readers find their page from the newest backwards, walk it from its start, so that a position
- * which is none is noticed, and copy what they want.
+ * Readers find their page from the newest backwards.  They walk it from its start, so that an
+ * invalid position is noticed, and copy what they want.
  *
  * One lock protects everything: exclusive to append, in share mode to read.  It is held for
  * BATCH_APPEND records or BATCH_READ at most.  Nothing under it allocates, raises or looks at a

@@ -2,13 +2,13 @@
  * wait.c
  *		Waiting inside a function: look, register, look again, sleep.
  *
- * Each look is made in a subtransaction.  It is rolled back if there was nothing, which lets go of
- * the locks that it took: a sleeper holds up no DROP TABLE.  Opening the table anew each time is
- * also how a DROP and a REVOKE are noticed, after kvstore.fallback_poll at the latest.  That poll
- * also covers what no waker tells of, such as a client that has gone.
+ * Each look is made in a subtransaction.  It is rolled back if there was nothing, which releases
+ * the locks that it took: a sleeper holds up no DROP TABLE.  The table is opened anew each time, so
+ * a DROP and a REVOKE are noticed after kvstore.fallback_poll at the latest.  That poll also covers
+ * what no waker tells of, such as a client that has gone.
  *
- * While it sleeps, a session holds the snapshot of the statement that it is in, if there is one; a
- * procedure can end it before.  Catalog snapshots are given up here.
+ * While it sleeps, a session holds the snapshot of the statement that it is in, if there is one.  A
+ * procedure can end that snapshot before.  Catalog snapshots are released here.
  *
  * A look may run code of a user, such as a policy, that waits in its turn.  All that belongs to a
  * wait is in its KvsWait, so waits may lie inside one another, up to DEPTH of them.

@@ -2,23 +2,23 @@
  * waiter.c
  *		Sessions that wait for something, and how they are woken.
  *
- * A slot in shared memory for each wait of a session, kvstore.max_waiters of them.  It has up to
+ * Each wait of a session has a slot in shared memory, kvstore.max_waiters of them.  It has up to
  * KVS_WAIT_TARGETS targets, each in the list of one of BUCKETS buckets: a key by store and hash, a
- * prefix and a queue by their table.  A bucket has a count that is read without a lock, so that who
- * changes something for which nobody waits takes none.
+ * prefix and a queue by their table.  A bucket has a count that is read without a lock.  So a
+ * session that changes something takes no lock if nobody waits for it.
  *
- * No wake-up is lost: a waiter raises the count and enters the list, then looks; who changes
- * something publishes it, then reads the count; both with a full barrier between.  One of the two
- * sees the other.
+ * No wake-up is lost.  A waiter raises the count and enters the list, then looks.  A session that
+ * changes something publishes it, then reads the count.  Both have a full barrier between.  So one
+ * of the two sees the other.
  *
- * Waking is in two steps, because a latch is a system call and is not set under a lock: the list of
- * a bucket is read in share mode and those who are meant are noted in backend memory; when all
- * locks are gone, their latches are set.  A session that has ended meanwhile, or does something
- * else, gets a needless latch, which does no harm.
+ * Waking is in two steps, because a latch is a system call and is not set under a lock.  The list
+ * of a bucket is read in share mode, and the waiters that are meant are noted in backend memory.
+ * When all locks are released, their latches are set.  If a session has ended meanwhile, or does
+ * something else, its latch is set in vain, which does no harm.
  *
  * Locks: "free" under lock 0; the targets and the list of a bucket under the lock of that bucket.
- * A slot belongs to the session that has it: nobody else writes it but for "woken"; that and
- * "timer" are atomics.  Never two of these locks at once.
+ * A slot belongs to the session that has it: others write only "woken" in it.  That and "timer" are
+ * atomics.  Never two of these locks at once.
  */
 #include "postgres.h"
 

@@ -2,8 +2,8 @@
  * waiter.h
  *		Sessions that wait for something, and how they are woken.
  *
- * Only with shared memory.  A waiter registers, then looks, then sleeps (wait.h); who changes
- * something makes it visible first, then wakes.
+ * Only with shared memory.  A waiter registers, then looks, then sleeps (wait.h).  A session that
+ * changes something makes it visible first, then wakes.
  */
 #ifndef KVS_WAITER_H
 #define KVS_WAITER_H

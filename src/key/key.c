@@ -15,8 +15,8 @@
  *
  * There is one encoding of each path, and validation accepts no other: the primary key of a store
  * compares bytes, so a second spelling of the same path would be a second entry.  Everything here
- * reads bytes that a client may have made up (casts from bytea, binary COPY): each length is
- * checked against what is left before it is used.
+ * reads bytes that a client may have made up (casts from bytea, binary COPY).  So each length is
+ * checked against the rest of the bytes before it is used.
  */
 #include "postgres.h"
 

@@ -7,8 +7,8 @@
  *		true, false				boolean				{"bigint": "<decimal>"}		bigint
  *													{"bytes": "<base64>"}		bytes
  *
- * Reading takes any of the forms for what it can say ({"utf8": "YWJj"} is "abc"); writing uses one
- * form for each part, so the text of two keys is equal when the keys are.
+ * Reading takes any form that can say the part ({"utf8": "YWJj"} is "abc").  Writing uses one form
+ * for each part, so the text of two keys is equal when the keys are.
  */
 #include "postgres.h"
 

@@ -3,10 +3,10 @@
  *		The operators of kvkey: comparing and hashing the encoded bytes.
  *
  * They do what bytea's own functions do, which could be declared for kvkey by name (LANGUAGE
- * internal).  But a function of that language with an OID that is not its own is searched by name
- * among all built-in ones each time that a statement is started: a quarter of the instructions of a
- * kv_set, measured.  Besides, the comparison runs some fifteen times in each descent of the index,
- * so what can be inlined is.
+ * internal).  But such a function, with an OID that is not its own, is searched by name among all
+ * built-in ones whenever a statement starts.  That is a quarter of the instructions of a kv_set,
+ * measured.  Besides, the comparison runs some fifteen times in each descent of the index, so what
+ * can be inlined is.
  */
 #include "postgres.h"
 

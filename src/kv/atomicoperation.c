@@ -1,6 +1,6 @@
 /*
  * atomicoperation.c
- *		An operation of kv_atomic(): a time in it, and what is said of one that is not understood.
+ *		An operation of kv_atomic(): a time in it, and the errors for one that is not understood.
  */
 #include "postgres.h"
 

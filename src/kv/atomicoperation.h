@@ -1,6 +1,6 @@
 /*
  * atomicoperation.h
- *		An operation of kv_atomic(), and what is said of one that is not understood.
+ *		An operation of kv_atomic(), and the errors for one that is not understood.
  */
 #ifndef KVS_ATOMICOPERATION_H
 #define KVS_ATOMICOPERATION_H

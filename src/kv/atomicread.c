@@ -3,8 +3,8 @@
  *		The operations of kv_atomic(), read from JSON.
  *
  * An operation is an object with one field, its name, and in it an object of arguments.  Nothing is
- * guessed: an unknown operation, an unknown or missing argument or one of the wrong type is 22023,
- * with the position of the operation.
+ * guessed.  An unknown operation, an unknown or missing argument, or one of the wrong type is
+ * 22023, with the position of the operation.
  */
 #include "postgres.h"
 

@@ -2,9 +2,9 @@
  * bulk.c
  *		SQL functions that write many keys at once: set many, delete many, delete a prefix, clear.
  *
- * Each is one atomic operation with one versionstamp.  All of them lock rows in encoded key order,
- * so that none deadlocks with another when each is its transaction's only statement.  They can be
- * cancelled at any row and tell how far they are in kv_stat_progress.
+ * Each is one atomic operation with one versionstamp.  All of them lock rows in encoded key order.
+ * So none deadlocks with another when each is its transaction's only statement.  They can be
+ * cancelled at any row, and kv_stat_progress shows how far they are.
  */
 #include "postgres.h"
 

@@ -1,6 +1,6 @@
 /*
  * list.h
- *		Ranges of keys, for list, count, export and whatever walks over a prefix.
+ *		Ranges of keys, for list, count, export and all else that walks over a prefix.
  */
 #ifndef KVS_LIST_H
 #define KVS_LIST_H

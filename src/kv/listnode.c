@@ -2,20 +2,20 @@
  * listnode.c
  *		kv_list() in FROM as a node of the plan, which gives each entry as it finds it.
  *
- * The executor puts what a function in FROM returns into a tuplestore, all of it, before it gives
- * out the first row.  For a list that is a third of the cost (measured), and LIMIT saves nothing.
- * So the planner's hook replaces a scan of kv_list() by a custom scan, whose rows point into the
- * pages of the store, as those of an index scan do.
+ * The executor puts all that a function in FROM returns into a tuplestore before it gives out the
+ * first row.  For a list that is a third of the cost (measured), and LIMIT saves nothing.  So the
+ * planner's hook replaces a scan of kv_list() by a custom scan, whose rows point into the pages of
+ * the store, as those of an index scan do.
  *
  * It reads with the snapshot of the query, as the function does, and takes the time when it first
- * starts: an entry that expires while a statement reads the list over and over is there each time,
- * or never.  For a cursor that may go backward the rows are kept as they are given, as Material
- * does.
+ * starts.  So an entry that expires while a statement reads the list over and over is there each
+ * time, or never.  For a cursor that may go backward the rows are kept as they are given, as
+ * Material does.
  *
- * What it does not do is left to the function, which it then calls as the executor would: a store
- * that only the executor can read (scan.c), and counting calls of functions.  The planner leaves to
- * the function whatever asks for more than the six columns: ordinality, whole rows (which FOR
- * UPDATE and UPDATE ... FROM ask for too), several functions in one ROWS FROM.
+ * Two cases are left to the function, which the node then calls as the executor would: a store that
+ * only the executor can read (scan.c), and counting calls of functions.  The planner leaves to the
+ * function all that asks for more than the six columns: ordinality, whole rows (which FOR UPDATE
+ * and UPDATE ... FROM ask for too), several functions in one ROWS FROM.
  *
  * An open cursor over a list keeps the table open, as one over any table does: until it is closed,
  * the session cannot drop or truncate the store.

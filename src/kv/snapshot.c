@@ -9,7 +9,7 @@
  *
  * Expired snapshots are swept as expired entries are (sweep.c): a trigger on the table notes in the
  * expiry map where a row is that expires.  It is an AFTER trigger, for only then does the row have
- * its place.  And it sees to it that what comes later has a higher number.
+ * its place in the table.  It also makes sure that later rows have a higher number.
  */
 #include "postgres.h"
 

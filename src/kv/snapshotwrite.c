@@ -3,13 +3,13 @@
  *		SQL functions that write snapshots: append, delete, fork, prune.
  *
  * Whoever writes a context holds a lock on it, an advisory one of a class of its own, until the
- * transaction ends.  So within a context the order of seq is that of the commits, and a reader that
- * goes on from the highest seq it has seen misses nothing; "keep" and "if_latest" are exact; and
- * functions that delete rows of one context in whatever order cannot deadlock.
+ * transaction ends.  So within a context the order of seq is that of the commits: a reader that
+ * goes on from the highest seq it has seen misses nothing.  "keep" and "if_latest" are exact.
+ * Functions that delete rows of one context in any order cannot deadlock.
  *
  * At REPEATABLE READ the transaction's snapshot may be older than the lock, and what others have
- * appended since is not in it.  So what a context holds is asked with the latest snapshot.  Where
- * the answer is another than the transaction's own would be, it gets a 40001, as for an UPDATE.
+ * appended since is not in it.  So a context is read with the latest snapshot.  If the
+ * transaction's own snapshot would give another answer, it gets a 40001, as for an UPDATE.
  */
 #include "postgres.h"
 

@@ -2,9 +2,10 @@
  * storeddl.c
  *		SQL functions that create, alter and drop stores.
  *
- * A store is a table of the user's own: it is created with the caller's rights and belongs to them,
- * is dumped with its indexes and grants, and DROP EXTENSION does not take it along without CASCADE.
- * Its settings are a row in the registry kvstore.stores (registry.c), where NULL means the default.
+ * A store is a table of the user's own.  It is created with the caller's rights and belongs to
+ * them.  It is dumped with its indexes and grants.  DROP EXTENSION does not take it along without
+ * CASCADE.  Its settings are a row in the registry kvstore.stores (registry.c), where NULL means
+ * the default.
  */
 #include "postgres.h"
 

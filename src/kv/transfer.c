@@ -2,11 +2,11 @@
  * transfer.c
  *		kv_import and kv_export: many entries as one JSON document.
  *
- * Two forms.  Plain-string keys: the object that a Map saved to a file looks like, {"key":
- * {"value": ..., "expiresAt": ms}}.  Paths: an array of {"key": [...], "value": ..., "expiresAt":
- * ms}.  In both, bytes are {"bytes": "<base64>"} and u64 {"u64": "<decimal>"} in place of the
- * value. expiresAt is epoch milliseconds; without it an entry never expires, whatever the store's
- * default: what was exported comes back the same.
+ * There are two forms.  Plain-string keys: the object that a Map saved to a file looks like,
+ * {"key": {"value": ..., "expiresAt": ms}}.  Paths: an array of {"key": [...], "value": ...,
+ * "expiresAt": ms}.  In both, bytes are {"bytes": "<base64>"} and u64 {"u64": "<decimal>"} in place
+ * of the value.  expiresAt is epoch milliseconds.  Without it an entry never expires, whatever the
+ * store's default: what was exported comes back the same.
  */
 #include "postgres.h"
 

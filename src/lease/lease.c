@@ -1,36 +1,37 @@
 /*
  * lease.c
- *		The lease table: who holds which message, and how often its delivery has failed.
+ *		The lease table: which consumer holds which message, and how often its delivery has failed.
  *
- * To deliver a message nothing is written: no transaction id, no WAL, no dead row.  That it is
- * somebody's is known here only, in shared memory, where every other backend sees it at once.  A
- * lease is named by (database, queue, id) and has a token, a random number that only its holder's
- * receipt knows: whoever comes later with an old one is told so.
+ * To deliver a message nothing is written: no transaction id, no WAL, no dead row.  Only the lease
+ * table knows that a consumer has it.  It is in shared memory, so every other backend sees the
+ * lease at once.  A lease is named by (database, queue, id) and has a token, a random number that
+ * only its holder's receipt knows.  A consumer that comes later with an old receipt is told so.
  *
  *		HELD		a consumer has it until its deadline
  *		ENDING a transaction is about to acknowledge, fail or remove it, and only that transaction
  *		decides
  *		RETURNED	nobody has it, but its delivery has failed, and the row does not know that yet
  *
- * A delivery whose lease expires, or whose transaction rolls back, has failed.  That is counted
- * here, by whoever notices first, and decides: the message waits for its backoff, or is doomed.
- * The first failure of a message may stay in memory.  Before it is delivered again after the next,
- * and when it has to wait for more than SOON, the worker writes the count and the time into the
- * row, and the entry goes.  If the worker does not come, the message is delivered all the same.
- * Only the worker moves what is doomed to the dead letters.  A crash forgets what was not written.
+ * A delivery whose lease expires, or whose transaction rolls back, has failed.  Whoever notices
+ * first counts that here.  The count decides: the message waits for its backoff, or is doomed.  The
+ * first failure of a message may stay in memory.  After a later failure, before the message is
+ * delivered again, and when it has to wait for more than SOON, the worker writes the count and the
+ * time into the row.  Then the entry goes.  If the worker does not come, the message is delivered
+ * all the same.  Only the worker moves doomed messages to the dead letters.  A crash forgets what
+ * was not written.
  *
  * A message that is returned without a failure has no entry: it is an arrival below the head.  So
- * an entry that nobody holds is always one that the worker has to see to, soon or, when its first
- * failure is AGE old.
+ * an entry that nobody holds is always one for the worker: soon, or when its first failure is AGE
+ * old.
  *
- * A lease leaves the table with the commit that deletes its message, with one that changes it (then
- * the new row is an arrival, published right after that, queuexact.c), or when the row turns out to
- * be gone.
+ * A lease leaves the table with the commit that deletes its message, or when the row turns out to
+ * be gone.  It also leaves with a commit that changes the message: the new row is an arrival,
+ * published right after that (queuexact.c).
  *
  * After a crash all is gone, and every message is delivered again.
  *
- * The entries are in leaseentry.c, what the worker asks in leasework.c, what one can see in
- * leaselook.c.
+ * The entries are in leaseentry.c, the questions of the worker in leasework.c, the views of the
+ * table in leaselook.c.
  */
 #include "postgres.h"
 

@@ -1,6 +1,6 @@
 /*
  * lease.h
- *		The lease table: who holds which message, and how often its delivery has failed.
+ *		The lease table: which consumer holds which message, and how often its delivery has failed.
  *
  * Every function here that takes a KvsQueue locks its slot itself.  None of those that take a
  * KvsQueueSlot, which the caller has locked, allocates or raises anything: they are called from

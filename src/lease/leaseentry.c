@@ -3,10 +3,10 @@
  *		The entries of the lease table: where they are found, in which heaps they are, how they come
  *		back.
  *
- * Locks: everything in an entry is under the lock of its queue's slot.  The partition locks are for
- * the chains of the hash table alone, taken after it.  No allocation, no ereport and no table
- * access under any.  Comparison functions are kept in shared memory by their address, which is the
- * same in all backends, as they are forked.
+ * Locks: everything in an entry is under the lock of its queue's slot.  The partition locks, taken
+ * after it, are for the chains of the hash table alone.  There is no allocation, no ereport and no
+ * table access under any of them.  Shared memory keeps the addresses of comparison functions: they
+ * are the same in all backends, as these are forked.
  */
 #include "postgres.h"
 

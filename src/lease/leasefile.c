@@ -2,9 +2,9 @@
  * leasefile.c
  *		Leases in the file that outlives a clean restart.
  *
- * A consumer that works on a message while the server is restarted acknowledges it afterwards, and
- * nobody else gets it meanwhile.  Heads are not kept: each costs one scan.  After a crash there is
- * no file, so every message is delivered again.
+ * A consumer that works on a message while the server is restarted acknowledges it afterwards.
+ * Nobody else gets the message meanwhile.  Heads are not kept: each costs one scan.  After a crash
+ * there is no file, so every message is delivered again.
  */
 #include "postgres.h"
 

@@ -1,6 +1,6 @@
 /*
  * leaselook.c
- *		The lease table for whoever wants to see it, or to write it to a file.
+ *		The lease table, read for the views and for the file of a clean stop.
  */
 #include "postgres.h"
 

@@ -1,6 +1,6 @@
 /*
  * leasework.c
- *		The lease table for the worker: what it is to see to, and what it could not do.
+ *		The lease table for the worker: what it has to do, and what it could not do.
  */
 #include "postgres.h"
 

@@ -5,19 +5,19 @@
  * The number of committed rows of a queue stands in its slot in shared memory.  A transaction notes
  * what it adds and removes, and publishes the sum in its commit callback (queuexact.c).
  *
- * After a start, and when a queue has got its slot anew, nobody knows the number.  Once somebody
- * asks, the worker counts the rows, while others go on writing.  The rule that makes the result
- * exact: the snapshot to count with is taken, and written down, under the lock of the slot.  From
- * then on whoever publishes adds what he has done if that snapshot does not see his transaction; if
- * it does, his rows are in the count.  It cannot be both or neither: who published before the
- * snapshot was taken had committed before, so it sees him.  As the snapshot stays written down, it
- * does not matter how long after his commit somebody gets to publish.  A snapshot with more running
- * transactions than there is room for is not used; the worker tries again.
+ * After a start, and when a queue has got its slot anew, the number is not known.  Once a session
+ * asks, the worker counts the rows, while others go on writing.  One rule makes the result exact:
+ * the snapshot to count with is taken, and written down, under the lock of the slot.  From then on
+ * a transaction that publishes adds its sum if that snapshot does not see it.  If the snapshot sees
+ * it, its rows are in the count.  It cannot be both or neither: a transaction that published before
+ * the snapshot was taken had committed before, so the snapshot sees it.  As the snapshot stays
+ * written down, it does not matter how long after its commit a transaction publishes.  A snapshot
+ * with more running transactions than there is room for is not used: the worker tries again.
  *
- * TRUNCATE keeps everybody else out until it has published, so afterwards the number is that of
- * what its own transaction wrote since.
+ * TRUNCATE keeps all others out until it has published.  So afterwards the number is that of the
+ * rows that its own transaction wrote since.
  *
- * An owner who disables our triggers, as a restore of data alone may, makes the number wrong;
+ * An owner who disables our triggers, as a restore of data alone may, makes the number wrong.
  * kv_maintain() has it counted anew.
  */
 #include "postgres.h"

@@ -2,40 +2,41 @@
  * queueslot.c
  *		Queues in shared memory: where deliverable messages begin, and what has arrived.
  *
- * Messages that were acknowledged stay in the table and its index until VACUUM may remove them, and
- * while a long transaction pins the horizon it may not.  A queue that looked for its first message
- * from the bottom would wade through them all, each time.  So each queue has, for each priority, a
- * head: a position in the index below which nothing can be delivered that is not on one of the
- * lists here or in the lease table.  A dequeue scans from there, and moves the head over what it
- * found dead or leased.
+ * Messages that were acknowledged stay in the table and its index until VACUUM may remove them.
+ * While a long transaction pins the horizon, VACUUM may not.  A queue that looked for its first
+ * message from the bottom would wade through them all, each time.  So each queue has a head for
+ * each priority.  It is a position in the index: all that can be delivered below it is on one of
+ * the lists here or in the lease table.  A dequeue scans from there, and moves the head over what
+ * it found dead or leased.
  *
- * The difficulty is a message that becomes deliverable behind a head that is moving.  Positions
+ * The difficulty is a message that becomes deliverable below a head that is moving.  Positions
  * begin with the clock at the call, but messages become visible at commit, so an older one may come
  * after a newer one.  The rules:
  *
  *		An arrival is published after its message is visible (in the commit callback), under the
- *		lock: it gets a number, and its position is remembered. If it lies below the head, it goes
- *		on the list of late ranges as well, which are scanned for themselves.
+ *		lock: it gets a number, and its position is remembered.  If it lies below the head, it also
+ *		goes on the list of late ranges, which are scanned separately.
  *
- *		A scan reads the number of arrivals before it looks at any row.  When it moves the head, it
- *		moves it at most to the lowest of the arrivals that came since: it may have passed them
- *		before they were visible.  If more have come than we remember, the head stays.
+ *		A scan reads the number of arrivals before it looks at any row.  It moves the head at most
+ *		to the lowest of the arrivals that came since: it may have passed them before they were
+ *		visible.  If more have come than we remember, the head stays.
  *
- *		A late range is removed only by who has scanned it after having read it from the list.
+ *		A late range is removed only by a session that has scanned it after having read it from the
+ *		list.
  *
- * So a message that was published before a scan began is visible to it; one that was published
- * while it ran holds the head back; and one that is published after the head was moved is seen to
- * be late.  The same holds for messages whose lease is given back, if that happens in the same
- * critical section in which it is published (lease.c).  The head never goes back, but in one case:
- * when there is no room for a late range.
+ * So a message that was published before a scan began is visible to it.  One that was published
+ * while it ran holds the head back.  One that is published after the head was moved is seen to be
+ * late.  The same holds for messages whose lease is returned, if that happens in the critical
+ * section in which it is published (lease.c).  The head goes back in one case only: when there is
+ * no room for a late range.
  *
  * Only receivers make a slot for a queue.  Whoever sends, cancels, purges or looks uses the slot
  * that is there: without one nothing is leased, and the head is at the bottom.  A slot in which
- * nothing is kept can be given away: all that its queue loses is the head, which costs one scan. A
- * slot whose returned messages wait for the worker to write down their failures is given away only
- * if that could not be done for KVS_LEASE_KEEP.
+ * nothing is kept can be given to another queue: all that its own loses is the head, which costs
+ * one scan.  A slot whose returned messages wait for the worker to write down their failures is
+ * given away only if that failed for KVS_LEASE_KEEP.
  *
- * Slots are found by a hash table, the directory; a session remembers where it has found one.
+ * Slots are found by a hash table, the directory.  A session remembers where it has found one.
  *
  * Locks: that of the directory is taken before that of a slot, and never two slots at once.
  */

@@ -2,7 +2,7 @@
  * survey.c
  *		Scans for what can be delivered: where they begin, and how far heads move by them.
  *
- * The rules, and why no message is passed over, are at the head of queueslot.c.
+ * The rules, and why no message is missed, are at the head of queueslot.c.
  */
 #include "postgres.h"
 

@@ -7,10 +7,11 @@
  * before every longer path that begins with it.
  *
  *		01, 02		bytes, string: 00 in it is written 00 FF, and a 00 without FF ends it
- *		0B .. 1D bigint: 14 is zero; 14+n and 14-n have n bytes of magnitude, complemented if
- *		negative; 1D and 0B (n = 9) have
- *					a length byte (complemented too) in front, for 9 to 255 bytes
- *		21 number: the IEEE double big-endian, all bits inverted if negative, else the sign bit set
+ *		0B .. 1D	bigint: 14 is zero; 14+n and 14-n have n bytes of magnitude, complemented if
+ *					negative; 1D and 0B (n = 9) have a length byte (complemented too) in front,
+ *					for 9 to 255 bytes
+ *		21			number: the IEEE double big-endian, all bits inverted if negative, else the
+ *					sign bit set
  *		26, 27		false, true
  *
  * There is one encoding of each path, and validation accepts no other: the primary key of a store

@@ -2,10 +2,13 @@
  * keyjson.c
  *		Keys as JSON: an array of parts, which is the text form too.
  *
- *		"abc" string {"utf8": "<base64>"} string with U+0000, which jsonb cannot hold
- *		42, 0.5 number {"number": "<text>"} NaN, infinities, -0, integral beyond 2^53
- *		true, false				boolean				{"bigint": "<decimal>"}		bigint
- *													{"bytes": "<base64>"}		bytes
+ *		"abc"					string
+ *		{"utf8": "<base64>"}	string with U+0000, which jsonb cannot hold
+ *		42, 0.5					number
+ *		{"number": "<text>"}	number: NaN, infinities, -0, integral beyond 2^53
+ *		{"bigint": "<decimal>"}	bigint
+ *		{"bytes": "<base64>"}	bytes
+ *		true, false				boolean
  *
  * Reading takes any form that can say the part ({"utf8": "YWJj"} is "abc").  Writing uses one form
  * for each part, so the text of two keys is equal when the keys are.

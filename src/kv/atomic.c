@@ -5,11 +5,12 @@
  * kv_atomic() takes every key once, in encoded key order, so that no two calls wait for each other
  * in a circle:
  *
- *		A key that is checked, or whose new content depends on the old, is locked and its state
- *		read; if a row has to be there for it to be locked, the new row is inserted at once
- *		("claimed").  A checked absence is held (check.c). A key that is only set, before the last
- *		such key, is claimed: its row is inserted, or locked if there is one. Keys after it wait for
- *		nobody that could wait for us: they are simply written.
+ * - A key that is checked, or whose new content depends on the old, is locked and its state read.
+ *   If a row has to be there for it to be locked, the new row is inserted at once ("claimed").  A
+ *   checked absence is held (check.c).
+ * - A key that is only set, before the last such key, is claimed: its row is inserted, or locked if
+ *   there is one.
+ * - Keys after it wait for nobody that could wait for us: they are simply written.
  *
  * Then the checks are known.  If one has failed, what was claimed is undone, and the transaction
  * goes on as if nothing had been written.  Otherwise everything else is written by one statement,

@@ -8,8 +8,8 @@
  * only its holder's receipt knows.  A consumer that comes later with an old receipt is told so.
  *
  *		HELD		a consumer has it until its deadline
- *		ENDING a transaction is about to acknowledge, fail or remove it, and only that transaction
- *		decides
+ *		ENDING		a transaction is about to acknowledge, fail or remove it, and only that
+ *					transaction decides
  *		RETURNED	nobody has it, but its delivery has failed, and the row does not know that yet
  *
  * A delivery whose lease expires, or whose transaction rolls back, has failed.  Whoever notices

@@ -3,8 +3,8 @@
  *		Moving a message to the dead letters of its queue.
  *
  * One statement deletes the row and inserts the letter, as the owner of both tables, in a
- * restricted operation.  The table of the letters is opened first: its shape and owner are checked,
- * and as long as its lock is held nobody can put another table in its place.
+ * restricted operation.  The table of the letters is opened first: its shape and owner are checked.
+ * As long as its lock is held nobody can put another table in its place.
  *
  * A trigger of the owner's may keep the letter out.  The message is gone all the same, for that is
  * what its owner wants.

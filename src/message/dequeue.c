@@ -2,26 +2,27 @@
  * dequeue.c
  *		Which messages a dequeue gives, and in what order.
  *
- * Where messages can be, for each priority from the highest: returned ones, in the lease table;
- * those that this transaction has sent itself, which nobody knows of yet; late ranges; and from the
- * head on.  What to look at is read from shared memory before any row is (queueslot.c has the
- * reason).  That also ends the leases whose time is over, in memory.
+ * Messages can be in these places, for each priority from the highest: returned ones, in the lease
+ * table; those that this transaction has sent itself, which nobody else knows of yet; late ranges;
+ * and from the head on.  Shared memory says where to look, and is read before any row (queueslot.c
+ * has the reason).  That also ends the expired leases, in memory.
  *
- * A row that can be seen is leased, and then looked at once more: whoever held it may have
- * acknowledged it between our first look and the lease, and the lease table knows nothing of what
- * is over.  The second look cannot miss that, as a lease leaves the table after its commit is
- * visible.  Nor does it miss somebody who is deleting the row without a lease: either he sees ours,
- * or we see him.  Should he roll back, he says that the row has arrived again.
+ * A row that can be seen is leased, and then looked at once more.  Its holder may have acknowledged
+ * it between our first look and the lease, and the lease table knows nothing of leases that have
+ * ended.  The second look cannot miss that, as a lease leaves the table after its commit is
+ * visible.  Nor does it miss a session that is deleting the row without a lease: either it sees our
+ * lease, or we see its deletion.  Should it roll back, it publishes the row as an arrival again.
  *
  * Nothing here waits for a row, or writes one: a message that has been given up is left to the
  * worker.
  *
- * A scan that passes PASSES entries without giving a message tells the head how far it has come, so
- * that however much is dead, it is passed over once.
+ * A scan that passes PASSES entries without giving a message moves the head to where it has come.
+ * So dead entries, however many, are passed over once.
  *
  * At REPEATABLE READ and above a message is given only if the transaction's own snapshot sees it,
- * too, since the rows that belong to it must be visible as well; the head stays before one that it
- * does not.  That is asked before it is taken, so that nothing is counted of what nobody received.
+ * too, since the rows that belong to it must be visible as well.  The head stays before one that
+ * the snapshot does not see.  The snapshot is asked before the message is taken, so no delivery is
+ * counted of a message that nobody received.
  */
 #include "postgres.h"
 

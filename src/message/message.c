@@ -2,16 +2,15 @@
  * message.c
  *		Messages in: writing rows of a queue.
  *
- * Into a table that has nothing but our columns and indexes rows go straight by the table access
- * method, many at once: to start and end the executor, and a WAL record for each row, would cost
- * more than all the rest.  There is nothing that could conflict: ids come from the sequence.
- * Everything else is a kept statement, run as the caller: tables with triggers, constraints and
- * indexes of the owner's, callers with rights on single columns only, and messages with a
- * dedupe_key.
+ * If a table has nothing but our columns and indexes, rows go straight in by the table access
+ * method, many at once.  To start and end the executor, and a WAL record for each row, would cost
+ * more than all the rest.  Nothing can conflict: ids come from the sequence.  Everything else is a
+ * kept statement, run as the caller: tables with triggers, constraints or indexes of the owner's,
+ * callers with rights on single columns only, and messages with a dedupe_key.
  *
  * A sender needs INSERT and nothing else, so no statement here has RETURNING or names the columns
- * of a conflict, which need SELECT: the id is taken from the sequence first.  What a sender learns
- * of a message that is not his own is the id of the one that has his dedupe_key.
+ * of a conflict, which need SELECT: the id is taken from the sequence first.  Of other senders'
+ * messages, a sender learns only the id of the one that has its dedupe_key.
  */
 #include "postgres.h"
 

@@ -1,6 +1,6 @@
 /*
  * queueguard.c
- *		The guard's rules for queues and dead letters: what becomes of a row that is written by
+ *		The guard's rules for queues and dead letters: what it does with a row that is written by
  *		plain SQL.
  *
  * In a queue every row that the owner writes is an arrival, and must be one that the queue can

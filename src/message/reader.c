@@ -1,15 +1,16 @@
 /*
  * reader.c
- *		Messages out: finding the rows of a queue without the executor, and what is newest of them.
+ *		Messages out: finding the rows of a queue, and their newest versions, without the executor.
  *
- * Whether a message may be delivered is decided by the lease table and by what is committed at this
- * instant, not by a snapshot: rows are looked at with SnapshotSelf, which sees what is committed
- * when it looks, and what this transaction has written.  It sees no more than a new snapshot taken
- * for each row would, costs nothing to take, and leaves no predicate locks.  What a REPEATABLE READ
- * transaction may have is for the caller to ask.
+ * The lease table and what is committed at this instant decide whether a message may be delivered,
+ * not a snapshot.  So rows are looked at with SnapshotSelf, which sees what is committed when it
+ * looks, and what this transaction has written.  It sees no more than a new snapshot for each row
+ * would, costs nothing to take, and leaves no predicate locks.  The caller has to ask what a
+ * REPEATABLE READ transaction may have.
  *
- * The entries of the index come with their columns, so the position of a message that is gone is
- * known without a look at its row, and the scan of what is not yet ready ends before its row.
+ * The entries of the index come with their columns.  So the position of a message that is gone is
+ * known without a look at its row.  A scan that comes to a message that is not ready ends before it
+ * reads the row.
  */
 #include "postgres.h"
 

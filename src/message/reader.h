@@ -1,6 +1,6 @@
 /*
  * reader.h
- *		Messages out: finding the rows of a queue without the executor, and what is newest of them.
+ *		Messages out: finding the rows of a queue, and their newest versions, without the executor.
  */
 #ifndef KVS_READER_H
 #define KVS_READER_H

@@ -3,9 +3,9 @@
  *		Receipts: what a consumer shows to acknowledge a message.
  *
  * 36 bytes, their CRC and two zeros, in base64: 56 characters, and none of them is padding, so no
- * two texts are one receipt.  The CRC tells a damaged receipt from a stale one.  It is no
- * protection from somebody who makes receipts up, and needs to be none: the token is a random
- * number, and to use a receipt at all takes the rights of a consumer of the queue.
+ * two texts are one receipt.  The CRC tells a damaged receipt from a stale one.  It need not
+ * protect from somebody who makes receipts up: the token is a random number, and to use a receipt
+ * takes the rights of a consumer of the queue.
  */
 #include "postgres.h"
 

@@ -2,11 +2,10 @@
  * ack.c
  *		What a consumer does with its receipts: ack, nack, release, extend.
  *
- * A receipt names its queue by OID, so no function here takes the queue's name.  A queue that is
- * gone, a message that is gone and a lease that has passed to somebody else are all the same to the
- * consumer: the answer is false, never an error.
+ * A receipt names its queue by OID, so no function here takes the queue's name.  If the queue or
+ * the message is gone, or another consumer has the lease, the answer is false, never an error.
  *
- * Each has two forms for many receipts, of which one says how many were good and the other which: a
+ * Each has two forms for many receipts: one says how many were good, the other which.  Both are a
  * loop, in which the table is opened once for each run of receipts of one queue.
  */
 #include "postgres.h"

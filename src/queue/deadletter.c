@@ -3,7 +3,7 @@
  *		SQL functions over dead letters: kv_dead_letters, kv_dead_delete, kv_dead_purge.
  *
  * Dead letters are rows of kvstore.d_<queue>, which only statements touch, with the caller's
- * rights: SELECT to list them, SELECT and DELETE for all else.  To send them again is redrive.c's.
+ * rights: SELECT to list them, SELECT and DELETE for all else.  redrive.c sends them again.
  */
 #include "postgres.h"
 

@@ -2,8 +2,8 @@
  * enqueue.c
  *		SQL functions that send messages: kv_enqueue, kv_enqueue_many.
  *
- * They need shared memory: a commit has to tell those who receive that something has come, perhaps
- * below where they are.
+ * They need shared memory: a commit has to tell the receivers that something has come, perhaps
+ * below their heads.
  */
 #include "postgres.h"
 

@@ -1,4 +1,4 @@
-/* leaseview.c: SQL functions that show leases, and take them away. */
+/* leaseview.c: SQL functions that show leases, and end them. */
 #include "postgres.h"
 
 #include "access/table.h"

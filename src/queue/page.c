@@ -2,8 +2,8 @@
  * page.c
  *		Listing rows by id, page by page: what kv_peek and kv_dead_letters have in common.
  *
- * An id is one row, "after" what follows it; both are bounds, so that one plan, an index scan,
- * serves every combination.
+ * An id asks for one row, "after" for the rows that follow it.  Both are bounds, so one plan, an
+ * index scan, serves every combination.
  */
 #include "postgres.h"
 

@@ -2,8 +2,8 @@
  * peek.c
  *		SQL function that looks at messages without taking them: kv_peek.
  *
- * The executor reads the rows, with the caller's rights and snapshot; whether one is leased stands
- * in shared memory.
+ * The executor reads the rows, with the caller's rights and snapshot.  Shared memory says whether
+ * one is leased.
  */
 #include "postgres.h"
 

@@ -3,10 +3,9 @@
  *		SQL functions that delete messages: kv_purge_queue and kv_cancel.
  *
  * Both need DELETE and nothing else.  But a DELETE statement with a WHERE clause needs SELECT, too,
- * and one without waits for every session that is just acknowledging a message.  So rows are
- * deleted by the table access method where the table has nothing else to be seen to.  In a table
- * with triggers or constraints of the owner's it is a statement, which waits, and which for
- * kv_cancel needs SELECT.
+ * and one without waits for every session that is just acknowledging a message.  So rows of a plain
+ * table are deleted by the table access method.  If the table has triggers or constraints of the
+ * owner's, a statement deletes them.  It waits, and for kv_cancel it needs SELECT.
  */
 #include "postgres.h"
 

@@ -1,6 +1,5 @@
 /*
- * queueargs.c: what the functions of queues have in common: reading their arguments, checking
- * rights.
+ * queueargs.c: what the functions of queues share: reading their arguments, checking rights.
  */
 #include "postgres.h"
 

@@ -3,8 +3,8 @@
  *		SQL functions that create, alter, pause and drop queues.
  *
  * A queue is two tables of the user's own: kvstore.q_<name> with the messages, kvstore.d_<name>
- * with the dead letters.  As with stores (storeddl.c) they are made with the caller's rights, and
- * the settings are a row in the registry kvstore.queues (registry.c), where NULL means the default.
+ * with the dead letters.  As with stores (storeddl.c) they are made with the caller's rights.  The
+ * settings are a row in the registry kvstore.queues (registry.c), where NULL means the default.
  */
 #include "postgres.h"
 

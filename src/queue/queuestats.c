@@ -2,13 +2,13 @@
  * queuestats.c
  *		SQL functions that tell how many messages there are: kv_queue_stats, kvstore.queue_counts.
  *
- * They are asked often, of queues with millions of messages, so nothing here takes longer for
+ * They are called often, for queues with millions of messages, so nothing here takes longer for
  * these.  The number of messages and that of leases stand in shared memory (queuecount.c, lease.c).
- * How many of them are not ready yet is counted in the index, up to SPLIT_MAX.  What is not known,
- * or is more, is estimated from SAMPLE_BLOCKS blocks spread over the table, and the answer says so;
- * a table that has no more blocks has been read whole, then it is no estimate.
+ * Those that are not ready yet are counted in the index, up to SPLIT_MAX.  A number that is not
+ * known, or is higher, is estimated from SAMPLE_BLOCKS blocks spread over the table, and the answer
+ * says so.  A table that has no more blocks is read whole: then it is no estimate.
  *
- * A message is leased, delayed, dying or ready; one that has expired counts until it is removed.
+ * A message is leased, delayed, dying or ready.  An expired one counts until it is removed.
  */
 #include "postgres.h"
 

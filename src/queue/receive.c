@@ -3,12 +3,12 @@
  *		SQL functions that wait for messages: kv_dequeue, kv_wait_queue.
  *
  * Each attempt to get messages is one look of wait.c, in a subtransaction.  If it gives something,
- * the subtransaction stays, and with it the leases; if not, it is rolled back, and a sleeper holds
+ * the subtransaction stays, and the leases with it.  If not, it is rolled back, and a sleeper holds
  * no lock.
  *
  * One message wakes one waiter.  Only the waiter that is first in line wakes by itself when a
- * delayed message becomes ready.  Whoever has been woken and ends without a message, was first in
- * line, or has seen more than it took, wakes the next.  So does a session that ends after
+ * delayed message becomes ready.  A session wakes the next one if it was woken and ends without a
+ * message, was first in line, or has seen more than it took.  So does a session that ends after
  * kv_wait_queue() has told it of a message, and before it has received any.
  */
 #include "postgres.h"

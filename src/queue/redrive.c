@@ -2,17 +2,17 @@
  * redrive.c
  *		SQL functions that send dead letters again: kv_dead_requeue, kv_dead_requeue_all.
  *
- * A letter is deleted, and what it was becomes a message anew: with no failed attempts, its time to
- * live from now on, and all else kept, its sender too.  Both happen with the caller's rights:
- * SELECT and DELETE on the dead letters, INSERT on the queue.
+ * A letter is deleted, and becomes a message anew: with no failed attempts, its time to live from
+ * now on, and all else kept, its sender too.  Both happen with the caller's rights: SELECT and
+ * DELETE on the dead letters, INSERT on the queue.
  *
  * Three kinds of letters may have to stay.  One has a dedupe_key that a message in the queue has.
- * One has undelivered keys that the sender or the queue's owner may not write any more; whoever
- * sends it again lends it no rights.  And a trigger of the owner's may keep the message out, which
- * is known only when the letter is gone.  kv_dead_requeue() says why.  kv_dead_requeue_all() leaves
- * them: it sends all others by one statement, and then those that it has found to be fit, in
- * batches, each in a subtransaction.  A batch of which one has to stay is done again, letter by
- * letter.
+ * One has undelivered keys that the sender or the queue's owner may no longer write: whoever sends
+ * it again lends it no rights.  For the third, a trigger of the owner's keeps the message out,
+ * which is known only when the letter is gone.  kv_dead_requeue() says why.  kv_dead_requeue_all()
+ * leaves them.  It sends the letters that have neither by one statement.  Then it sends those of
+ * the others that it has found to be fit, in batches, each in a subtransaction.  A batch of which
+ * one has to stay is done again, letter by letter.
  */
 #include "postgres.h"
 

@@ -13,22 +13,22 @@
  *
  * Both sides write before they read, with a full barrier between.  So either the checker sees the
  * row and waits for its transaction, or the inserter sees the bucket in step 4 and waits for the
- * checker. Both may happen at once.  So the checker lets go of the lock before it waits for that
+ * checker.  Both may happen at once.  So the checker releases the lock before it waits for that
  * transaction, or for the lock of a row that is there after all.  Once it has seen that there is no
  * row and still holds the lock, an uncommitted row is that of an inserter that waits for the
- * checker: to check again it need not wait.  Steps 1 and 2 of the inserter are there for a checker
- * that goes on to insert the key: a row of an inserter that waits for the checker would be in its
- * way, a deadlock.
+ * checker.  So to check again it need not wait.  Steps 1 and 2 of the inserter are for a checker
+ * that goes on to insert the key.  A row of an inserter that waits for the checker would be in its
+ * way: a deadlock.
  *
- * An insert of a key of a bucket that nobody has raised, which is nearly every insert, costs two
- * reads of memory and takes no lock.  So a million new keys in one transaction need none.  A bucket
- * shared by two keys costs a needless lock now and then.
+ * Nearly every insert meets a bucket that nobody has raised: it costs two reads of memory and takes
+ * no lock.  So a million new keys in one transaction need none.  A bucket shared by two keys costs
+ * a needless lock now and then.
  *
  * The owner's own INSERT by plain SQL does not wait for a checker.
  *
- * Buckets are atomics.  What this backend raised is in backend memory and is lowered at the end of
- * the transaction, when that end is visible already.  A savepoint that is rolled back releases the
- * lock and leaves the bucket raised, which is only a hint.
+ * Buckets are atomics.  Backend memory lists those that this backend raised.  They are lowered at
+ * the end of the transaction, when that end is visible already.  A savepoint that is rolled back
+ * releases the lock and leaves the bucket raised, which is only a hint.
  */
 #include "postgres.h"
 

@@ -1,20 +1,21 @@
 /*
  * change.c
- *		What this transaction changes, for those who watch: noted when rows are written, published
- *		when it has committed.
+ *		What this transaction changes, for sessions that watch: noted when rows are written,
+ *		published when it has committed.
  *
- * A note costs a hash and some copied bytes; publishing is one short visit to the feed for each
+ * A note costs a hash and some copied bytes.  Publishing is one short visit to the feed for each
  * transaction, and a look at one counter if nobody watches.
  *
- * Notes lie in two arrays that the session keeps, in the order in which they were made, so those of
- * a subtransaction that is rolled back are at their end: whatever was noted since it began belongs
- * to it or to one inside it.  A transaction has at most NOTES_MAX of them, and KEYS_MAX bytes of
- * keys; beyond, what it did to a store becomes one note that the store is lost to its followers,
- * and stays so should a subtransaction be rolled back: that is only careful.
+ * Notes lie in two arrays that the session keeps, in the order in which they were made.  So those
+ * of a subtransaction that is rolled back are at the end: what was noted since it began belongs to
+ * it or to one inside it.  A transaction has at most NOTES_MAX of them, and KEYS_MAX bytes of keys.
+ * Beyond that, all that it did to a store becomes one note that the store is lost to its followers.
+ * That note stays if a subtransaction is rolled back: then followers list in vain, which does no
+ * harm.
  *
  * The callback comes when the transaction is visible to every new snapshot.  An ERROR there would
  * be a PANIC: it allocates nothing, looks nothing up, raises nothing.  First the notes are appended
- * to the feed, then, after a full barrier, those who wait are looked at (waiter.c): no wake-up is
+ * to the feed.  Then, after a full barrier, the waiters are looked at (waiter.c): no wake-up is
  * lost.
  *
  * Everything here is backend-local.

@@ -1,6 +1,6 @@
 /*
  * change.h
- *		What this transaction changes, for those who watch.
+ *		What this transaction changes, for sessions that watch.
  *
  * Without shared memory nobody can watch: then nothing is noted.
  */

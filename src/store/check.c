@@ -3,12 +3,12 @@
  *		Checks that hold until the transaction ends: nobody else commits a change of what was
  *		checked.
  *
- * An entry that is there is easy: its row is locked FOR SHARE.  The absence of an entry has no row
- * to lock; absence.c holds it, with shared memory.
+ * If the entry is there, its row is locked FOR SHARE.  The absence of an entry has no row to lock:
+ * with shared memory absence.c holds it.
  *
  * Without shared memory the checker inserts a row and deletes it again: an inserter of the same key
- * waits for the end of the transaction that did so.  That is twice as dear, and not possible where
- * the user's constraints or triggers would see the row.
+ * waits for the end of that transaction.  That is twice as dear, and not possible where the user's
+ * constraints or triggers would see the row.
  */
 #include "postgres.h"
 

@@ -5,15 +5,16 @@
  * Starting and ending the executor is most of what a small write costs, and ON CONFLICT writes a
  * second WAL record to lock the row it then updates.  Nearly every write of a running application
  * changes a row that is there, in a table that has nothing but our columns.  For that case the row
- * is found by its key with a new snapshot (find.c) and replaced by table_tuple_update(), or locked
- * by table_tuple_lock(), which do all that concurrency asks for: they wait for who is writing the
- * row, and tell when the version that we saw is not the latest.  READ COMMITTED then begins anew
- * with a new snapshot, as the executor would go on with the new version.
+ * is found by its key with a new snapshot (find.c).  It is replaced by table_tuple_update(), or
+ * locked by table_tuple_lock().  These do all that concurrency asks for: they wait for the
+ * transaction that is writing the row, and tell when the version that we saw is not the latest.
+ * READ COMMITTED then begins anew with a new snapshot, as the executor would go on with the new
+ * version.
  *
- * Whatever is not that case is left to the statements of statement.c, with nothing written:
- * REPEATABLE READ whose row has changed (the executor raises 40001), a caller without the rights on
- * the whole table, and every table with something that the executor would have to see to
- * (KvsStore.plain).  An update is never lost: it succeeds only on the version that it has read.
+ * All other cases are left to the statements of statement.c, with nothing written: REPEATABLE READ
+ * whose row has changed (the executor raises 40001), a caller without the rights on the whole
+ * table, and every table that needs the executor (KvsStore.plain).  An update is never lost: it
+ * succeeds only on the version that it has read.
  */
 #include "postgres.h"
 

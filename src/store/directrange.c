@@ -4,17 +4,16 @@
  *
  * Rows must be locked in key order, or two such deletes wait for each other in a circle.  But key
  * order is random order in the table, and to delete a million rows page after page takes a third of
- * the time.  Who waits for nobody cannot be part of a circle, so:
+ * the time.  A session that waits for nobody cannot be part of a circle, so:
  *
- *		The index gives the places of the rows, many at once.  They are sorted, and the rows deleted
- *		page after page, without waiting for anybody, in a subtransaction. If a row is locked or has
- *		changed, the subtransaction is rolled back, which lets go of all rows of this batch, and a
- *		statement that goes in key order, and waits, does the rest.  What it then waits for is above
- *		all that we hold.
- *
- *		If the range turns out to be a large part of the table, the index is left alone and the
- *		table read from one end to the other, in one such batch: each page is locked once instead of
- *		once for each of its rows, and there is nothing to sort.
+ * - The index gives the places of the rows, many at once.  They are sorted, and the rows deleted
+ *   page after page, without waiting for anybody, in a subtransaction.  If a row is locked or has
+ *   changed, the subtransaction is rolled back, which releases all rows of this batch.  A statement
+ *   that goes in key order, and waits, does the rest.  All rows for which it then waits are above
+ *   those that we hold.
+ * - If the range turns out to be a large part of the table, the index is left alone and the table
+ *   read from one end to the other, in one such batch.  Each page is locked once instead of once
+ *   for each of its rows, and there is nothing to sort.
  *
  * As in direct.c, whatever is not simple is left to that statement: REPEATABLE READ and above,
  * tables that are not plain.

@@ -2,12 +2,12 @@
  * fate.c
  *		What became of the rows that a statement of ours was to write.
  *
- * The owner of a store may put triggers on it.  One that runs BEFORE a row is written can skip the
- * row, which no error tells of, or change it.  A skipped row is told to whoever ran the statement;
- * what it means depends on the function.  Value, bytes and expires_at are the trigger's to change:
- * what it leaves is what is written.  Key, kind and versionstamp are not, for the caller gets the
- * number, the feed tells of the key, and checks go by both: 27000, as PostgreSQL raises when a
- * trigger changes the row that is being written.
+ * The owner of a store may put triggers on it.  A BEFORE trigger can skip a row, without an error,
+ * or change it.  The caller of the statement is told of a skipped row: its meaning depends on the
+ * function.  A trigger may change value, bytes and expires_at: the row is written as it leaves it.
+ * It may not change key, kind and versionstamp, for the caller gets the number, the feed tells of
+ * the key, and checks go by both.  That is 27000, as PostgreSQL raises when a trigger changes the
+ * row that is being written.
  *
  * RETURNING does not show what the triggers were given, nor the rows that they skipped.  So two
  * triggers of ours are put into the executor's own copy of the table's trigger list (plan.c takes

@@ -5,9 +5,9 @@
  * First where the row map says (rowmap.c), then by the index.  The index is opened and locked only
  * when it is needed.
  *
- * SERIALIZABLE transactions always ask the index: it is where they leave the trace of having looked
- * for a key.  A standby does too: whether a block still exists is known there to the process that
- * replays.
+ * SERIALIZABLE transactions always ask the index: that is where they leave the trace of having
+ * looked for a key.  A standby does too: there only the process that replays knows whether a block
+ * still exists.
  */
 #include "postgres.h"
 

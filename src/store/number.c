@@ -4,7 +4,7 @@
  *
  * A JSON number is a numeric: exact, of any size, never wrapping.  Kind u64 is the unsigned 64-bit
  * number of the Deno protocol, whose sum wraps at 2^64 (a client subtracts n by adding 2^64 - n).
- * It is stored as a JSON number too, so that views, indexes and kv_get() see a number; numeric
+ * It is stored as a JSON number too, so that views, indexes and kv_get() see a number.  numeric
  * holds all of them exactly.
  */
 #include "postgres.h"

@@ -4,15 +4,15 @@
  *
  * A function that reads a store is as safe in a parallel worker as a scan of its table.  Under
  * row-level security such a scan runs functions of the table's owner, and the planner asks of each
- * whether it is PARALLEL SAFE.  What runs inside our functions it does not see.  A policy that
- * writes, or begins a subtransaction, would be an error in a worker; one that looks at what its
- * session keeps in memory would see nothing there, and show or hide the wrong rows.
+ * whether it is PARALLEL SAFE.  It does not see what runs inside our functions.  A policy that
+ * writes, or begins a subtransaction, would be an error in a worker.  One that reads what its
+ * session keeps in memory would find nothing there, and show or hide the wrong rows.
  *
- * So a hook of the planner looks which stores a query reads.  If one has policies that are not all
+ * So a hook of the planner finds which stores a query reads.  If one has policies that are not all
  * PARALLEL SAFE, the query gets a plan without workers, as one that reads the table itself would.
  * The policies of all roles count: a plan is kept when the role changes.  Such a plan, and a
- * parallel one, is made anew when something about the stores changes, as their policies.  A store
- * whose name is not known yet might be any: no workers.
+ * parallel one, is made anew when the stores change, or their policies.  A store whose name is not
+ * known yet might be any: no workers.
  */
 #include "postgres.h"
 

@@ -2,19 +2,19 @@
  * policy.c
  *		Row-level security: rows that a statement of ours has passed over.
  *
- * To INSERT a row that is there says so, whatever the policies: it fails.  To lock or delete one is
- * another matter.  A row that a policy hides, or shows and protects, is passed over as if it were
- * not there.  For a check that would be an endless loop: no row can be locked, and there is one.
- * For kv_take() it would be "absent", of an entry that kv_get() gives.
+ * An INSERT of a row that is there fails, whatever the policies.  Locking or deleting one does not.
+ * A row that a policy hides, or shows and protects, is passed over as if it were not there.  For a
+ * check that would be an endless loop: no row can be locked, yet there is one.  kv_take() would say
+ * "absent" of an entry that kv_get() gives.
  *
- * Whether a row was passed over, or has come or gone meanwhile, a single look cannot tell.  So
- * there are two, and the statement runs between them.  A number is never given twice.  So a row
+ * A single look cannot tell whether a row was passed over, or has come or gone meanwhile.  So there
+ * are two looks, and the statement runs between them.  A number is never given twice.  So a row
  * that has the same one both times was there all the time, and the statement has seen it.  At
  * REPEATABLE READ and above the statement has seen what the transaction's snapshot sees: one look
  * is enough.
  *
- * Somebody may write the row all the time, or a policy does so itself.  So there is an end to it: a
- * statement that has run so often without finding a row that is there is not going to.
+ * Somebody may write the row all the time, or a policy may do so itself.  So the number of runs is
+ * limited: after so many, a statement is not going to find the row that is there.
  */
 #include "postgres.h"
 

@@ -6,11 +6,10 @@
  * row where the last one did.  So the place is remembered for all sessions, in a hash of fixed
  * size, kvstore.row_map_size.
  *
- * It is a hint and nothing else.  Whoever takes it fetches the tuple with his snapshot, as from an
- * index, and compares the key; if that fails, he asks the index.  A snapshot sees at most one
- * version of a key, so a visible row with the right key is the right one, however it was found.
- * Hence nothing has to be removed, whatever happens to the table, and entries are overwritten at
- * will.
+ * It is a hint and nothing else.  A reader fetches the tuple with its snapshot, as from an index,
+ * and compares the key.  If that fails, it asks the index.  A snapshot sees at most one version of
+ * a key.  So a visible row with the right key is the right one, however it was found.  Hence
+ * nothing has to be removed, whatever happens to the table, and entries are overwritten at will.
  *
  * A slot is one atomic of 64 bits: 16 of the hash, block, offset; 0 is empty.  Four neighbours,
  * half a cache line, make a bucket.  There is no lock: a reader sees one slot as a whole, and two

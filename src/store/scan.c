@@ -3,12 +3,11 @@
  *		Rows out: reading a store by key and by range, with the active snapshot.
  *
  * A direct index scan costs two thirds of a kept SPI plan (measured), and one scan can be restarted
- * for key after key.  It bypasses the executor, so it does here what the executor would: check
- * SELECT, and leave to the executor what needs a planner, such as row-level security.  Both ways
- * give the same rows; only the functions in this file know which one it is.
+ * for key after key.  It bypasses the executor, so it checks SELECT here, and leaves to the
+ * executor what needs a planner, such as row-level security.  Both ways give the same rows.  Only
+ * the functions in this file know which one it is.
  *
- * An expired entry is hidden by the clock, not by the snapshot: it is never given to anybody, in
- * old snapshots neither.
+ * An expired entry is hidden by the clock, not by the snapshot: no snapshot gives it, however old.
  */
 #include "postgres.h"
 

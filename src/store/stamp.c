@@ -4,45 +4,37 @@
  *		restart and failover.
  *
  * The numbers come from one sequence, kvstore.versionstamp; nobody needs a right on it.  A writer
- * takes its number first and writes then, so a concurrent writer of the same key may have taken a
- * higher number and committed before.  Two cases:
+ * takes its number before it writes, so a concurrent writer of the same key may have taken a higher
+ * number and committed before.  Two cases:
  *
- * - The row is there: whoever overwrites it sees the number it meets, under the row's lock, and
- *   takes
- *   a new one if that is not below.  If the new one is not above it either, the row has its number
+ * - The row is there: whoever overwrites it sees its number, under the row's lock, and takes a new
+ *   one unless the row's is lower.  If the new one is not above it either, the row has its number
  *   from elsewhere, and the writer takes the number that follows it.  That does not move the
  *   sequence.
- * - The row is gone: what it had is nowhere to be seen.  So there is a clock of deletions in shared
- *   memory, and a slot for each hash of table and key.  A deletion takes a number above the row's,
- *   then
- *   advances the clock and puts the new time into the key's slot while it holds the row's lock,
- *   before
- *   it commits.  A writer reads the clock before it takes its number, and the slot after its insert
- *   has
- *   succeeded, which is after the deletion has committed.  If the slot is later than the clock was,
- *   the
- *   writer takes a new number and stamps the row again.  If it is not, the deletion was published
- *   before the writer's number was taken, so every number that the key had is below it.  Two keys
- *   that
- *   share a slot cost a needless second stamp now and then.  Without shared memory the sequence
- *   itself
- *   is looked at: if nobody took a number since we took ours, there can be no higher one; otherwise
- *   an
- *   inserted row is stamped again.
+ * - The row is gone, and its number with it.  So there is a clock of deletions in shared memory,
+ *   and a slot for each hash of table and key.  A deletion takes a number above the row's.  Then it
+ *   advances the clock and puts the new time into the key's slot, while it holds the row's lock,
+ *   before it commits.  A writer reads the clock before it takes its number.  It reads the slot
+ *   after its insert has succeeded, which is after the deletion has committed.  If the slot is
+ *   later than the clock was, the writer takes a new number and stamps the row again.  Otherwise
+ *   the deletion was published before the writer's number was taken, so every number that the key
+ *   had is below it.  Two keys that share a slot cost a needless second stamp now and then.
+ *   Without shared memory the sequence itself is looked at.  If nobody took a number since we took
+ *   ours, there can be no higher one; otherwise an inserted row is stamped again.
  *
  * Rows also have numbers that the sequence of this database did not give: they were restored,
  * copied or replicated, or their owner made them up.  One rule says which of them count, that is,
- * move the sequence above them.  From a superuser, and what replicates for one, all below
- * KVS_STAMP_LIMIT do. From others, and of rows that are found in a table, those that a server can
- * have given by now do. So nobody lifts the numbers of all stores beyond what time allows.  A row
- * with a number that does not count is a matter of its key alone.  When it is deleted, shared
- * memory remembers its number.
+ * move the sequence above them.  From a superuser, and from what replicates for one, all below
+ * KVS_STAMP_LIMIT count.  From others, and of rows that are found in a table, those count that a
+ * server can have given by now.  So nobody lifts the numbers of all stores beyond what time allows.
+ * A number that does not count matters to the key of its row alone.  When that row is deleted,
+ * shared memory remembers its number.
  *
  * A number that somebody saw is never given again.  A sequence is logged ahead, but that record may
  * not have reached the disk at a crash, or the standby at a failover.  So after a start that was
- * not clean, or on a new timeline, the first number of each database jumps by KVS_STAMP_JUMP, and
- * that jump is flushed before a number is given.  Without preload nobody knows how the server
- * started, so there this holds for clean restarts only.
+ * not clean, or on a new timeline, the first number of each database jumps by KVS_STAMP_JUMP.  That
+ * jump is flushed before a number is given.  Without preload nobody knows how the server started,
+ * so there this holds for clean restarts only.
  *
  * A dump that is restored into a database that goes on sets the sequence to what it was in the
  * dump, which may be lower: setval() asks nobody.  So the highest number that was given, or

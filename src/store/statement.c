@@ -4,8 +4,8 @@
  *
  * The executor does what is hard: privileges, policies, the user's own indexes, constraints and
  * triggers, ON CONFLICT without lost updates, and errors of serialization.  A plan is made once in
- * a session for each store and statement.  It is always the generic one, for a statement over one
- * key has no better.
+ * a session for each store and statement.  It is always the generic one: a statement over one key
+ * has no better plan.
  */
 #include "postgres.h"
 

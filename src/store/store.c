@@ -2,13 +2,13 @@
  * store.c
  *		Rows in: writing, locking, deleting one entry.
  *
- * A write to a row that is there goes the short way of direct.c where that can be; all else is a
- * kept statement, see statement.c.
+ * A write to a row that is there goes the short way of direct.c where possible.  All else is a kept
+ * statement (statement.c).
  *
  * The number of a write is taken before a statement runs.  The statement compares it with the row
- * that it meets, under that row's lock; afterwards the deletions are looked at (stamp.c) and
- * whoever holds the absence of the key is waited for (check.c).  The short way has read the row
- * when it takes its number, and writes only if nobody else has written since.
+ * that it meets, under that row's lock.  Afterwards we look at the deletions (stamp.c), and wait
+ * for the sessions that hold the absence of the key (check.c).  The short way has read the row when
+ * it takes its number, and writes only if nobody else has written since.
  */
 #include "postgres.h"
 

@@ -2,9 +2,9 @@
  * store.h
  *		Rows in: writing a store.
  *
- * All of these act with the caller's rights, by kept plans: 42501 without INSERT, UPDATE and SELECT
- * (to write) or DELETE and SELECT (to delete), 40001 at REPEATABLE READ and above when somebody
- * else changed the row meanwhile.
+ * All of these act with the caller's rights, by kept plans.  They raise 42501 without INSERT,
+ * UPDATE and SELECT (to write) or DELETE and SELECT (to delete).  At REPEATABLE READ and above they
+ * raise 40001 when somebody else changed the row meanwhile.
  */
 #ifndef KVS_STORE_H
 #define KVS_STORE_H

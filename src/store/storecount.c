@@ -2,10 +2,10 @@
  * storecount.c
  *		How many stores and keys there are, estimated, for kv_health().
  *
- * It is asked every few seconds, by probes whose sessions are new and know nothing.  To ask the
+ * Probes call it every few seconds, in new sessions, which have nothing cached.  To ask the
  * catalogs and the statistics about thousands of tables takes a hundred times as long as all else
- * that kv_health() does.  So where there are many stores what was found is kept in shared memory
- * for a while.  The lock protects all of it; without preload nothing is kept.
+ * in kv_health().  So where there are many stores the result is kept in shared memory for a while.
+ * The lock protects all of it; without preload nothing is kept.
  */
 #include "postgres.h"
 

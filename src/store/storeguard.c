@@ -1,10 +1,10 @@
 /*
  * storeguard.c
- *		The guard's rules for stores: what becomes of a row that is written by plain SQL.
+ *		The guard's rules for stores: what it does with a row that is written by plain SQL.
  *
  * What the owner leaves to us is filled in.  An INSERT without a versionstamp gets one.  An UPDATE
  * that left it alone gets a new one.  A number that is brought along counts or is replaced
- * (stamp.c).  What logical replication brings stays as it is.
+ * (stamp.c).  Rows that logical replication brings stay as they are.
  */
 #include "postgres.h"
 

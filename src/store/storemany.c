@@ -3,10 +3,10 @@
  *		Rows in: writing and deleting many entries at once.
  *
  * As long as they have rows, entries are written the short way (direct.c), one by one in key order.
- * One statement writes the rest, with the same number, and visits them in key order too.  So
- * existing rows are locked, other inserters are waited for, and holders of an absence (check.c) in
+ * One statement writes the rest, with the same number, and visits them in key order too.  So it
+ * locks existing rows and waits for other inserters, and for holders of an absence (check.c), in
  * that order: two such statements never wait for each other in a circle.  The number is taken
- * before, so that rows need not be read first; if it turns out too low for one of them, all are
+ * before, so that rows need not be read first.  If it turns out too low for one of them, all are
  * stamped again.
  */
 #include "postgres.h"

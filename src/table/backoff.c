@@ -2,9 +2,10 @@
  * backoff.c
  *		The delays between the deliveries of a message that fails.
  *
- * What is given is checked.  What is stored may have come past that check, by an owner who has the
- * guard disabled, or a superuser who writes the registry.  No message may be impossible to fail, as
- * it would stop others: so that is cut to what is allowed.
+ * Delays that are given are checked.  Stored ones may have come past that check: the owner has
+ * disabled the guard, or a superuser has written the registry.  It must be possible to fail every
+ * message, as one that cannot fail would stop others.  So stored delays are cut to the allowed
+ * range.
  */
 #include "postgres.h"
 

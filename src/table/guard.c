@@ -1,14 +1,13 @@
 /*
  * guard.c
- *		The trigger on every store and queue: what happens to rows that are not written through our
- *		functions.
+ *		The trigger on every store and queue, for rows that are not written through our functions.
  *
  * The right to write a table is also the right to write it by plain SQL.  There nothing would give
  * the rows their versionstamps, and a compare-and-set would be deceived.  So only the owner and a
- * superuser may: to repair, to restore, to copy.  What they leave to us is filled in, by rules for
- * each kind of table (storeguard.c, queueguard.c).
+ * superuser may write it so: to repair, to restore, to copy.  Columns that they leave to us are
+ * filled in, by rules for each kind of table (storeguard.c, queueguard.c).
  *
- * Our own statements do without it (plan.c).  The trigger is ENABLE ALWAYS, so neither
+ * Our own statements run without it (plan.c).  The trigger is ENABLE ALWAYS, so neither
  * session_replication_role nor a subscription goes round it.
  */
 #include "postgres.h"

@@ -1,17 +1,18 @@
 /*
  * plan.c
- *		Kept plans: who keeps them, how one is run, and let go of while it may be running.
+ *		Kept plans: which tables keep them, how one is run, and how it is freed while it may be
+ *		running.
  *
  * The plans of one store take some 100 kB, those of a queue some 140 kB, and a pooled session may
- * come by thousands of them.  So only those that were used last keep theirs; another one prepares
+ * use thousands of them.  So only those that were used last keep their plans.  Another one prepares
  * its statements again, which takes less than a millisecond.
  *
- * A statement of ours can run a user's trigger, which calls our functions again.  What these let go
- * of may be the plan of that very statement, and SPI still reads it when the trigger has returned.
- * So while any kept plan is running nothing is freed, only noted, and the next one to begin after
- * that frees it.  This memory belongs to the backend, so no lock protects it.
+ * A statement of ours can run a user's trigger, which calls our functions again.  The plan that
+ * these drop may be that of the very statement, and SPI still reads it when the trigger has
+ * returned.  So while any kept plan is running nothing is freed, only noted.  The next one to begin
+ * after that frees it.  This memory belongs to the backend, so no lock protects it.
  *
- * A statement of ours does without the guard of the table that it writes (guard.c).  A BEFORE ROW
+ * A statement of ours runs without the guard of the table that it writes (guard.c).  A BEFORE ROW
  * trigger makes the executor fetch and lock every row of an UPDATE or DELETE before it calls the
  * trigger.  That costs a set 8 % and a delete a second WAL record (measured), so a flag that the
  * trigger looks at would come too late.  Instead a hook takes the guard out of the executor's own

@@ -1,6 +1,7 @@
 /*
  * plan.h
- *		Kept plans: who keeps them, how one is run, and let go of while it may be running.
+ *		Kept plans: which tables keep them, how one is run, and how it is freed while it may be
+ *		running.
  */
 #ifndef KVS_PLAN_H
 #define KVS_PLAN_H

@@ -2,12 +2,12 @@
  * queuecatalog.c
  *		From the name of a queue to a table that is safe to read.
  *
- * A queue is an ordinary table, kvstore.q_<name>, as a store is one: what catalog.c says about
+ * A queue is an ordinary table, kvstore.q_<name>, as a store is one: what storecatalog.c says about
  * shape, caching and invalidation holds here too.  Beside it lies kvstore.d_<name> with the dead
- * letters, which only statements touch; its columns are checked at each use.
+ * letters, which only statements touch.  Its columns are checked at each use.
  *
- * Entries are found by OID, because receipts carry that; a name is looked up in the catalogue
- * unless it is that of the queue used last. Everything here is backend-local; no lock protects it.
+ * Entries are found by OID, because receipts carry that.  A name is looked up in the catalog unless
+ * it is that of the queue used last.  Everything here is backend-local; no lock protects it.
  */
 #include "postgres.h"
 

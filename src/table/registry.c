@@ -7,8 +7,9 @@
  * along.  Its settings are the defaults, and the first use in each session says so.
  *
  * Rows are written as the registry's owner, after the caller's own right was checked.  A restore
- * writes them by plain SQL: superusers and the owner of the database may, and a trigger sees to it
- * that the latter gives settings to their own tables alone, and that what is there is replaced.
+ * writes them by plain SQL, which superusers and the owner of the database may.  A trigger makes
+ * sure that the latter gives settings to their own tables alone, and that a row that is there is
+ * replaced.
  */
 #include "postgres.h"
 

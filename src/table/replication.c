@@ -7,8 +7,8 @@
  * that removed an entry by itself would lose it, should the publisher have renewed it in time: the
  * renewal would find no row.
  *
- * Whether a table is a copy is what pg_subscription_rel says, so that a subscription that is
- * disabled for a while counts.  It ends with DROP SUBSCRIPTION.  A queue can be used as soon as its
+ * pg_subscription_rel says whether a table is a copy, so a subscription that is disabled for a
+ * while counts.  A table is a copy until DROP SUBSCRIPTION.  A queue can be used as soon as its
  * subscription is disabled.
  *
  * Sequences are not replicated, so those of identity columns follow the rows that arrive.

@@ -4,7 +4,7 @@
  *
  * To raise a sequence is to read it, then to set it, without a lock against nextval().  So whoever
  * raises one goes further than needed: no number that is given meanwhile can be given again.  A
- * heavyweight lock on the sequence keeps two who raise it apart.
+ * heavyweight lock on the sequence keeps two sessions from raising it at once.
  */
 #include "postgres.h"
 

@@ -3,8 +3,8 @@
  *		What a table must look like before anything of it is read.
  *
  * Stores, queues and snapshot stores are found by name, and anybody with CREATE on the schema can
- * put another table there.  Here is what their checks have in common; catalog.c, queuecatalog.c and
- * snapshot.c know the columns and indexes.
+ * put another table there.  Here is what their checks have in common.  storecatalog.c,
+ * queuecatalog.c and snapshot.c know the columns and indexes.
  */
 #include "postgres.h"
 

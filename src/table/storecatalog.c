@@ -2,23 +2,23 @@
  * storecatalog.c
  *		From the name of a store to a table that is safe to read.
  *
- * A store is an ordinary table, kvstore.s_<name>, found by its name, so anybody with CREATE on the
+ * A store is an ordinary table, kvstore.s_<name>, found by its name.  So anybody with CREATE on the
  * schema can put another table there, and owners can alter theirs.  Reading an int as a varlena
  * pointer is a crash.  So before a table is used its shape is checked (shape.c), and checked again
  * after every relcache invalidation of it.  Nothing is deformed before that.
  *
- * What was found is kept for the session, an entry for each table.  The invalidation callback only
+ * The result is kept for the session, an entry for each table.  The invalidation callback only
  * clears a flag; the next use looks again.  The callback comes when the table's lock is taken at
  * the latest, so the flag is read after locking.
  *
- * A call that has an entry keeps it to its end, and code of a user may run meanwhile, which calls
- * us and changes tables.  So an entry is of one table as long as it lives: when the name has come
- * to mean another table, there is a new entry, and the old one is freed in a later transaction.
+ * A call that has an entry keeps it to its end.  Meanwhile code of a user may run, which calls us
+ * and changes tables.  So an entry is of one table as long as it lives.  When the name has come to
+ * mean another table, there is a new entry, and the old one is freed in a later transaction.
  *
- * A pooled session may come by thousands of stores.  Plans take some 100 kB for each, so only those
- * used last keep theirs (plan.c).  What PostgreSQL itself caches of a table and its index, some 12
- * kB, it would keep for ever: MOST_RECENT tables stay there, the one not used longest goes.  To
- * read it anew costs some 0.1 ms.  Everything here is backend-local; no lock protects it.
+ * A pooled session may use thousands of stores.  Plans take some 100 kB for each, so only those
+ * used last keep theirs (plan.c).  PostgreSQL itself would cache some 12 kB of each table and its
+ * index for ever.  So MOST_RECENT tables stay there, and the least recently used one goes.  To read
+ * it anew costs some 0.1 ms.  Everything here is backend-local; no lock protects it.
  */
 #include "postgres.h"
 

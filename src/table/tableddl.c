@@ -3,8 +3,8 @@
  *		What creating, altering and dropping have in common for stores, queues and snapshot stores.
  *
  * Pods that migrate at once must all succeed, so creating takes a lock on the name first: the
- * second finds what the first has made.  Plain SQL does not take that lock, so a table that comes
- * in between is looked at when CREATE has failed by it.
+ * second finds what the first has made.  Plain SQL does not take that lock.  So if CREATE fails
+ * because a table has come in between, that table is looked at.
  *
  * Whoever may create tables in the schema can make one before the application does, and read what
  * the application then writes there.  So what exists is accepted from few roles only.

@@ -2,9 +2,9 @@
  * feedposition.c
  *		Positions in the feed, as text that clients keep.
  *
- * A position is only worth something to the run of the server that gave it, in its database; a
- * checksum tells damage from age.  Who forges one can only read from another place what he may read
- * anyway; a place that is none is noticed by the feed.
+ * A position is valid only in the run of the server that gave it, in its database.  A checksum
+ * tells damage from age.  Whoever forges one can only read from another position what they may read
+ * anyway.  The feed notices an invalid position.
  */
 #include "postgres.h"
 

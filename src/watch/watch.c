@@ -3,10 +3,10 @@
  *		SQL functions that tell when entries differ from what the client knows: kv_watch,
  *		kv_wait_watch.
  *
- * It looks at the entries themselves, with a new snapshot each time, so it needs no position,
- * honours row-level security, and works on a standby too, where nobody wakes it: there it looks
- * every kvstore.fallback_poll.  An expiry is told when its time comes: the clock is part of what it
- * waits for.
+ * It looks at the entries themselves, with a new snapshot each time.  So it needs no position,
+ * honours row-level security, and works on a standby too.  There nobody wakes it, so it looks every
+ * kvstore.fallback_poll.  It tells of an expiry when its time comes, as it waits for the clock,
+ * too.
  *
  * kv_watch gives those entries, but a statement holds a snapshot as long as it runs.  The procedure
  * kv_wait_watch waits without one, and gives nothing: the client reads afterwards.

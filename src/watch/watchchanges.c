@@ -3,12 +3,12 @@
  *		SQL functions over the feed: kv_feed_position, kv_changes, kv_wait_changes.
  *
  * A follower takes a position, lists, and then asks for changes after the position, again and
- * again.  Nothing is missed: who commits before the list's snapshot is in the list, who commits
- * after it is published after the position was read.
+ * again.  Nothing is missed.  A change that commits before the list's snapshot is in the list.  One
+ * that commits after it is published after the position was read.
  *
- * The feed has keys, not values, and is the same for all: what a role may not read must not be seen
- * there, so a store is opened, with its rights checked, before each look; with row-level security
- * on, it cannot be followed.
+ * The feed has keys, not values, and is the same for all.  A role must not see there what it may
+ * not read.  So a store is opened, with its rights checked, before each look.  With row-level
+ * security on, it cannot be followed.
  */
 #include "postgres.h"
 

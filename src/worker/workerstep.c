@@ -6,14 +6,11 @@
  * So such a step is armed.  The table is entered in trouble.c first.  A timer looks TICKS times in
  * kvstore.step_timeout how long the step has taken:
  *
- * - After kvstore.step_timeout it is cancelled.  It is so before that if another table has been
- *   waiting
- *   for the worker for half of that time.
+ * - After kvstore.step_timeout it is cancelled, or before, if another table has been waiting for
+ *   the worker for half of that time.
  * - A trigger can catch a cancel, so after twice that time the worker ends itself; if others wait,
- *   soon
- *   after the cancel.  No code can catch that.  The next worker finds the table in trouble.c,
- *   leaves it
- *   alone, and goes on with the others.
+ *   soon after the cancel.  No code can catch that.  The next worker finds the table in trouble.c,
+ *   backs it off, and goes on with the others.
  *
  * Both only ask: what never comes to CHECK_FOR_INTERRUPTS(), such as an endless loop in C or
  * PL/Perl, goes on.  There is no safe way to end it from outside.

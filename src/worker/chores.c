@@ -1,25 +1,27 @@
 /*
  * chores.c
- *		What nobody but the worker does for a queue: failures are written down, and what is given up
- *		becomes a dead letter.
+ *		What only the worker does for a queue: it writes failures down, and moves messages that are
+ *		given up to the dead letters.
  *
  * Code of the queue's owner, and of a store's owner, runs in these statements.  So consumers never
- * do it: no consumer's transaction waits for a message that is not its own, or fails because of it.
+ * run them: no consumer's transaction waits for a message that is not its own, or fails because of
+ * it.
  *
- * A batch is settled in one subtransaction.  If that fails, each message gets one of its own.  The
- * message that cannot be settled is stuck: it is tried again later, later each time, and seen in
- * kv_leases, kv_health() and the metrics.
+ * A batch is settled in one subtransaction.  If that fails, each message gets one of its own.  A
+ * message that cannot be settled is stuck: it is tried again after a delay that grows each time,
+ * and shown by kv_leases, kv_health() and the metrics.
  *
  * A step of the worker that takes too long is cancelled.  Then the message that it was at is stuck,
- * for a step begins no further one when it has taken long.  The others go on after SLOW_PAUSE.  As
- * long as any is stuck they are settled one by one, so that it takes none with it.  Code of an
+ * for a step that has taken long begins no further message.  The others go on after SLOW_PAUSE.  As
+ * long as any is stuck they are settled one by one, so that it takes no others with it.  Code of an
  * owner may catch the cancel, so after each message the step is asked.  A message that is tried
- * alone is put off beforehand: a worker which ends itself over it does not meet it first again.
+ * alone is backed off beforehand: if a worker ends itself over it, the next one does not meet it
+ * first.
  *
- * A cancel by somebody else is no matter of a message, and is thrown on.
+ * A cancel by somebody else is not a message's failure, and is thrown on.
  *
- * Nothing waits here for long: rows and tables that are locked are passed over, and what statements
- * have to lock besides is waited for as long as LOCK_TIMEOUT says.
+ * Nothing waits here for long: locked rows and tables are passed over.  For the other locks that
+ * statements take, they wait at most LOCK_TIMEOUT.
  */
 #include "postgres.h"
 

@@ -1,7 +1,7 @@
 /*
  * chores.h
- *		What nobody but the worker does for a queue: failures are written down, and what is given up
- *		becomes a dead letter.
+ *		What only the worker does for a queue: it writes failures down, and moves messages that are
+ *		given up to the dead letters.
  */
 #ifndef KVS_CHORES_H
 #define KVS_CHORES_H

@@ -4,21 +4,21 @@
  *
  * It is connected to no database, so it holds up no DROP or CREATE DATABASE.  It starts when
  * recovery has ended, so also after a promotion, and never in a binary upgrade.  Each database that
- * can be connected to gets a worker once, to see whether the extension is there; one that is
+ * can be connected to gets a worker once, to see whether the extension is there.  One that is
  * created later is found within a minute, or at once when something of ours is committed in it.
  * From then on a database's worker starts when its "next due" in the expiry map has come
  * (expiry.c); a commit that is due earlier wakes the launcher.  With nothing due it wakes once a
  * minute.
  *
  * At most KVS_WORKERS workers run at a time, for max_worker_processes is there for others as well.
- * When more databases are due than there is room for, the one whose turn is longest ago comes
- * first, and the workers that run are told to leave soon.  A worker that ended without saying that
- * all is well is started again after a delay that doubles.
+ * When more databases are due than there is room for, the one whose turn was longest ago comes
+ * first.  The workers that run are told to leave soon.  A worker that ended without saying that all
+ * is well is started again after a delay that doubles.
  *
- * A worker's place in shared memory is filled in by the launcher before it registers the worker,
- * then written by the worker alone; each field is one word.  A launcher that is started anew finds
- * the places as they are; the generation keeps a worker that its predecessor had registered from
- * taking a place that was given away.
+ * The launcher fills in a worker's slot in shared memory before it registers the worker.  Then the
+ * worker alone writes it; each field is one word.  A launcher that is started anew finds the slots
+ * as they are.  A slot may have been given away since the predecessor registered a worker for it:
+ * the generation keeps that worker from taking it.
  */
 #include "postgres.h"
 

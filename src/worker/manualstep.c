@@ -1,14 +1,14 @@
 /*
  * manualstep.c
- *		A step by hand over somebody's table: bounded in time, in a subtransaction of the caller's.
+ *		A manual step over somebody's table: bounded in time, in a subtransaction of the caller's.
  *
- * kv_maintain() runs triggers of all owners.  One of them must not hold it up for ever, and must
- * not end it: so a timer cancels the step, and only the step is rolled back.  After twice
- * kvstore.step_timeout it ends the session, as the worker ends itself (workerstep.c): a trigger can
- * catch a cancel for ever.
+ * kv_maintain() runs triggers of all owners.  A trigger must not hold it up for ever, and must not
+ * end it.  So a timer cancels the step, and only the step is rolled back.  A trigger can catch a
+ * cancel for ever, so after twice kvstore.step_timeout it ends the session, as the worker ends
+ * itself (workerstep.c).
  *
- * A user's cancel must still end the whole statement.  The SQLSTATE does not tell: a trigger can
- * raise it, or catch it.  What tells is the signal.  A user, statement_timeout and
+ * A user's cancel must still end the whole statement.  The SQLSTATE does not tell the two apart: a
+ * trigger can raise it, or catch it.  The signal does.  A user, statement_timeout and
  * pg_cancel_backend() send SIGINT, and nobody can send that without rights over this session.  So
  * during a step we see SIGINT first.
  */

@@ -1,6 +1,6 @@
 /*
  * manualstep.h
- *		A step by hand over somebody's table: bounded in time, in a subtransaction of the caller's.
+ *		A manual step over somebody's table: bounded in time, in a subtransaction of the caller's.
  */
 #ifndef KVS_MANUALSTEP_H
 #define KVS_MANUALSTEP_H

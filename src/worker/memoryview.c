@@ -1,4 +1,4 @@
-/* memoryview.c: SQL function that shows how much of what is fixed in shared memory is in use. */
+/* memoryview.c: SQL function that shows how much of each fixed part of shared memory is in use. */
 #include "postgres.h"
 
 #include "fmgr.h"

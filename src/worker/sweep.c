@@ -3,7 +3,7 @@
  *		Removing expired rows in the worker: step by step, a short transaction each.
  *
  * A step takes from the expiry map what is due in one table, and goes on with the pass over the
- * table if there is one.  What happens to the blocks is sweepblocks.c's.
+ * table if there is one.  sweepblocks.c handles the blocks.
  */
 #include "postgres.h"
 

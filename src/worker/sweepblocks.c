@@ -2,21 +2,21 @@
  * sweepblocks.c
  *		Removing the expired rows of some blocks of a table.
  *
- * A group of blocks is read with a snapshot taken after its slot was reset (expiry.c), and each row
- * that is expired in it is deleted through the table access method, without waiting.  That is also
- * the check that it is still expired: a row version does not change, the snapshot keeps it from
- * being pruned and its place from being used again, and the deletion succeeds only if this very
- * version is still the latest and nobody has it locked.  Renewed meanwhile: nothing happens, and
- * the renewal has noted itself.  Locked: the group is due again after KVS_EXPIRY_RETRY.  No index
- * is touched, and no code of a user runs.
+ * A group of blocks is read with a snapshot taken after its slot was reset (expiry.c).  Each
+ * expired row in it is deleted through the table access method, without waiting.  That also checks
+ * that it is still expired.  A row version does not change, and the snapshot keeps it from being
+ * pruned and its place from being used again.  The deletion succeeds only if this very version is
+ * still the latest and nobody has it locked.  Renewed meanwhile: nothing happens, and the renewal
+ * has noted itself.  Locked: the group is due again after KVS_EXPIRY_RETRY.  No index is touched,
+ * and no code of a user runs.
  *
- * A message that somebody has leased stays: it is his until the lease ends.
+ * A leased message stays: it belongs to its consumer until the lease ends.
  *
  * A table with triggers on DELETE other than our guard (a foreign key that references it has some)
  * gets real DELETE statements, each on a row that was locked before.  Everything happens as the
- * table's owner in a security-restricted operation with a safe search_path, also by hand: a
- * superuser who calls kv_maintain() must not run what somebody put on his own table.  A trigger
- * that keeps the row is asked again after STUBBORN_RETRY.
+ * table's owner in a security-restricted operation with a safe search_path.  That holds for a
+ * manual sweep too: a superuser who calls kv_maintain() must not run with their rights what an
+ * owner put on a table.  A trigger that keeps the row is asked again after STUBBORN_RETRY.
  */
 #include "postgres.h"
 

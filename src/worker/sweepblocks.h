@@ -1,7 +1,7 @@
 /*
  * sweepblocks.h
- *		A table that is being swept, for the files that do: sweepblocks.c, sweep.c, sweepmanual.c.
- *		All others include sweep.h.
+ *		A table that is being swept, for the files that sweep: sweepblocks.c, sweep.c,
+ *		sweepmanual.c.  All others include sweep.h.
  */
 #ifndef KVS_SWEEPBLOCKS_H
 #define KVS_SWEEPBLOCKS_H

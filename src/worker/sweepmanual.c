@@ -1,16 +1,17 @@
 /*
  * sweepmanual.c
- *		Removing expired rows by hand, in the caller's transaction: kv_sweep() and kv_maintain().
+ *		Manual sweeps: removing expired rows in the caller's transaction, by kv_sweep() and
+ *		kv_maintain().
  *
- * One needs DELETE on a table, else it is passed over.  What goes wrong with a table becomes a
+ * The caller needs DELETE on a table, else it is passed over.  An error over a table becomes a
  * WARNING and does not stop the others.
  *
  * Tables that run no code of their owner's come first.  The others are swept in steps
  * (manualstep.c), so that what was done before a trigger took too long stays.  After OWNER_STEPS
- * times kvstore.step_timeout an owner's tables are passed over, unless he is the caller: whoever
- * has many slow ones must not hold up all.
+ * times kvstore.step_timeout an owner's tables are passed over, unless that is the caller: an owner
+ * of many slow tables must not hold up all others.
  *
- * What happens to the blocks is sweepblocks.c's.
+ * sweepblocks.c handles the blocks.
  */
 #include "postgres.h"
 

@@ -6,7 +6,8 @@
  * due, all of them are.  The worker takes the slot, and remembers here which stores are to be read.
  * So each of them has its turn, a batch at a time, among all tables that are due (turns.h).
  *
- * What is due stands only here from then on.  So a worker that ends says it in the slots again.
+ * From then on only this worker knows what is due.  So when it ends it writes that into the slots
+ * again.
  */
 #include "postgres.h"
 

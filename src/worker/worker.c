@@ -2,16 +2,16 @@
  * worker.c
  *		The worker of one database: does what is due, and leaves when there is nothing to do.
  *
- * What there is to do are tasks, in a list; each in turn does a bit in short transactions, until
- * none has anything due.  Then the worker sleeps until the first of them has, or until next due is
- * lowered (expiry.c).
+ * Its work is a list of tasks.  Each in turn does a bit in short transactions, until none has
+ * anything due.  Then the worker sleeps until the first of them has, or until next due is lowered
+ * (expiry.c).
  *
- * Two things make it leave: nothing is due for LINGER, or somebody wants the database for himself.
+ * Two things make it leave: nothing is due for LINGER, or a session wants the database to itself.
  * DROP DATABASE and CREATE DATABASE ... TEMPLATE hold a lock on the database, and wait only 5 s for
- * those who are connected; so before each step we try that lock.  A launcher that has no room for
- * another database asks us to leave, too.
+ * the sessions that are connected.  So before each step we try that lock.  A launcher that has no
+ * room for another database asks us to leave, too.
  *
- * What tasks do is idempotent, so nobody waits for its WAL: synchronous_commit is off here.
+ * The tasks are idempotent, so nobody waits for their WAL: synchronous_commit is off here.
  */
 #include "postgres.h"
 

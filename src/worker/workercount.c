@@ -1,7 +1,7 @@
 /*
  * workercount.c
- *		Counting the messages of a queue, once somebody has asked.  Why the result is exact:
- *		queuecount.c.
+ *		Counting the messages of a queue, once a session has asked.  queuecount.c says why the
+ *		result is exact.
  */
 #include "postgres.h"
 

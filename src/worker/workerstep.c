@@ -12,14 +12,14 @@
  *   soon after the cancel.  No code can catch that.  The next worker finds the table in trouble.c,
  *   backs it off, and goes on with the others.
  *
- * Both only ask: what never comes to CHECK_FOR_INTERRUPTS(), such as an endless loop in C or
+ * Both only ask: code that never comes to CHECK_FOR_INTERRUPTS(), such as an endless loop in C or
  * PL/Perl, goes on.  There is no safe way to end it from outside.
  *
- * Locks that such code waits for are given up after LOCK_TIMEOUT.
+ * Such code waits for a lock at most LOCK_TIMEOUT.
  *
  * Whatever ends an armed step is its failure.  A cancel is no exception: the owner's code can raise
- * its SQLSTATE as well.  Only in a step that is not armed, which runs no such code, is it somebody
- * else's.
+ * its SQLSTATE as well.  A step that is not armed runs no such code: only there is a cancel
+ * somebody else's.
  */
 #include "postgres.h"
 

@@ -3,12 +3,12 @@
  *		The worker's task of removing expired rows.
  *
  * A step takes from the expiry map a table that has something due, and sweeps a bit of it in a
- * short transaction.  A table whose owner's trigger fails, or that somebody has locked, is put
- * aside and does not stop the others.  First of all, and then at intervals that grow from a minute
- * to a day, all stores are due in full: that is the safety net for what the map cannot know, such
- * as a restored dump.  A pass over a table that finds nothing reads PASS_RATE blocks a second at
- * most.  A store that the map has no room for is read whole when it is due (unmapped.c).  Whose
- * turn it is of all that are due is turns.c's.
+ * short transaction.  A table whose owner's trigger fails, or that another session has locked, is
+ * backed off and does not stop the others.  First of all, and then at intervals that grow from a
+ * minute to a day, all stores are due in full.  That is the safety net for what the map cannot
+ * know, such as a restored dump.  A pass over a table that finds nothing reads PASS_RATE blocks a
+ * second at most.  A store that the map has no room for is read whole when it is due (unmapped.c).
+ * turns.c decides which of the tables that are due comes next.
  *
  * A step that removed a full batch is followed by a nap of NAP times what it took, up to NAP_MAX,
  * which leaves the machine to others.

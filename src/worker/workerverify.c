@@ -3,11 +3,11 @@
  *		Looking for messages that no dequeue would find.
  *
  * If a rule of queueslot.c were broken, a message would lie below the head, or where nothing is
- * said to be, on no list and with no lease, and would never be delivered.  The same goes for rows
- * that come in past the guard, as when a dump is restored with triggers disabled, and for what the
- * head has passed as expired when the clock is set back.  So now and then the worker reads the
- * index from its bottom up to the head, and compares.  What it finds may be a message that has
- * become visible and is published in the next microseconds, so it looks again a second later.
+ * said to be, on no list and with no lease.  It would never be delivered.  The same goes for rows
+ * that come in past the guard, as when a dump is restored with triggers disabled.  It also goes for
+ * messages that the head has passed as expired before the clock is set back.  So now and then the
+ * worker reads the index from its bottom up to the head, and compares.  It may find a message that
+ * has become visible and is published in the next microseconds, so it looks again a second later.
  */
 #include "postgres.h"
 

@@ -109,7 +109,7 @@ typedef bool KvsCompatUpdateIndexes;
 #define kvs_compat_interval_is_minus_infinity(interval) (false)
 #endif
 
-/* 16 renamed the function that gives a backend's status by its place among all */
+/* 16 renamed the function that gives a backend's status by its index */
 #if PG_VERSION_NUM >= 160000
 #define kvs_compat_local_backend_entry(i)	pgstat_get_local_beentry_by_index(i)
 #else

@@ -13,8 +13,9 @@ typedef struct KvsIdentity
 
 /*
  * Act as "owner", in a restricted operation and with a safe search_path, until
- * kvs_identity_restore().  So what the owner put on his table, triggers for one, never runs with
- * more rights than his.  An ERROR restores the identity together with the transaction's state.
+ * kvs_identity_restore().  So code that an owner put on a table, such as a trigger, never runs with
+ * more rights than the owner's.  An ERROR restores the identity together with the transaction's
+ * state.
  */
 extern void kvs_identity_become(Oid owner, KvsIdentity *saved);
 extern void kvs_identity_restore(const KvsIdentity *saved);

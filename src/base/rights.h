@@ -8,8 +8,8 @@
 #include "postgres.h"
 
 /*
- * May the caller know how much a table has, how often it is used and who waits for it?  Who may
- * SELECT it, and who may read all statistics.  No lock may be held.
+ * May the caller know how much a table has, how often it is used and which sessions wait for it?
+ * That takes SELECT on it, or the right to read all statistics.  No lock may be held.
  */
 extern bool kvs_rights_may_see(Oid relid);
 

@@ -11,9 +11,9 @@
 #include "utils/timestamp.h"
 
 /*
- * A counter has a name, a kind and a line of help in the table in stats.c; everything else
+ * A counter has a name, a kind and a line of help in the table in stats.c.  Everything else
  * (kvstore.stat_counts(), kv_metrics(), the file that outlives a restart) goes by that table.  A
- * new one is an enumerator here and a row there, and for people a column in the view of its kind.
+ * new one is an enumerator here and a row there, and a column in the view of its kind.
  */
 typedef enum KvsCounter
 {
@@ -43,7 +43,7 @@ typedef enum KvsCounter
 	KVS_COUNT_QUEUE_PURGED,
 	KVS_COUNT_QUEUE_FORGOTTEN,	/* failures that could not be written down */
 	KVS_COUNT_QUEUE_WAITS,		/* calls that had to wait */
-	KVS_COUNT_QUEUE_WAKEUPS,	/* waits that somebody who sent has ended */
+	KVS_COUNT_QUEUE_WAKEUPS,	/* waits that a sender has ended */
 
 	/* of the database: errors by class of SQLSTATE, in the order of error_classes in stats.c */
 	KVS_COUNT_ERRORS
@@ -53,7 +53,7 @@ typedef enum KvsCounter
 #define KVS_COUNTERS		(KVS_COUNT_ERRORS + KVS_ERROR_CLASSES)
 
 /*
- * Stores, queues and databases that can be counted apart, all databases; what comes later is not
+ * Stores, queues and databases that can be counted apart, all databases; later ones are not
  * counted.
  */
 #define KVS_STATS_MAX_STORES	4096

@@ -20,29 +20,29 @@ extern void kvs_trouble_end_work(Oid relid, bool well);
 
 /*
  * A step has failed after so many rows (0: none of the owner's code ran).  Returns until when the
- * table is to be left alone; *tell says whether that is news.  The next step takes half as many
- * rows. "slow": it took too long.
+ * table is backed off; *tell says whether that is news.  The next step takes half as many rows.
+ * "slow": it took too long.
  */
 extern TimestampTz kvs_trouble_fail(Oid relid, int sqlstate, bool slow, int64 rows, bool *tell);
 
-/* A row has failed in a step that goes on.  Returns until when that row is to be left alone. */
+/* A row has failed in a step that goes on.  Returns until when that row is backed off. */
 extern TimestampTz kvs_trouble_fail_row(Oid relid, int sqlstate, bool *tell);
 
 /*
- * A worker comes: what its predecessor was at when it ended has failed.  Returns such a table,
- * InvalidOid if there is no further one.
+ * A worker starts: the step that its predecessor was at when it ended has failed.  Returns such a
+ * table, InvalidOid if there is no further one.
  */
 extern Oid	kvs_trouble_take_unfinished(bool *tell);
 
 /* Has a step over the table, or a row of it, failed of late? */
 extern bool kvs_trouble_is_known(Oid relid);
 
-/* Is the table left alone because a step took too long?  Also without preload: no. */
+/* Is the table backed off because a step took too long?  Without preload: no. */
 extern bool kvs_trouble_is_slow(Oid relid);
 
 /*
- * Until when the table is to be left alone, DT_NOBEGIN: it need not be.  How many rows a step may
- * take, of "max".
+ * Until when the table is backed off, DT_NOBEGIN: it is not.  How many rows a step may take, of
+ * "max".
  */
 extern TimestampTz kvs_trouble_until(Oid relid);
 extern int64 kvs_trouble_rows(Oid relid, int64 max);

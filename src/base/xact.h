@@ -15,7 +15,7 @@
  */
 typedef enum KvsXactRank
 {
-	/* who waits for a store or queue that is no more: nothing else depends on it */
+	/* wakes the waiters of a dropped store or queue: nothing else depends on it */
 	KVS_XACT_WAKE,
 	/* before the feed: consumers wait for these, watchers can bear a moment more */
 	KVS_XACT_QUEUES,
@@ -23,7 +23,7 @@ typedef enum KvsXactRank
 	/* after the feed: the worker that it wakes publishes changes, too */
 	KVS_XACT_EXPIRY,
 	KVS_XACT_STATS,				/* after all that count something */
-	/* last: who inserts may wait until all else is done, never the other way */
+	/* last: inserters may wait until all else is done, never the other way */
 	KVS_XACT_ABSENCES,
 	KVS_XACT_RANKS
 } KvsXactRank;

@@ -80,9 +80,9 @@ typedef struct KvsExpiryWork
 } KvsExpiryWork;
 
 /*
- * Find what a table of this database has due.  InvalidOid: the table whose turn it is (turns.h) of
- * those that have something due and are not put aside.  With "passes" false, a table that is due in
- * full does not count for that.
+ * Find what a table of this database has due.  InvalidOid: the table whose turn it is (turns.h), of
+ * those that have something due and are not set aside.  With "passes" false, tables that are due in
+ * full are left out.
  */
 extern bool kvs_expirydue_find_work(Oid relid, TimestampTz now, bool passes, KvsExpiryWork *work);
 
@@ -96,8 +96,8 @@ extern TimestampTz kvs_expiry_reset(KvsExpirySlot *slot);
 extern void kvs_expiry_lower(KvsExpirySlot *slot, TimestampTz when);
 
 /*
- * The slot of a block, made if need be; that of the whole table if there is no other; NULL: the map
- * has no room for the table.
+ * The slot of a block, made if need be, or that of the whole table if there is no other.  NULL: the
+ * map has no room for the table.
  */
 extern KvsExpirySlot *kvs_expirymap_get_slot(Oid relid, BlockNumber block);
 
@@ -124,13 +124,13 @@ extern void kvs_expirydue_begin_pass(KvsExpiryTable *table);
 /* Once this transaction has committed, the pass is at "block". */
 extern void kvs_expiry_advance_pass(KvsExpiryTable *table, BlockNumber block);
 
-/* Put a table aside until "when"; "failed": it is in trouble, until it was done well. */
+/* Set a table aside until "when".  "failed": it is in trouble, until a step over it succeeds. */
 extern void kvs_expirydue_put_aside(Oid relid, TimestampTz when, bool failed);
 extern void kvs_expirydue_done_well(KvsExpiryTable *table);
 
 /*
- * Whose the table is, and whether a sweep runs code of his.  False: that was not known, so the
- * table may have been found out of turn.
+ * The owner of the table, and whether a sweep runs code of theirs.  False: that was not known, so
+ * the table may have been found out of turn.
  */
 extern bool kvs_expirydue_check_code(KvsExpiryTable *table, Oid owner, bool foreign);
 
@@ -180,8 +180,8 @@ extern List *kvs_expirydue_take_unmapped(TimestampTz now);
 extern bool kvs_expirymap_is_unmapped_in(Oid relid, const KvsExpirySlot *slot);
 
 /*
- * The worker takes up what a slot stands for: it is set to "never", and due again should the worker
- * die before it says that it is done. One at a time.
+ * The worker takes up what a slot stands for: it is set to "never".  If the worker dies before it
+ * says that it is done, the slot is due again.  One at a time.
  */
 extern void kvs_expirydue_take(KvsExpirySlot *slot);
 extern void kvs_expirydue_done(void);
@@ -199,10 +199,10 @@ extern bool kvs_expirydue_may_log(TimestampTz now);
 extern TimestampTz kvs_expirydue_next(Oid except);
 
 /*
- * Next due of this database, what the launcher goes by: a lower bound of all that a worker has to
- * do there, expiry or other.  The worker clears it, reads when something is due, and lowers it;
- * whoever comes meanwhile lowers it, too.  Lowering wakes who sleeps too long; a transaction
- * callback may do it.
+ * Next due of this database, by which the launcher goes: a lower bound of all that a worker has to
+ * do there, expiry or other.  The worker clears it, reads when something is due, and lowers it.
+ * Whoever comes meanwhile lowers it, too.  Lowering wakes a process that would sleep too long.  A
+ * transaction callback may do it.
  */
 extern void kvs_expirydue_clear_next_due(void);
 extern TimestampTz kvs_expirydue_next_due(void);
@@ -223,15 +223,15 @@ typedef struct KvsExpiryDatabaseDue
 extern int	kvs_expirydue_list_databases(KvsExpiryDatabaseDue *list);
 
 /*
- * Say until when the caller will sleep, so that a commit that is due before sets its latch: the
- * worker for its database, the launcher for all that have no worker.  False: something earlier than
- * what the caller knows has come meanwhile, look again.
+ * Say until when the caller will sleep, so that a commit that is due before sets its latch.  The
+ * worker says it for its database, the launcher for all that have no worker.  False: something
+ * earlier than the caller knows has come meanwhile, look again.
  */
 extern bool kvs_expirydue_worker_sleeps(TimestampTz wake_at, TimestampTz next);
 extern bool kvs_expirydue_launcher_sleeps(TimestampTz wake_at, const KvsExpiryDatabaseDue *seen, int count);
 extern void kvs_expirydue_worker_awake(void);
 
-/* The process will not be there any more.  "again": have this database looked at. */
+/* The process is about to end.  "again": have this database looked at. */
 extern void kvs_expirydue_worker_leaves(bool again);
 
 extern void kvs_expirydue_launcher_starts(void);

@@ -54,7 +54,7 @@ typedef struct KvsExpiryDatabase
 	KvsExpirySlot full;			/* when all its stores are due in full */
 	/* when something is due in a store that the map has no room for, without an overflow */
 	KvsExpirySlot unmapped;
-	pg_atomic_uint64 wake_at;	/* a commit that is due before sets the latch of who sleeps */
+	pg_atomic_uint64 wake_at;	/* a commit that is due before sets the sleeper's latch */
 	pg_atomic_uint64 logged_at;
 	pg_atomic_uint32 full_delay;	/* milliseconds, the last one */
 

@@ -10,8 +10,7 @@
 #include "utils/timestamp.h"
 
 /*
- * What has the least comes first: by rank, then by the time that the owner has had, then by
- * "served".
+ * The least comes first: by rank, then by the time that the owner has had, then by "served".
  */
 typedef struct KvsTurn
 {
@@ -27,7 +26,7 @@ extern bool kvs_turns_precedes(const KvsTurn *a, const KvsTurn *b);
 #define KVS_RANK_FOREIGN	1
 #define KVS_RANK_TROUBLED	2
 
-/* The turn of a table; an owner who is not known yet, InvalidOid, has had no time. */
+/* The turn of a table; an owner that is not known yet, InvalidOid, has had no time. */
 extern KvsTurn kvs_turns_get(Oid owner, int rank, uint64 served, TimestampTz now);
 
 /* A step over a table of this owner has taken from "start" until now. */

@@ -17,7 +17,8 @@ typedef enum KvsFeedOperation
 	KVS_FEED_DELETE_PREFIX,		/* everything below a prefix */
 	KVS_FEED_CLEAR,				/* everything */
 	/*
-	 * more than the feed takes: who follows the store (InvalidOid: any store) has to list it again
+	 * more than the feed takes: followers of the store (InvalidOid: any store) have to list it
+	 * again
 	 */
 	KVS_FEED_LOST
 } KvsFeedOperation;
@@ -50,14 +51,14 @@ extern bool kvs_feed_active;
 extern uint64 kvs_feed_hash(Oid relid, const char *key, int size);
 
 /*
- * Have a place for this database, before anything is appended; false: there is no room for another
+ * Make an entry for this database, before anything is appended; false: there is no room for another
  * database.
  */
 extern bool kvs_feed_join(void);
 
 /*
  * Append changes, which must be visible by now.  Allocates nothing, raises nothing.  Returns true
- * when followers who have not read for long should do so, because what they have not read will be
+ * when followers that have not read for long should do so, because the unread changes will be
  * overwritten.
  */
 extern bool kvs_feed_append(const KvsFeedNote *notes, int count, const char *keys);

@@ -20,12 +20,12 @@ typedef enum KvsWaitKind
 	KVS_WAIT_QUEUE				/* a message of a queue */
 } KvsWaitKind;
 
-/* Most things that one session waits for at once; who has more waits for something wider. */
+/* Most things that one session waits for at once; with more it waits for something wider. */
 #define KVS_WAIT_TARGETS		10
 
 /*
- * Bytes of a prefix that are compared before a waiter is woken; what differs only behind them wakes
- * him in vain.
+ * Bytes of a prefix that are compared before a waiter is woken.  A difference behind them wakes it
+ * in vain.
  */
 #define KVS_WAIT_PREFIX_SIZE	64
 
@@ -73,14 +73,14 @@ extern bool kvs_waiter_is_woken(const KvsWaiter *waiter);
 extern bool kvs_waiter_hold_timer(KvsWaiter *waiter, TimestampTz next);
 
 /*
- * No longer.  A waiter for a queue that was chosen and has not looked since, or that held the
+ * The wait ends.  A waiter for a queue that was chosen and has not looked since, or that held the
  * timer, chooses the next.
  */
 extern void kvs_waiter_end(KvsWaiter *waiter);
 
 /*
- * The same after an ERROR: the last look may not have come to its end, so what it was woken for may
- * still be there.
+ * The same after an ERROR: the last look may not have come to its end, so the message for which it
+ * was woken may still be there.
  */
 extern void kvs_waiter_fail(KvsWaiter *waiter);
 
@@ -93,32 +93,35 @@ extern void kvs_waiter_fail(KvsWaiter *waiter);
 extern void kvs_waiter_prepare(void);
 
 /*
- * Does anybody wait at all?  What he is to see must be visible before, with a full barrier between.
+ * Does any session wait?  What it is to see must be visible before, with a full barrier between.
  */
 extern bool kvs_waiter_any(void);
 
-/* Choose those who wait for this key, alone or as one of many. */
+/* Choose the waiters for this key, alone or as one of many. */
 extern void kvs_waiter_wake_key(Oid relid, uint64 hash, const char *key, int size);
 
-/* Choose all who wait for this store or queue. */
+/* Choose all waiters for this store or queue. */
 extern void kvs_waiter_wake_all(Oid relid);
 
-/* Choose all who wait for any prefix in this database. */
+/* Choose all waiters for any prefix in this database. */
 extern void kvs_waiter_wake_prefixes(void);
 
-/* Choose who has waited longest for this queue and was not chosen yet; false: nobody. */
+/*
+ * Choose the waiter that has waited longest for this queue and was not chosen yet; false: there is
+ * none.
+ */
 extern bool kvs_waiter_wake_one(Oid relid);
 
 /*
- * Something of this queue is ready at that moment: choose who is first in line, unless it looks by
- * itself before.
+ * Something of this queue is ready at that moment: choose the waiter that is first in line, unless
+ * it looks by itself before.
  */
 extern void kvs_waiter_wake_for(Oid relid, TimestampTz moment);
 
-/* Set the latches of all who were chosen.  No lock may be held. */
+/* Set the latches of all chosen waiters.  No lock may be held. */
 extern void kvs_waiter_set_latches(void);
 
-/* Should this transaction commit, wake all who wait for this store or queue; not for callbacks. */
+/* If this transaction commits, wake all waiters for this store or queue; not for callbacks. */
 extern void kvs_waiter_wake_all_at_commit(Oid relid);
 
 /* Both for one waiter of a queue; not for callbacks, but for those of a session that has waited. */

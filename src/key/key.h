@@ -27,7 +27,7 @@
 
 /*
  * A key being built, or handed around inside one call: a kvkey datum on the stack.  "size" is the
- * number of encoded bytes in "data"; the varlena header is kept right by every function below, so
+ * number of encoded bytes in "data".  Every function below keeps the varlena header right, so
  * KvsKeyDatum() may be taken at any time.
  */
 typedef struct KvsKey

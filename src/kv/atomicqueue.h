@@ -12,8 +12,8 @@
 extern void kvs_atomicqueue_read(KvsOperation *operation, JsonbValue *object, TimestampTz now);
 
 /*
- * Send all messages of these operations, whose order is changed: those with a dedupe_key in order
- * of that, so that no two calls wait for each other.
+ * Send all messages of these operations, and change their order.  Those with a dedupe_key are sent
+ * in order of that, so that no two calls wait for each other.
  */
 extern void kvs_atomicqueue_send(KvsOperation *operations, int count, TimestampTz now);
 

@@ -18,7 +18,7 @@
 #include "lease/queueslot.h"
 
 /*
- * A returned message whose failures could not be written down for so long may be forgotten, in
+ * A returned message may be forgotten if its failures could not be written down for so long, in
  * microseconds.
  */
 #define KVS_LEASE_KEEP		(60 * USECS_PER_SEC)
@@ -27,7 +27,7 @@
 typedef struct KvsMessageRef
 {
 	int64		id;
-	/* tells a message from another one that has its id after TRUNCATE ... RESTART IDENTITY */
+	/* tells a message from one with the same id after TRUNCATE ... RESTART IDENTITY */
 	TimestampTz enqueued_at;
 	TimestampTz ready_at;
 	/* should this delivery fail, the message waits so many microseconds */
@@ -48,7 +48,7 @@ kvs_message_failed(const KvsMessageRef *message)
 	return message->attempts + message->failures;
 }
 
-/* Is it over with the message?  Then it is never delivered. */
+/* Is the message given up?  Then it is never delivered. */
 static inline bool
 kvs_message_is_doomed(const KvsMessageRef *message)
 {
@@ -97,8 +97,8 @@ extern int	kvs_lease_list_ready(KvsQueue *queue, int priority, TimestampTz now, 
 extern bool kvs_lease_peek_ready(KvsQueue *queue, TimestampTz now, KvsMessageRef *message);
 
 /*
- * What was leased turns out not to be there ("announce"), or somebody is just deleting it: drop the
- * lease.
+ * The leased message turns out not to be there ("announce"), or a session is just deleting it: drop
+ * the lease.
  */
 extern void kvs_lease_drop(KvsQueue *queue, const KvsMessageRef *message, uint64 token, bool announce);
 
@@ -115,7 +115,7 @@ extern void kvs_lease_defer(KvsQueue *queue, const KvsMessageRef *message, uint6
 extern void kvs_lease_refresh(KvsQueue *queue, const KvsMessageRef *message, uint64 token);
 
 /*
- * It is over with a message, as its row says: leave it to the worker.  Without room for it the
+ * A message is given up, as its row says: leave it to the worker.  If there is no room for it, the
  * worker looks for such rows later.
  */
 extern void kvs_leasework_doom(KvsQueue *queue, const KvsMessageRef *row);
@@ -124,8 +124,8 @@ extern void kvs_leasework_doom(KvsQueue *queue, const KvsMessageRef *row);
 pg_noreturn extern void kvs_lease_raise_full(const KvsQueue *queue);
 
 /*
- * Forget what could not be written down for too long, everywhere, to make room.  Returns how many
- * failures are forgotten with that.
+ * To make room, forget in all queues the failures that could not be written down for too long.
+ * Returns how many are forgotten.
  */
 extern int	kvs_leasework_make_room(void);
 
@@ -141,19 +141,19 @@ typedef enum KvsClaim
 } KvsClaim;
 
 /*
- * Claim a message for the holder of the receipt of its delivery "number": succeeds also if nobody
+ * Claim a message for the holder of the receipt of its delivery "number"; succeeds also if nobody
  * holds it.  "state" ENDING: this transaction is about to end the lease, and must say how.  HELD:
  * it is (again) held until "deadline", and that delivery has not failed.  "message" has id and
- * enqueued_at, and becomes what the table knows.  "row": it is what the row says, for a lease that
- * is to be made.
+ * enqueued_at, and gets what the table knows.  "row": it is what the row says, for a lease that is
+ * to be made.
  */
 extern KvsClaim kvs_lease_claim(KvsQueue *queue, uint64 token, int number, KvsLeaseState state, TimestampTz deadline, bool row,
 								KvsMessageRef *message);
 
 /*
- * Give a held lease back at once, without counting, and wake a waiter.  "token" NULL: whoever holds
- * it.  A delivery whose time is over has not failed then.  STALE: somebody else holds it; UNKNOWN:
- * nobody does, so that it can be taken by the row.
+ * Return a held lease at once, without counting, and wake a waiter.  "token" NULL: whoever holds
+ * it.  Then an expired delivery has not failed.  STALE: another consumer holds it.  UNKNOWN: nobody
+ * does, so that it can be taken by the row.
  */
 extern KvsClaim kvs_lease_release(KvsQueue *queue, int64 id, const uint64 *token, int number);
 
@@ -165,23 +165,23 @@ typedef enum KvsMark
 } KvsMark;
 
 /*
- * The row of a message is about to be deleted, by somebody who has no receipt: nobody may lease it
- * from now on.  Then the lease is ENDING.
+ * The row of a message is about to be deleted, without a receipt: nobody may lease it from now on.
+ * Then the lease is ENDING.
  */
 extern KvsMark kvs_lease_mark(KvsQueue *queue, const KvsMessageRef *row, uint64 token);
 
 /* ---- For the worker ---- */
 
 /*
- * The next thing to see to that is due by now; it is ENDING then.  "put_off": should that come to
- * nothing, it is not the next again at once.  False: there is none.
+ * The next message for the worker that is due by now; then it is ENDING.  "put_off": if the work
+ * fails, it is not the next again at once.  False: there is none.
  */
 extern bool kvs_leasework_next_work(KvsQueue *queue, TimestampTz now, bool put_off, uint64 token, KvsMessageRef *message, KvsLeaseEnd *end,
 								TimestampTz *ready_at);
 
 /*
- * A returned message could not be settled: not again for a while, which is longer each time with an
- * "error", that is shown.  NULL: somebody was in the way. Returns how often that was so.
+ * A returned message could not be settled: it is backed off.  "error" is shown, and makes the delay
+ * longer each time.  NULL: another session was in the way.  Returns how often that was so.
  */
 extern int	kvs_leasework_stick(KvsQueue *queue, const KvsMessageRef *message, TimestampTz now, const char *error);
 
@@ -192,13 +192,13 @@ extern int	kvs_leasework_stick(KvsQueue *queue, const KvsMessageRef *message, Ti
  */
 extern int	kvs_leasework_begin_keys(KvsQueue *queue, const KvsMessageRef *message, int *tries);
 
-/* They were, or were refused, in time. */
+/* They were written, or refused, in time. */
 extern void kvs_leasework_end_keys(KvsQueue *queue, const KvsMessageRef *message);
 
 /*
- * The table of a queue is there, but is no queue now, such as under another name.  Its leases
- * expire all the same; once that has been so for KVS_LEASE_KEEP, all are forgotten that no
- * transaction is just ending.  True: none is left, and there need be no slot.
+ * The table of a queue is there, but is no queue now, for example under another name.  Its leases
+ * expire all the same.  After KVS_LEASE_KEEP all are forgotten but those that a transaction is just
+ * ending.  True: none is left, and there need be no slot.
  */
 extern bool kvs_leasework_abandon(Oid relid, TimestampTz now);
 
@@ -210,7 +210,7 @@ extern bool kvs_leasework_any_stuck(KvsQueue *queue);
 
 /* ---- Looking ---- */
 
-/* A lease, for who wants to see it. */
+/* A lease, as it is shown. */
 typedef struct KvsLeaseInfo
 {
 	Oid			relid;
@@ -236,8 +236,8 @@ extern bool kvs_leaselook_is_known(KvsQueue *queue, const KvsMessageRef *message
 extern bool kvs_leaselook_is_ending(KvsQueue *queue, const KvsMessageRef *message);
 
 /*
- * The leases of the queue with this slot, if it is of this database; a snapshot of memory.  *list
- * is palloc'd; "errors" gets the latest of the queue. Returns how many.
+ * The leases of the queue with this slot, if it is of this database.  That is a snapshot of memory.
+ * *list is palloc'd; "errors" gets the latest of the queue.  Returns how many.
  */
 extern int	kvs_leaselook_list(int slot, KvsLeaseInfo **list, KvsStuckError *errors);
 
@@ -252,7 +252,7 @@ extern int64 kvs_leaselook_count(void);
 
 /* ---- With the lock of the slot held ---- */
 
-/* End the leases whose time is over: each is a failure.  Returns how many. */
+/* End the expired leases: each is a failure.  Returns how many. */
 extern int	kvs_leaseentry_expire(KvsQueueSlot *slot, TimestampTz now);
 
 /* The highest priority of returned messages that are ready; -1: there is none. */
@@ -264,7 +264,7 @@ extern TimestampTz kvs_leaselook_next_deadline(KvsQueueSlot *slot);
 /* When the next of the returned messages has waited long enough; DT_NOEND: never. */
 extern TimestampTz kvs_leaselook_next_return(KvsQueueSlot *slot);
 
-/* When the worker has something to see to; DT_NOEND: never. */
+/* When the worker has something to do; DT_NOEND: never. */
 extern TimestampTz kvs_leaselook_next_work_at(KvsQueueSlot *slot);
 
 /* Since when the first returned message is ready; DT_NOEND: there is none. */
@@ -276,11 +276,11 @@ extern TimestampTz kvs_leaselook_oldest_ready(KvsQueueSlot *slot);
  */
 extern void kvs_lease_finish(KvsQueueSlot *slot, int64 id, uint64 token, bool doomed, TimestampTz now);
 
-/* ... aborts: it is what it was before. */
+/* ... aborts: the lease is what it was before. */
 extern void kvs_lease_undo_ending(KvsQueueSlot *slot, int64 id, uint64 token, TimestampTz now);
 
 /*
- * The transaction that took it aborts.  "own": it is also who sent it, so there is no such message;
+ * The transaction that took it aborts.  "own": it has also sent it, so there is no such message;
  * else the delivery has failed.
  */
 extern void kvs_lease_undo_take(KvsQueueSlot *slot, int64 id, uint64 token, bool own, TimestampTz now);

@@ -32,11 +32,11 @@ typedef struct KvsLease
 	KvsLeaseEnd end;
 	bool		doomed;			/* is counted as such */
 	bool		rolled_back;	/* ENDING: meanwhile so was the transaction that took it */
-	bool		working;		/* is in the heap of what the worker has to see to */
+	bool		working;		/* is in the heap of work for the worker */
 	uint16		tries;			/* of the worker, in vain */
 	/* how often its undelivered keys were begun to be written, and that did not end */
 	uint16		slow_keys;
-	int			pid;			/* who took it */
+	int			pid;			/* of the session that took it */
 	pairingheap *heap;			/* due, later or ready; NULL: in none of them */
 	pairingheap_node node;
 	pairingheap_node work_node;
@@ -45,7 +45,7 @@ typedef struct KvsLease
 	uint64		token;
 	TimestampTz due;			/* HELD: deadline; RETURNED: not before; DT_NOBEGIN: at once */
 	TimestampTz ready_at;		/* RETURNED: when its backoff is over; DT_NOBEGIN: it has none */
-	TimestampTz work_at;		/* RETURNED: when the worker is to see to it */
+	TimestampTz work_at;		/* RETURNED: when it is due for the worker */
 	TimestampTz since;			/* when it was taken, or returned */
 } KvsLease;
 
@@ -58,16 +58,16 @@ kvs_lease_is_held(KvsLeaseState state)
 /* The first of a heap; NULL: it is empty. */
 extern KvsLease *kvs_leaseentry_top(pairingheap *heap);
 
-/* What the worker is to see to first; NULL: nothing. */
+/* The first entry for the worker; NULL: none. */
 extern KvsLease *kvs_leaseentry_top_of_work(KvsQueueSlot *slot);
 
 /* Out of the heap it is in, into another one or, NULL, none. */
 extern void kvs_leaseentry_move_to(KvsQueueSlot *slot, KvsLease *lease, pairingheap *heap);
 
-/* The worker need not see to it. */
+/* It is no work for the worker. */
 extern void kvs_leaseentry_leave_work(KvsQueueSlot *slot, KvsLease *lease);
 
-/* Have the worker see to it then. */
+/* It is work for the worker then. */
 extern void kvs_leaseentry_have_work_at(KvsQueueSlot *slot, KvsLease *lease, TimestampTz when);
 
 /* Set a field that the slot counts. */
@@ -81,7 +81,7 @@ extern KvsLease *kvs_leaseentry_search(KvsQueueSlot *slot, int64 id, HASHACTION 
 /* The entry goes. */
 extern void kvs_leaseentry_remove(KvsQueueSlot *slot, KvsLease *lease);
 
-/* May one more doomed message have an entry, or rather one that the worker could not settle? */
+/* May one more doomed message have an entry?  Or one that the worker could not settle? */
 extern bool kvs_leaseentry_room_for_doomed(KvsQueueSlot *slot, TimestampTz now);
 
 /* Has the queue all the leases that it may have? */
@@ -128,7 +128,7 @@ extern void kvs_leaseentry_wake_returned(KvsQueueSlot *slot, TimestampTz now);
 /* How many entries there are, of all databases. */
 extern int64 kvs_leaseentry_count(void);
 
-/* Could what it remembers not be written for KVS_LEASE_KEEP? */
+/* Has it failed for KVS_LEASE_KEEP to write what it remembers? */
 extern bool kvs_leaseentry_is_overdue(const KvsLease *lease, TimestampTz now);
 
 /* Hand out all entries; in the postmaster, when nobody else runs. */

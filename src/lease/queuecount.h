@@ -10,8 +10,8 @@
 #include "lease/queueslot.h"
 
 /*
- * With the lock of the slot held: a transaction has committed that makes so many rows more, or
- * less; "empties": of none, it was a TRUNCATE.
+ * With the lock of the slot held: a transaction has committed that adds or removes so many rows.
+ * "empties": it was a TRUNCATE, so the count starts from none.
  */
 extern void kvs_queuecount_publish(KvsMessageCount *count, FullTransactionId xid, bool empties, int64 change);
 

@@ -18,7 +18,7 @@
 /* Priorities are 0 to 9, higher first. */
 #define KVS_PRIORITIES		(KVS_MAX_PRIORITY + 1)
 
-/* Arrivals that a queue remembers; a scan during which more came does not move the head. */
+/* Arrivals that a queue remembers; if more come during a scan, it does not move the head. */
 #define KVS_ARRIVALS		256
 
 /* Ranges below the head that are to be looked at, of one queue. */
@@ -81,17 +81,17 @@ typedef struct KvsQueueSlot
 	Oid			database;		/* InvalidOid: free */
 	Oid			relid;
 	uint64		generation;		/* how often the slot was given away */
-	TimestampTz used_at;		/* for choosing whose slot is taken; roughly */
+	TimestampTz used_at;		/* for choosing which slot is taken; roughly */
 	/* when the worker is to look below the heads; DT_NOEND: they have not moved since it did */
 	TimestampTz verify_at;
 	int64		verify_pause;	/* milliseconds */
-	TimestampTz not_before;		/* the worker has met something that it could not do */
+	TimestampTz not_before;		/* the worker has failed over the queue */
 	/* the worker has found that its table is no queue now; DT_NOBEGIN: it is one */
 	TimestampTz strange_since;
 
 	/*
-	 * Per priority: nothing deliverable is below the head that is not on a list; nothing at all is
-	 * there if it is not "filled".
+	 * Per priority: all deliverable messages below the head are on a list; if it is not "filled",
+	 * nothing at all is there.
 	 */
 	KvsPosition heads[KVS_PRIORITIES];
 	bool		filled[KVS_PRIORITIES];
@@ -113,7 +113,7 @@ typedef struct KvsQueueSlot
 	pairingheap due;			/* held ones, by deadline */
 	pairingheap later;			/* returned ones that have to wait, by time */
 	pairingheap ready;			/* returned ones that can be delivered, by position */
-	pairingheap work;			/* what the worker has to see to, by time */
+	pairingheap work;			/* work for the worker, by time */
 	uint32		nerrors;		/* ever */
 	KvsStuckError errors[KVS_STUCK_ERRORS];
 
@@ -145,8 +145,8 @@ typedef struct KvsSlotLeases
 	void		(*forget) (KvsQueueSlot *slot); /* the queue is gone */
 
 	/*
-	 * May they be forgotten: is each a returned one whose failures could not be written for
-	 * KVS_LEASE_KEEP?
+	 * May they be forgotten?  Then each is a returned one whose failures could not be written for
+	 * KVS_LEASE_KEEP.
 	 */
 	bool		(*are_overdue) (KvsQueueSlot *slot, TimestampTz now);
 } KvsSlotLeases;
@@ -166,7 +166,7 @@ extern KvsQueueSlot *kvs_queueslot_lock(KvsQueue *queue);
  */
 extern KvsQueueSlot *kvs_queueslot_lock_existing(KvsQueue *queue);
 
-/* What of a queue a transaction callback can use. */
+/* What a transaction callback knows of a queue. */
 typedef struct KvsQueueRef
 {
 	Oid			relid;
@@ -177,15 +177,18 @@ typedef struct KvsQueueRef
 extern KvsQueueSlot *kvs_queueslot_lock_ref(const KvsQueueRef *ref);
 
 /*
- * The i-th slot of all, locked, if it belongs to this database, else NULL; *relid is whose it is.
+ * The i-th slot of all, locked, if it belongs to this database, else NULL; *relid is its table.
  * "i" up to kvs_guc_max_queues.
  */
 extern KvsQueueSlot *kvs_queueslot_lock_nth(int i, Oid *relid);
 
-/* The i-th slot of all, locked, whosever it is; NULL if it is free. */
+/* The i-th slot of all, locked, of whatever database; NULL if it is free. */
 extern KvsQueueSlot *kvs_queueslot_lock_any(int i);
 
-/* The slot of a queue of this database, locked, for who has no KvsQueue; NULL if it has none. */
+/*
+ * The slot of a queue of this database, locked, for a caller without a KvsQueue; NULL if it has
+ * none.
+ */
 extern KvsQueueSlot *kvs_queueslot_lock_relid(Oid relid);
 
 /*
@@ -214,7 +217,7 @@ extern KvsQueueSlot *kvs_queueslot_restore(Oid database, Oid relid);
 /* Messages of this priority, from "low" to "high", can be delivered from now on. */
 extern void kvs_queueslot_arrive(KvsQueueSlot *slot, int priority, KvsPosition low, KvsPosition high);
 
-/* There is a message that no scan would have come by, and perhaps others from there on. */
+/* There is a message that no scan would have found, and perhaps others from there on. */
 extern void kvs_queueslot_announce_from(KvsQueue *queue, int priority, KvsPosition low);
 
 /* Nobody knows where messages are: all scans begin at the bottom again. */
@@ -229,7 +232,7 @@ extern void kvs_queueslot_verifying(KvsQueue *queue);
  */
 extern void kvs_queueslot_verified(KvsQueue *queue, int64 pause);
 
-/* How many slots of all databases cannot be given away just now, for something is kept in them. */
+/* How many slots of all databases cannot be given away just now, as something is kept in them. */
 extern int	kvs_queueslot_count_used(void);
 
 extern void kvs_queueslot_init(void);

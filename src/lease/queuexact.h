@@ -12,9 +12,9 @@
 /* ---- Leases ---- */
 
 /*
- * kvs_lease_take(), kvs_lease_take_returned(), with a token of their own: should the transaction or
- * subtransaction abort, the delivery has failed.  "own": this transaction has sent the message, so
- * there will be no such message then.
+ * kvs_lease_take(), kvs_lease_take_returned(), with a token of their own: if the transaction or
+ * subtransaction aborts, the delivery has failed.  "own": this transaction has sent the message, so
+ * then there will be no such message.
  */
 extern KvsTake kvs_queuexact_take(KvsQueue *queue, KvsMessageRef *row, TimestampTz now, TimestampTz deadline, bool own,
 								  uint64 *token);
@@ -23,7 +23,7 @@ extern bool kvs_queuexact_take_returned(KvsQueue *queue, int priority, Timestamp
 
 /*
  * kvs_lease_claim() for ending the lease, kvs_lease_mark(), kvs_leasework_next_work(): the lease
- * ends with the commit; should the transaction abort, it is what it was.
+ * ends with the commit.  If the transaction aborts, it is what it was.
  */
 extern KvsClaim kvs_queuexact_begin_ending(KvsQueue *queue, uint64 token, int number, bool row, KvsMessageRef *message);
 extern KvsMark kvs_queuexact_mark(KvsQueue *queue, const KvsMessageRef *row);
@@ -31,8 +31,8 @@ extern bool kvs_queuexact_next_work(KvsQueue *queue, TimestampTz now, bool put_o
 						TimestampTz *ready_at);
 
 /*
- * Of a lease that was begun to be ended; a trigger that ran since may have ended others.  The
- * message stays, with a row that says that it is given up.
+ * For the lease that this transaction is ending; a trigger that ran since may have ended others.
+ * The message stays, with a row that says that it is given up.
  */
 extern void kvs_queuexact_leave_to_worker(const KvsQueue *queue, int64 id);
 
@@ -41,7 +41,7 @@ extern void kvs_queuexact_cancel_ending(const KvsQueue *queue, int64 id);
 
 /*
  * This transaction had sent the message, and has deleted it.  If the same subtransaction took the
- * lease, there is nothing that anybody could ever see: the lease ends at once.
+ * lease, nobody can ever see the message: the lease ends at once.
  */
 extern void kvs_queuexact_end_own(const KvsQueue *queue, int64 id);
 
@@ -57,9 +57,8 @@ extern bool kvs_queuexact_is_ending(KvsQueue *queue, const KvsMessageRef *row, b
 extern void kvs_queuexact_note_arrival(KvsQueue *queue, int priority, KvsPosition low, KvsPosition high, int64 count);
 
 /*
- * The row of a message was deleted without regard to who has leased it: the lease goes with the
- * commit.  Should the transaction abort, the row is there again, and others may have passed over
- * it.
+ * The row of a message was deleted, whoever has leased it: the lease goes with the commit.  If the
+ * transaction aborts, the row is there again, and others may have passed over it.
  */
 extern void kvs_queuexact_note_removed(KvsQueue *queue, const KvsMessageRef *row);
 

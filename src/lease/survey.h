@@ -26,7 +26,7 @@ typedef struct KvsSurvey
 	int			returned;
 	/* when another returned message is ready, or the first lease expires; DT_NOEND: never */
 	TimestampTz next_due;
-	int			expired;		/* leases whose time was over: they were ended */
+	int			expired;		/* expired leases: they were ended */
 	/* when the worker looks for what nobody finds; DT_NOEND: it need not */
 	TimestampTz verify_at;
 	KvsHeadScan heads[KVS_PRIORITIES];
@@ -35,8 +35,8 @@ typedef struct KvsSurvey
 } KvsSurvey;
 
 /*
- * Leases whose time is over are ended.  "make": the caller receives, and the queue gets a slot;
- * else, without one, all is from the bottom.
+ * Expired leases are ended.  "make": the caller receives, and the queue gets a slot.  Else, without
+ * a slot, all scans begin at the bottom.
  */
 extern void kvs_survey_begin(KvsQueue *queue, TimestampTz now, bool make, KvsSurvey *survey);
 

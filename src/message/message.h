@@ -97,7 +97,7 @@ extern KvsRemoval kvs_messageremove_remove(Relation rel, TupleTableSlot *slot, b
 
 /*
  * Find a row by one of the unique indexes, with a new snapshot that sees what this transaction
- * wrote; all columns deformed, in the slot's own memory.  No right is checked.
+ * wrote.  All columns are deformed, in the slot's own memory.  No right is checked.
  */
 extern bool kvs_messageremove_find(Relation rel, Oid indexid, RegProcedure equal, Datum value, TupleTableSlot *slot);
 

@@ -50,7 +50,7 @@ extern void kvs_reader_rescan(IndexScanDesc scan, ScanKeyData *members, int prio
 /* The next entry of the index, of a message that may be gone; false at the end. */
 extern bool kvs_reader_next(KvsReader *reader, KvsPosition *position);
 
-/* Its row, as it is now; false if nobody can see it. */
+/* Its row, as it is now; false if no version is visible. */
 extern bool kvs_reader_see(KvsReader *reader, KvsMessageRef *message);
 
 /* ---- One ---- */
@@ -100,10 +100,10 @@ extern bool kvs_reader_is_visible(KvsReader *reader, Snapshot snapshot);
 extern bool kvs_reader_has_expired(const KvsReader *reader, TimestampTz now);
 
 /*
- * How many microseconds the message of the row found last waits after its n-th failure, by its own
- * backoff or the queue's: the n-th delay, or the last one.  Those of the default backoff have a
- * jitter of KVS_JITTER in both directions, so that what failed together does not come back
- * together.
+ * How many microseconds the message of the row found last waits after its n-th failure.  It is the
+ * n-th delay of its own backoff or the queue's, or the last one.  Delays of the default backoff
+ * have a jitter of KVS_JITTER in both directions, so that messages that failed together do not come
+ * back together.
  */
 #define KVS_JITTER	0.2
 

@@ -25,13 +25,14 @@ typedef enum KvsSettled
  */
 
 /*
- * ---- For consumers, about their own messages: these wait for somebody who has locked the row ----
+ * ---- For consumers, about their own messages: these wait for a session that has locked the row
+ * ----
  */
 
 /* It was processed. */
 extern KvsSettled kvs_settle_delete(KvsReader *reader, KvsMessageRef *message);
 
-/* It was not, and so many deliveries have failed: deliver it again at "ready_at". */
+/* It was not processed, and so many deliveries have failed: deliver it again at "ready_at". */
 extern KvsSettled kvs_settle_postpone(KvsReader *reader, KvsMessageRef *message, int failed, TimestampTz ready_at);
 
 typedef struct KvsFailure
@@ -44,9 +45,9 @@ typedef struct KvsFailure
 } KvsFailure;
 
 /*
- * A delivery has failed: deliver it again after the backoff, or give it up.  What is given up
- * becomes a dead letter here only if no code of anybody runs by that, and nobody is in the way;
- * else its row says that it is over, and the worker does the rest.
+ * A delivery has failed: deliver the message again after the backoff, or give it up.  A message
+ * that is given up becomes a dead letter here only if that runs no code of users, and no other
+ * session is in the way.  Else its row says that it is given up, and the worker does the rest.
  */
 extern KvsSettled kvs_settle_fail(KvsReader *reader, KvsMessageRef *message, const KvsFailure *failure);
 
@@ -62,15 +63,15 @@ extern bool kvs_settle_free_key_as_owner(KvsQueue *queue, const KvsMessageRef *m
 /* 27000: a trigger of the owner's has changed id or enqueued_at, by which a message is known. */
 pg_noreturn extern void kvs_settle_raise_renamed(Relation rel);
 
-/* ---- For the worker: these pass over what is locked ---- */
+/* ---- For the worker: these pass over locked rows ---- */
 
 /*
- * Write down what was counted in memory, with the last error, and until when the message waits;
- * DT_NOBEGIN: it does not.
+ * Write down the failures that were counted in memory, with the last error, and until when the
+ * message waits; DT_NOBEGIN: it does not.
  */
 extern KvsSettled kvs_settle_write(KvsReader *reader, KvsMessageRef *message, TimestampTz ready_at, const char *error);
 
-/* Move what is given up to the dead letters; "error" NULL: as the row says. */
+/* Move a message that is given up to the dead letters; "error" NULL: as the row says. */
 extern KvsSettled kvs_settle_bury(KvsReader *reader, KvsMessageRef *message, TimestampTz now, const char *error);
 
 #endif							/* KVS_SETTLE_H */

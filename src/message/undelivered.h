@@ -7,13 +7,16 @@
 #include "message/reader.h"
 #include "table/catalog.h"
 
-/* Raise 0A000 if the store has row-level security, whose policies are not for whom we write. */
+/*
+ * Raise 0A000 if the store has row-level security: its policies are not for the role as which we
+ * write.
+ */
 extern void kvs_undelivered_check_store(const KvsStore *store, Relation rel);
 
 /*
- * Raise 42501 unless the sender, whose name is NULL if it is not known, and the present owner of
- * the queue may both write the store now; other errors as kvs_storecatalog_open_store() and
- * kvs_undelivered_check_store().  Opens the store as that does.
+ * Raise 42501 unless both the sender and the present owner of the queue may write the store now.
+ * The sender's name is NULL if it is not known.  Other errors as kvs_storecatalog_open_store() and
+ * kvs_undelivered_check_store().  Opens the store as the former does.
  */
 extern KvsStore *kvs_undelivered_open_store(const KvsQueue *queue, const text *sender, const text *name,
 											LOCKMODE lockmode, Relation *rel);

@@ -17,9 +17,9 @@
 #define KVS_DEAD_THIS	" WHERE id OPERATOR(pg_catalog.=) $1"
 
 /*
- * Open a queue, which is the first argument of a function, and its dead letters to change those.
- * With "all" nobody else may do so: two that delete all of them, each in the order in which they
- * are met, would wait for each other in a circle.
+ * Open a queue, the first argument of a function, and its dead letters, to change these.  With
+ * "all" nobody else may do so meanwhile: two sessions that delete all of them, each in the order in
+ * which it meets them, would wait for each other in a circle.
  */
 extern KvsQueue *kvs_deadletter_open(FunctionCallInfo fcinfo, const char *function, bool all, Relation *rel);
 

@@ -31,7 +31,7 @@ kvs_change_note(Oid relid, KvsFeedOperation operation, int64 versionstamp, const
 /* The same of a kvkey datum. */
 extern void kvs_change_note_datum(Oid relid, KvsFeedOperation operation, int64 versionstamp, Datum key);
 
-/* The store is not what it was: who follows it has to list it again. */
+/* The store is not what it was: its followers have to list it again. */
 extern void kvs_change_note_lost(Oid relid);
 
 extern void kvs_change_init(void);

@@ -12,7 +12,7 @@
 #include "table/catalog.h"
 
 /*
- * Say how the entry of a key stands, and see to it that nobody else commits a change of it before
+ * Give the state of a key's entry, and make sure that nobody else commits a change of it before
  * this transaction ends.  Waits for whoever is changing it now.  42501 if policies hide the entry
  * from the caller, or protect it.  40001 at REPEATABLE READ and above, if it has changed since the
  * transaction's snapshot.

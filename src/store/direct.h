@@ -25,9 +25,9 @@ typedef enum KvsDirect
 } KvsDirect;
 
 /*
- * Gets the row that was found, all columns deformed, and "values" and "nulls" set to the same;
- * changes what is to be changed, but the key.  False: refused.  May be called again, with another
- * version of the row, or when its lock was waited for.
+ * Gets the row that was found, all columns deformed, and "values" and "nulls" set to the same.
+ * Changes what is to be changed, but not the key.  False: refused.  May be called again, with
+ * another version of the row, or after waiting for its lock.
  */
 typedef bool (*KvsChangeRow) (TupleTableSlot *old, Datum *values, bool *nulls, void *arg);
 
@@ -41,8 +41,8 @@ typedef bool (*KvsChangeRow) (TupleTableSlot *old, Datum *values, bool *nulls, v
 extern KvsDirect kvs_direct_change(KvsStore *store, const KvsKey *key, AclMode rights, KvsChangeRow change, void *arg);
 
 /*
- * Is the short way open: the caller has these rights on the whole table, and there is nothing else
- * to see to?
+ * Is the short way open?  Then the caller has these rights on the whole table, and nothing else
+ * needs the executor.
  */
 extern bool kvs_direct_is_possible(const KvsStore *store, AclMode rights);
 
@@ -76,7 +76,7 @@ typedef struct KvsRangeDeletion
 
 /*
  * Delete the live entries of [low, high), "texts_only" plain-string keys only.  The deletion is
- * right also when the rest is left to a statement (IMPOSSIBLE).
+ * also right when the rest is left to a statement (IMPOSSIBLE).
  */
 extern KvsDirect kvs_directrange_delete_range(KvsStore *store, const KvsKey *low, const KvsKey *high, bool texts_only,
 										 TimestampTz now, KvsRangeDeletion *deletion);

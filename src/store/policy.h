@@ -22,10 +22,10 @@ typedef struct KvsPassedOver
 } KvsPassedOver;
 
 /*
- * A statement found no row of this key.  Is there one that policies made it pass over, be it one
- * that they hide from the caller, or (not "hidden") only one that they show?  False: no, or the
- * caller is not subject to policies.  True: run the statement again.  42501 if it was, and the row
- * is still the same.
+ * A statement found no row of this key.  Is there one that policies made it pass over?  With
+ * "hidden" that may be one that they hide from the caller, else only one that they show.  False:
+ * no, or the caller is not subject to policies.  True: run the statement again.  42501 if it was
+ * run again, and the row is still the same.
  */
 extern bool kvs_policy_passed_over(KvsStore *store, const KvsKey *key, bool hidden, TimestampTz now,
 								   KvsPassedOver *row);

@@ -9,7 +9,7 @@
 
 #include "utils/rel.h"
 
-/* How far the numbers jump where some may have been seen that the disk does not know of. */
+/* How far the numbers jump where clients may have seen some that are not on the disk. */
 #define KVS_STAMP_JUMP	INT64CONST(16777216)
 
 /* Nobody may bring this number or a higher one. */
@@ -25,11 +25,11 @@ extern int64 kvs_stamp_above(int64 met);
 
 /*
  * Does this number count?  Then all that are given from now on are above it, by "margin" at least.
- * "trusted": who brings it may bring any.
+ * "trusted": the role that brings it may bring any.
  */
 extern bool kvs_stamp_bring(int64 stamp, bool trusted, int64 margin);
 
-/* The numbers of many rows, which nobody is trusted for. */
+/* The numbers of many rows, none of them trusted. */
 typedef struct KvsStampSurvey
 {
 	int64		limit;			/* what is above it does not count */

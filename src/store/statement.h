@@ -60,7 +60,7 @@ extern KvsFate kvs_statement_run_in_key_order(KvsStore *store, KvsPlan which, co
 											  KvsOnRow on_row, void *arg);
 
 /*
- * Set what an entry is to hold, and its expiry, in the columns of its row, or in arguments $2 to $4
+ * Set what an entry is to hold, and its expiry: in the columns of its row, or in arguments $2 to $4
  * and $6 of a statement that writes it.
  */
 extern void kvs_statement_set_content(const KvsContent *content, TimestampTz expires_at, Datum *values, bool *nulls);

@@ -68,8 +68,8 @@ extern int	kvs_storemany_put_sorted(KvsStore *store, KvsEntry *entries, int coun
 extern int64 kvs_storemany_restamp(KvsStore *store, const Datum *keys, int count, const KvsStamp *stamp);
 
 /*
- * The two together, with a number of its own, which is returned.  *written: how many were; NULL:
- * all must be, 27000 if a trigger skips one.
+ * The two together, with a number of their own, which is returned.  *written: how many were
+ * written.  NULL: all must be, 27000 if a trigger skips one.
  */
 extern int64 kvs_storemany_put_many(KvsStore *store, KvsEntry *entries, int count, int *written);
 

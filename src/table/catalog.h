@@ -43,14 +43,14 @@ extern const KvsCatalog *kvs_catalog_get(void);
 extern bool kvs_catalog_is_installed(void);
 
 /*
- * For who works on many tables and is not to be the reason that DROP EXTENSION fails: that locks
- * the extension before all else.  Who keeps it, until his transaction ends, and then locks a table,
- * our sequence and our registries, one after the other, is in no deadlock with it.  False: it is
- * just being dropped.
+ * Lock the extension, for a session that works on many tables and must not make DROP EXTENSION
+ * fail.  DROP EXTENSION locks the extension before all else.  A session that holds this lock until
+ * its transaction ends, and then locks a table, our sequence and our registries, one after the
+ * other, cannot deadlock with it.  False: the extension is just being dropped.
  */
 extern bool kvs_catalog_keep_extension(void);
 
-/* Does somebody drop it, or wait to do so?  Also outside transactions. */
+/* Does a session drop it, or wait to do so?  Also outside transactions. */
 extern bool kvs_catalog_extension_is_wanted(void);
 
 /*
@@ -88,8 +88,8 @@ typedef struct KvsStore
 extern SPIPlanPtr *kvs_storecatalog_plan(KvsStore *store, int which);
 
 /*
- * Open a store's table with the given lock, kept until the transaction ends; close it with
- * table_close(rel, NoLock). 42P01: no such store; 42809: the table has not the shape of a store;
+ * Open a store's table with the given lock, kept until the transaction ends.  Close it with
+ * table_close(rel, NoLock).  42P01: no such store; 42809: the table has not the shape of a store;
  * 22023: no possible name; 22004: name is NULL; 0A000: an unlogged store during recovery.
  */
 extern KvsStore *kvs_storecatalog_open_store(const text *name, LOCKMODE lockmode, Relation *rel);

@@ -11,7 +11,7 @@
 #include "commands/trigger.h"
 #include "utils/rel.h"
 
-/* What becomes of rows that are written by plain SQL to tables of one kind, by their owner. */
+/* The rules for rows that the owner of a table of one kind writes by plain SQL. */
 typedef struct KvsGuardRules
 {
 	const char *prefix;			/* of the names of its tables */
@@ -21,7 +21,7 @@ typedef struct KvsGuardRules
 	void		(*truncate) (Relation rel);	/* NULL: nothing */
 } KvsGuardRules;
 
-/* The first whose prefix fits are asked. */
+/* The first rules whose prefix fits are asked. */
 extern void kvs_guard_add(const KvsGuardRules *rules);
 
 #endif							/* KVS_GUARD_H */

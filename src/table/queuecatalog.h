@@ -138,16 +138,16 @@ typedef struct KvsQueue
 } KvsQueue;
 
 /*
- * Open a queue's table with the given lock, kept until the transaction ends; close it with
- * table_close(rel, NoLock). 42P01: no such queue; 42809: the table has not the shape of a queue;
+ * Open a queue's table with the given lock, kept until the transaction ends.  Close it with
+ * table_close(rel, NoLock).  42P01: no such queue; 42809: the table has not the shape of a queue;
  * 22023: no possible name; 22004: name is NULL; 0A000: row-level security, or an unlogged queue
  * during recovery; 55000: to write, with RowExclusiveLock, what a subscription brings.
  */
 extern KvsQueue *kvs_queue_open(const text *name, LOCKMODE lockmode, Relation *rel);
 
 /*
- * The same by OID, for receipts and the worker; NULL, without an ERROR, if there is no such table
- * or it is no queue that could be opened by name.
+ * The same by OID, for receipts and the worker.  NULL, without an ERROR: there is no such table, or
+ * it is no queue that could be opened by name.
  */
 extern KvsQueue *kvs_queue_open_relid(Oid relid, LOCKMODE lockmode, Relation *rel);
 
@@ -171,16 +171,16 @@ extern bool kvs_queue_is_named(Relation rel);
 extern bool kvs_queue_is_named_dead(Relation rel);
 
 /*
- * This transaction changes or removes rows of the queue that it holds no leases of: it does not see
- * them any more, but should it roll back they are there again, and who asks kvs_queue_has_removed()
- * must not conclude that they are gone.
+ * This transaction changes or removes rows of the queue without leases.  It no longer sees them,
+ * but if it rolls back they are there again.  So a caller of kvs_queue_has_removed() must not
+ * conclude that they are gone.
  */
 extern void kvs_queue_note_removal(Oid relid);
 extern bool kvs_queue_has_removed(const KvsQueue *queue);
 
 /*
- * Is the open queue paused?  If it was, the registry is asked again: word that it goes on comes
- * later than the wake-up.
+ * Is the open queue paused?  If it was, the registry is asked again: the invalidation that it goes
+ * on comes later than the wake-up.
  */
 extern bool kvs_queue_is_paused(KvsQueue *queue);
 
@@ -188,8 +188,8 @@ extern bool kvs_queue_is_paused(KvsQueue *queue);
 extern List *kvs_queue_list(void);
 
 /*
- * Open the table of a queue's dead letters likewise; 42P01 if there is none, 42809 for another
- * shape, 42501 if it is not the queue's owner's.
+ * Open the table of a queue's dead letters likewise.  42P01: there is none; 42809: it has another
+ * shape; 42501: it does not belong to the queue's owner.
  */
 extern Relation kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode);
 

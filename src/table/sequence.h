@@ -14,7 +14,8 @@ extern int64 kvs_sequence_last(Oid sequence);
 extern void kvs_sequence_jump(Oid sequence, int64 jump);
 
 /*
- * See to it that the next number is above "number": if it is not, let it be more than "jump" above.
+ * Make sure that the next number is above "number".  If it is not, it becomes more than "jump"
+ * above.
  */
 extern void kvs_sequence_raise(Oid sequence, int64 number, int64 jump);
 

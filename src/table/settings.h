@@ -27,8 +27,8 @@ extern void kvs_settings_give(KvsSetting *setting, Datum value, bool isnull);
 extern void kvs_settings_write(const KvsRegistry *registry, const char *name, const KvsSetting *settings, int count);
 
 /*
- * What is set otherwise than wished, as in "lease is 00:01:00, keep_dead is the default"; NULL:
- * nothing.
+ * The settings that differ from the wished ones, as in "lease is 00:01:00, keep_dead is the
+ * default"; NULL: none.
  */
 extern char *kvs_settings_differing(const KvsRegistry *registry, const char *name, const KvsSetting *settings, int count);
 

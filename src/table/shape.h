@@ -25,7 +25,7 @@ kvs_shape_is_guard(const char *name)
 		strcmp(name, KVS_GUARD_TRUNCATE) == 0;
 }
 
-/* A column that a table must have at its place. */
+/* A column that a table must have at this number. */
 typedef struct KvsColumn
 {
 	const char *name;
@@ -39,7 +39,7 @@ extern const char *kvs_shape_find_wrong_table(Relation rel);
 /* What is wrong with its first columns; NULL: nothing. */
 extern const char *kvs_shape_find_wrong_column(Relation rel, const KvsColumn *columns, int ncolumns, Oid kvkey_type);
 
-/* The first index that "is_it" says yes to, or InvalidOid. */
+/* The first index for which "is_it" is true, or InvalidOid. */
 typedef bool (*KvsIsIndex) (Relation index, const void *arg);
 
 extern Oid	kvs_shape_find_index(Relation rel, KvsIsIndex is_it, const void *arg);
@@ -58,22 +58,21 @@ extern int	kvs_shape_index_columns(Oid indexid);
 extern bool kvs_shape_has_trigger(Relation rel, int16 events);
 
 /*
- * Is there nothing to see to when a row is written, but these columns and so many indexes?  The
- * guard does not count.
+ * Does a write of a row touch only these columns and so many indexes?  The guard does not count.
  */
 extern bool kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolumns, int nindexes);
 
 /* A function for this kind of table: kv_create_<noun>, kv_alter_<noun>, with _ for spaces. */
 extern char *kvs_shape_function(const char *verb, const char *noun);
 
-/* Who owns a table; InvalidOid: it is gone. */
+/* The owner of a table; InvalidOid: it is gone. */
 extern Oid	kvs_shape_owner(Oid relid);
 
 /*
- * Raise 42501 unless a table that was found by the name of something else belongs to the owner of
- * that, too: anybody with CREATE on the schema can put one where none is.  "part" is what it is of
- * it, for the message.  Ask before its lock is waited for, and again when it is held.  No ERROR if
- * the table is gone.
+ * A table was found by the name of another one.  Raise 42501 unless both belong to the same owner:
+ * anybody with CREATE on the schema can put a table where none is.  "part" says which part of the
+ * other it is, for the message.  Call this before waiting for its lock, and again when it is held.
+ * No ERROR if the table is gone.
  */
 extern void kvs_shape_check_owner(Oid relid, const char *part, const char *noun, const char *name, Oid owner);
 

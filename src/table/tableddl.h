@@ -63,7 +63,7 @@ extern Oid	kvs_tableddl_find_own_table(const char *prefix, const char *name);
 /* The same, locked until the transaction ends: the name is its own for so long. */
 extern Oid	kvs_tableddl_lock_own_table(const char *prefix, const char *name, LOCKMODE lockmode);
 
-/* Keep everybody else from creating and dropping what has this name until the transaction ends. */
+/* Until the transaction ends, keep all others from creating and dropping a table of this name. */
 extern void kvs_tableddl_lock_name(const char *name);
 
 /* Put the guard's triggers on a table of ours, inside SPI_connect(). */

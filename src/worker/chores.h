@@ -14,9 +14,9 @@
 #include "table/queuecatalog.h"
 
 /*
- * End the leases of the queue whose time is over, and settle up to "limit" messages, in this
- * transaction.  An ERROR about one of them is kept: that message is stuck for a while.
- * Returns how many were looked at.  "manual": in a step by hand (manualstep.h), not of the worker.
+ * End the expired leases of the queue, and settle up to "limit" messages, in this transaction.  An
+ * ERROR about one of them is kept: that message is stuck for a while.  Returns how many were looked
+ * at.  "manual": in a manual step (manualstep.h), not one of the worker.
  */
 extern int	kvs_chores_run(KvsQueue *queue, Relation rel, TimestampTz now, int limit, bool manual);
 

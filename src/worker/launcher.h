@@ -11,8 +11,8 @@
 #define KVS_WORKERS		3
 
 /*
- * A worker says that it has come; its argument tells which database it is for.  InvalidOid: it is
- * not wanted any more.
+ * A worker says that it has started; its argument tells which database it is for.  InvalidOid: it
+ * is not wanted any more.
  */
 extern Oid	kvs_launcher_worker_comes(Datum main_arg);
 
@@ -21,7 +21,7 @@ typedef enum KvsWorkerEnd
 {
 	KVS_WORKER_FAILED,			/* it died */
 	KVS_WORKER_DONE,			/* next due says when to come again */
-	KVS_WORKER_WANTED,			/* somebody wants the database for himself */
+	KVS_WORKER_WANTED,			/* a session wants the database to itself */
 	KVS_WORKER_ENDED_STEP		/* it ended itself, for nothing else ended a step: others are due */
 } KvsWorkerEnd;
 

@@ -21,7 +21,10 @@ extern bool kvs_manualstep_is_cancelled(void);
 /* The same, but by its timer. */
 extern bool kvs_manualstep_took_too_long(void);
 
-/* May the step go on to another row?  No: it has taken so long that it had better end well. */
+/*
+ * May the step go on to another row?  False: it has taken so long that it should commit what it has
+ * done.
+ */
 extern bool kvs_manualstep_next_row(void);
 
 #endif							/* KVS_MANUALSTEP_H */

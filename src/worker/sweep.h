@@ -17,7 +17,7 @@ typedef enum KvsSweepOutcome
 {
 	KVS_SWEEP_DONE,
 	KVS_SWEEP_LOCKED,			/* somebody has locked the table */
-	/* what code it has was news, and is known now: its turn may come later */
+	/* whether it has code was news, and is known now: its turn may come later */
 	KVS_SWEEP_LOOKED,
 	KVS_SWEEP_REPLICATED,		/* a subscription brings its rows: it is left alone */
 	KVS_SWEEP_GONE				/* there is no such store any more, and the map has forgotten it */

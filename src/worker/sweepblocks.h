@@ -45,7 +45,7 @@ typedef struct KvsSweep
 	int64		number;			/* versionstamp of the deletions, 0: none yet */
 	struct KvsQueue *queue;		/* rows may be leased; NULL: it is none */
 	bool		by_statement;	/* the table has triggers that must run */
-	bool		careful;		/* each row in a subtransaction, and what fails is gone past */
+	bool		careful;		/* each row in a subtransaction, and failing rows are passed over */
 	bool		(*next_row) (void); /* with triggers: go on with one more row? */
 	/* careful: returns when to try it again; may raise it */
 	TimestampTz (*fail_row) (void *arg, const ErrorData *error);
@@ -53,7 +53,7 @@ typedef struct KvsSweep
 	SPIPlanPtr	plan;			/* for them; there is an SPI connection then */
 	TupleTableSlot *slot;
 	Snapshot	snapshot;
-	KvsIdentity caller;			/* who we were before */
+	KvsIdentity caller;			/* ours, to be restored */
 } KvsSweep;
 
 /* Is it a store, a snapshot store or a queue? */
@@ -71,8 +71,8 @@ extern Relation kvs_sweepblocks_open(KvsSweep *sweep, Oid relid, KvsSweepOutcome
 extern void kvs_sweepblocks_begin(KvsSweep *sweep, TimestampTz now, int64 limit);
 
 /*
- * Be oneself again, count, close the store; the lock stays until the transaction ends.  All numbers
- * given from now on are above those that were read and count (stamp.h).
+ * Restore our own identity, count, close the store.  The lock stays until the transaction ends.
+ * All numbers given from now on are above those that were read and count (stamp.h).
  */
 extern void kvs_sweepblocks_end(KvsSweep *sweep);
 
@@ -86,8 +86,8 @@ extern void kvs_sweepblocks_groups(KvsSweep *sweep, const KvsExpiryWork *work);
 extern bool kvs_sweepblocks_group_of_pass(KvsSweep *sweep, BlockNumber block);
 
 /*
- * Read the whole table, from block *next on.  When the limit ends that, *next is where to go on:
- * otherwise the calls that empty a large table would read its beginning over and over.
+ * Read the whole table, from block *next on.  If the limit ends that, *next is where to go on.
+ * Otherwise the calls that empty a large table would read its beginning over and over.
  */
 extern void kvs_sweepblocks_whole(KvsSweep *sweep, BlockNumber *next);
 

@@ -25,7 +25,7 @@ extern ErrorData *kvs_workerprocess_abort(void);
 extern void kvs_workerprocess_wait(long timeout);
 
 /*
- * Leave off soon: the server stops, or somebody wants the database for himself, or to drop the
+ * Leave off soon: the server stops, or a session wants the database to itself, or wants to drop the
  * extension.
  */
 extern bool kvs_workerprocess_is_in_the_way(void);

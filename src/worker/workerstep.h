@@ -29,13 +29,13 @@ extern void kvs_workerstep_arm(void);
 
 /*
  * Call this before each row that an armed step works on.  False: leave it to the next step, for
- * this one has taken so long that it had better commit what it has done so far.
+ * this one has taken so long that it should commit what it has done so far.
  */
 extern bool kvs_workerstep_next_row(void);
 
 /*
- * A row that an armed step works on has failed, and was rolled back.  Returns until when it is left
- * alone; or raises the ERROR that ends the step, which was cancelled.
+ * A row that an armed step works on has failed, and was rolled back.  Returns until when it is
+ * backed off, or raises the ERROR that ends the step, which was cancelled.
  */
 extern TimestampTz kvs_workerstep_fail_row(const ErrorData *error);
 
@@ -45,21 +45,21 @@ extern void kvs_workerstep_check(void);
 
 /*
  * The step has taken too long, but only a part of it is to blame.  That was rolled back, and the
- * caller puts it off.  The step is armed no more and can be committed; its table is not in trouble.
- * False: it has not taken too long.
+ * caller backs it off.  The step is armed no more and can be committed; its table is not in
+ * trouble.  False: it has not taken too long.
  */
 extern bool kvs_workerstep_forgive(void);
 
-/* "done": it came to do what it was for, so the table is in trouble no more. */
+/* "done": it did what it was for, so the table is no longer in trouble. */
 extern void kvs_workerstep_commit(bool done);
 
 /*
- * In PG_CATCH: end the transaction, leave the table alone for a while, with one LOG line when its
- * trouble begins.  Returns until when.
+ * In PG_CATCH: end the transaction and back the table off, with one LOG line when its trouble
+ * begins.  Returns until when.
  */
 extern TimestampTz kvs_workerstep_recover(void);
 
-/* Until when the table is left alone; DT_NOBEGIN: it is not. */
+/* Until when the table is backed off; DT_NOBEGIN: it is not. */
 extern TimestampTz kvs_workerstep_aside_until(Oid relid);
 
 /* Must each row have a subtransaction, because some have failed of late? */
@@ -69,7 +69,7 @@ extern bool kvs_workerstep_is_careful(Oid relid);
 extern int64 kvs_workerstep_rows(Oid relid, int64 max);
 
 /*
- * The worker comes, and goes; the latter returns whether it ended itself.  "find_next_due" says
+ * The worker starts, and ends; the latter returns whether it ended itself.  "find_next_due" says
  * when something is due, but for table "except".  It clears next due (expiry.h), so what is there
  * afterwards has come since.
  */

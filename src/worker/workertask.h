@@ -8,7 +8,7 @@
 
 /*
  * A kind of work.  Its functions are called outside a transaction, and make short ones of their
- * own, and catch what they may well raise: an ERROR that gets here ends the worker.
+ * own.  They catch the errors that they may well raise: an ERROR that gets here ends the worker.
  */
 typedef struct KvsWorkerTask
 {

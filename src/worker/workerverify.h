@@ -8,8 +8,8 @@
 
 /*
  * There should be none: each is a bug, is logged, and can be delivered from then on.  In a
- * transaction of the worker.  Returns false if the look has to be repeated, because somebody is in
- * the way.
+ * transaction of the worker.  Returns false if the look has to be repeated, because another session
+ * is in the way.
  */
 extern bool kvs_workerverify_queue(KvsReader *reader);
 

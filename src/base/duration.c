@@ -14,9 +14,7 @@
 #include "base/compat.h"
 #include "base/duration.h"
 
-/*
- * More than that are beyond all timestamps; their sum with a month of the year overflows nothing.
- */
+/* More are beyond all timestamps; their sum with a month of the year overflows nothing. */
 #define MOST_MONTHS		(1000000 * MONTHS_PER_YEAR)
 
 /* False: there is no such timestamp. */

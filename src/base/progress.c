@@ -48,8 +48,8 @@ static const char *const command_names[] = {
 };
 
 /*
- * What this backend reports, or would if nobody else did.  A trigger of the tables that it writes
- * may begin another operation inside it; that one is not reported.
+ * The operation that this backend reports, or would if no other command did.  A trigger of the
+ * tables that it writes may begin another operation inside it.  That one is not reported.
  */
 static KvsCommand current_command;
 static Oid	current_relid;

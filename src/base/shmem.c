@@ -50,8 +50,8 @@ shmem_request(void)
 }
 
 /*
- * Did the server stop in order, as a primary?  Only then do the sequences on disk know every number
- * that somebody saw.  The control file still says how the last run ended: it is rewritten after
+ * Did the server stop cleanly, as a primary?  Only then do the sequences on disk know every number
+ * that a client saw.  The control file still says how the last run ended: it is rewritten after
  * this hook.
  */
 static void

@@ -259,7 +259,7 @@ read_state(void)
 				(errmsg("kvstore: file \"%s\" is ignored: %s", STATE_FILE, problem)));
 	else if (data != NULL)
 	{
-		/* The checksum is right, so this is what was written. */
+		/* The checksum is right, so these are the bytes that were written. */
 		in.len -= sizeof(uint32);
 		in.cursor = sizeof(uint32) + 3 * sizeof(uint64);
 		while (in.cursor < in.len)

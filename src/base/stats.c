@@ -101,7 +101,10 @@ static LWLock *shared_stats_lock = NULL;
 static TimestampTz last_publish = 0;
 static bool exit_callback_registered = false;
 
-/* Of the database.  Not in the hash, because counting an error must not allocate. */
+/*
+ * The counts of the database.  They are not in the hash, because counting an error must not
+ * allocate.
+ */
 static KvsStat database_stat;
 static emit_log_hook_type previous_log_hook = NULL;
 

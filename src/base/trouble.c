@@ -37,14 +37,14 @@
 #define KVS_TROUBLES	1024
 
 /*
- * How long a table is left alone, in milliseconds: at first, and at most, for an ERROR and for what
- * took too long.
+ * How long a table is backed off, in milliseconds: at first, and at most, after an ERROR and after
+ * a step that took too long.
  */
 #define FIRST_DELAY		1000
 #define LAST_DELAY		(60 * 1000)
 #define LAST_DELAY_SLOW	(10 * 60 * 1000)
 
-/* After so many steps that did well a step takes twice as many rows. */
+/* After so many steps that succeeded a step takes twice as many rows. */
 #define SUCCESSES		16
 
 /* The trouble of a table is logged at most so often, in milliseconds. */
@@ -61,10 +61,10 @@ typedef struct Trouble
 	int			successes;		/* in a row, since it had any failures or more rows */
 	int			sqlstate;		/* of the last one */
 	bool		slow;			/* the last one took too long */
-	bool		rows_only;		/* only rows failed: they are left alone, the table is not */
+	bool		rows_only;		/* only rows failed: they are backed off, the table is not */
 	int64		rows;			/* that a step may take; 0: no limit */
 	TimestampTz since;			/* the first failure */
-	TimestampTz until;			/* leave it alone */
+	TimestampTz until;			/* the table is backed off */
 	TimestampTz told;			/* when a log line said so */
 } Trouble;
 
@@ -293,8 +293,8 @@ kvs_trouble_rows(Oid relid, int64 max)
 /* ---- Forgetting ---- */
 
 /*
- * Copy what there is of this database, since looking at catalogs under the lock is not allowed.
- * Returns how many.
+ * Copy the entries of this database, since catalogs must not be read under the lock.  Returns how
+ * many.
  */
 static int
 copy(Trouble *items)
@@ -381,7 +381,7 @@ compare_since(const void *a, const void *b)
 	return x < y ? -1 : x > y ? 1 : 0;
 }
 
-/* By what people call it, and why. */
+/* The table, by the name that users know, and why. */
 static void
 append_trouble(StringInfo text, const char *table, const Trouble *trouble)
 {
@@ -428,8 +428,8 @@ kvstore_trouble_reason(PG_FUNCTION_ARGS)
 }
 
 /*
- * kvstore.troubles(): the tables of this database that the worker leaves alone for a while: table,
- * how often it failed in a row, SQLSTATE of the last failure, since when, until when.
+ * kvstore.troubles(): the tables of this database that the worker backs off: table, how often it
+ * failed in a row, SQLSTATE of the last failure, since when, until when
  */
 PG_FUNCTION_INFO_V1(kvstore_troubles);
 Datum

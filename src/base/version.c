@@ -19,8 +19,7 @@ kvstore_version(PG_FUNCTION_ARGS)
 }
 
 /*
- * kvstore.shared_since() returns timestamptz: since when shared memory is there, NULL without
- * preload
+ * kvstore.shared_since() returns timestamptz: since when shared memory exists, NULL without preload
  */
 PG_FUNCTION_INFO_V1(kvstore_shared_since);
 Datum

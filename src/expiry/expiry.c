@@ -63,7 +63,7 @@ typedef struct Lowering
 {
 	KvsExpirySlot *slot;
 	TimestampTz when;
-	SubTransactionId subid;		/* of resets: who did it */
+	SubTransactionId subid;		/* of resets: which one did it */
 } Lowering;
 
 typedef struct LoweringList
@@ -127,7 +127,7 @@ fold_list(LoweringList *list)
 
 /*
  * A list of notes has at most twice as many items as there are slots, however much a transaction
- * writes; one of resets so many for each subtransaction that swept.
+ * writes.  A list of resets has at most so many for each subtransaction that swept.
  */
 static void
 add_to_list(LoweringList *list, Lowering added)
@@ -244,7 +244,7 @@ at_xact(XactEvent event)
 			check_prepare();
 			return;
 		case XACT_EVENT_COMMIT:
-			/* A test may have its notes wait for the next commit. */
+			/* A test can make its notes wait for the next commit. */
 			if (kvs_fault_is(KVS_FAULT_PUBLISH))
 				return;
 			lower_list(&notes, InvalidSubTransactionId);
@@ -264,9 +264,9 @@ at_xact(XactEvent event)
 
 /*
  * Notes of a subtransaction that aborted stay: they are lower bounds.  Resets stay for the same
- * reason: the rest may abort, too.  Its own and those of its children are put back; all of those
- * have higher numbers. Others' are not, or each row that fails would make its group due again at
- * once.
+ * reason: the rest may abort, too.  Its own resets and those of its children are put back; all of
+ * these have higher numbers.  Those of others are not, or each row that fails would make its group
+ * due again at once.
  */
 static void
 at_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent)

@@ -27,7 +27,7 @@
 #define FIRST_FULL_DELAY	(60 * 1000)
 #define LAST_FULL_DELAY		(24 * 60 * 60 * 1000)
 
-/* No table is put aside for so many milliseconds. */
+/* No table is set aside for so many milliseconds. */
 #define MOST_ASIDE			((int64) 60 * 60 * 1000)
 
 /* An ERROR of a worker is logged at most so often, in milliseconds. */
@@ -116,7 +116,7 @@ collect_work(KvsExpiryTable *table, TimestampTz now, bool passes, KvsExpiryWork 
 }
 
 /*
- * Until when a table is put aside.  A time so far away was written before the clock was set back.
+ * Until when a table is set aside.  A time so far away was written before the clock was set back.
  */
 static TimestampTz
 aside_until(KvsExpiryTable *table, TimestampTz now)
@@ -126,7 +126,7 @@ aside_until(KvsExpiryTable *table, TimestampTz now)
 	return until > TimestampTzPlusMilliseconds(now, MOST_ASIDE) ? DT_NOBEGIN : until;
 }
 
-/* When this worker took up each table last, a number of turns.h; by its place in the map. */
+/* When this worker took up each table last, a number of turns.h; by its index in the map. */
 static uint64 *served = NULL;
 
 static KvsTurn
@@ -260,8 +260,8 @@ kvs_expirydue_may_log(TimestampTz now)
 
 /*
  * The earliest time of all slots of this database.  To plan the worker's work: but for a table, and
- * one that is put aside is not due before it is back.  To tell since when something waits
- * ("since"): as far as the map knows, and but for tables in trouble.
+ * one that is set aside is not due before that ends.  To tell since when something waits ("since"):
+ * as far as the map knows, and but for tables in trouble.
  */
 static TimestampTz
 read_map(bool since, Oid except)
@@ -352,7 +352,7 @@ kvs_expirydue_next_due(void)
 	return kvs_expiry_read_slot(&kvs_expirymap_my_database->next_due);
 }
 
-/* What the worker has taken up and is not done with. */
+/* What the worker has taken up and not finished. */
 static KvsExpirySlot *taken = NULL;
 
 void
@@ -462,7 +462,9 @@ kvstore_announce(PG_FUNCTION_ARGS)
 {
 	if (kvs_expirymap_get_database() != NULL)
 	{
-		/* What an earlier extension in this database learned about its passes does not count. */
+		/*
+		 * The delays of passes that an earlier extension in this database had reached do not count.
+		 */
 		pg_atomic_write_u32(&kvs_expirymap_my_database->full_delay, 0);
 		kvs_expiry_lower_at_commit(&kvs_expirymap_my_database->full, DT_NOBEGIN);
 	}

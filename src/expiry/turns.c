@@ -31,7 +31,7 @@ typedef struct Owner
 
 static HTAB *owners = NULL;
 
-/* NULL: he has had no time, and is not to be entered. */
+/* NULL: the owner has had no time, and is not to be entered. */
 static Owner *
 find(Oid owner, HASHACTION action)
 {
@@ -47,7 +47,9 @@ find(Oid owner, HASHACTION action)
 	return result;
 }
 
-/* What he has had, as it counts now.  A clock that was set back takes nothing off. */
+/*
+ * The time that the owner has had, as it counts now.  A clock that was set back takes nothing off.
+ */
 static double
 get_used(const Owner *owner, TimestampTz now)
 {

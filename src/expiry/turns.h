@@ -9,9 +9,7 @@
 
 #include "utils/timestamp.h"
 
-/*
- * The least comes first: by rank, then by the time that the owner has had, then by "served".
- */
+/* The least comes first: by rank, then by the time that the owner has had, then by "served". */
 typedef struct KvsTurn
 {
 	int			rank;

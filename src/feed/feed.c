@@ -48,7 +48,7 @@
 #define PAGE_BYTES		16384
 #define NO_PAGE			PG_UINT32_MAX
 
-/* Databases with changes in the feed; what others do is not in it. */
+/* Databases with changes in the feed; those of others are not in it. */
 #define DATABASES		1024
 
 /* Records for which the lock is held at once. */
@@ -58,13 +58,13 @@
 /* Removals of prefixes, or of all keys, that a database remembers. */
 #define REMOVALS		64		/* as many as a uint64 has bits */
 
-/* Which part of its pages a database fills before its sleeping followers are told to read on. */
+/* A database fills this part of its pages before its sleeping followers are told to read on. */
 #define TELL_PART		4
 
 /* In the chain of its hash: no newer record of its key has come. */
 #define FLAG_CHAINED	0x80
 
-/* Names a record: its place in the data, in units of 8 bytes, plus 1; 0 is none. */
+/* Names a record: its offset in the data, in units of 8 bytes, plus 1; 0 is none. */
 typedef uint32 RecordRef;
 
 typedef struct Record
@@ -556,7 +556,7 @@ give(KvsFeedReader *reader, const Record *record, char *where)
 	reader->count++;
 }
 
-/* Walk from here on; the lock is held. */
+/* Walk on from here; the lock is held. */
 static KvsFeedStep
 read_from(KvsFeedReader *reader, uint32 page, uint32 offset)
 {

@@ -62,8 +62,8 @@ kvs_wait_check_context(FunctionCallInfo fcinfo, const char *procedure, const cha
 }
 
 /*
- * The transaction of a procedure has seen nothing yet; whatever the default, it has to see what
- * others commit while it waits.
+ * The transaction of a procedure has seen nothing yet.  Whatever the default isolation, it has to
+ * see what others commit while it waits.
  */
 static void
 begin_read_committed(void)
@@ -72,7 +72,7 @@ begin_read_committed(void)
 	XactIsoLevel = XACT_READ_COMMITTED;
 }
 
-/* Nobody is there who could be told. */
+/* There is no client that could be told. */
 static void
 check_client(void)
 {
@@ -117,7 +117,7 @@ sleep_until(const KvsWait *wait, TimestampTz until)
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 	}
-	/* a system call that who is woken need not make: he is about to answer, or will be back */
+	/* a system call that a woken session need not make: it is about to answer, or will be back */
 	if (events & WL_TIMEOUT || TimestampDifferenceExceeds(last_check, now, kvs_guc_fallback_poll))
 	{
 		last_check = now;
@@ -125,7 +125,7 @@ sleep_until(const KvsWait *wait, TimestampTz until)
 	}
 }
 
-/* Returns whether what the look did is to stay. */
+/* Returns whether the work of the look is to stay. */
 static bool
 look(void *arg)
 {

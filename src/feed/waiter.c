@@ -266,7 +266,7 @@ kvs_waiter_hold_timer(KvsWaiter *waiter, TimestampTz next)
 	return slot->holds_timer;
 }
 
-/* What was meant for a waiter that ends is for the next. */
+/* The wake-up of a waiter that ends is for the next. */
 static void
 pass_on(KvsWaitTarget target, bool needed)
 {
@@ -316,7 +316,7 @@ kvs_waiter_fail(KvsWaiter *waiter)
 	leave(waiter, true);
 }
 
-/* A session that exits unwinds nothing: look for what it has. */
+/* A session that exits unwinds nothing: look for its slots. */
 static void
 waiter_before_exit(int code, Datum arg)
 {
@@ -346,7 +346,7 @@ static void
 choose(int slot)
 {
 	/*
-	 * the latch alone may be used up by what the waiter is just doing, as when it waits for a lock
+	 * the waiter may use up the latch alone by what it is just doing, as when it waits for a lock
 	 */
 	pg_atomic_write_u32(&waiters->slots[slot].woken, 1);
 	if (is_chosen[slot])
@@ -450,8 +450,9 @@ kvs_waiter_wake_one(Oid relid)
 }
 
 /*
- * Who is just looking has no timer, and may have looked too early: it looks again, once in vain at
- * most. A timer that is there was set after a look that saw, or preceded, what is published now.
+ * A waiter that is just looking has no timer, and may have looked too early: it looks again, once
+ * in vain at most.  A timer that is set was set after a look that saw, or preceded, what is
+ * published now.
  */
 void
 kvs_waiter_wake_for(Oid relid, TimestampTz moment)
@@ -493,8 +494,8 @@ kvs_waiter_wake_one_now(Oid relid)
 }
 
 /*
- * Those for whom the end of this transaction is something to look at; a savepoint that is rolled
- * back wakes them in vain.
+ * The waiters that have to look when this transaction ends.  A savepoint that is rolled back wakes
+ * them in vain.
  */
 static List *at_commit = NIL;
 
@@ -627,8 +628,8 @@ copy_waiters(WaiterRow *rows)
 }
 
 /*
- * kvstore.waiters(): who waits for what in this database that the caller may see, a row for each
- * key, prefix or queue.
+ * kvstore.waiters(): which session waits for what in this database, as far as the caller may see
+ * it: a row for each key, prefix or queue
  */
 PG_FUNCTION_INFO_V1(kvstore_waiters);
 Datum

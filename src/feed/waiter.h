@@ -92,9 +92,7 @@ extern void kvs_waiter_fail(KvsWaiter *waiter);
 /* Memory for the others, before the callback. */
 extern void kvs_waiter_prepare(void);
 
-/*
- * Does any session wait?  What it is to see must be visible before, with a full barrier between.
- */
+/* Does any session wait?  What it is to see must be visible before, with a full barrier between. */
 extern bool kvs_waiter_any(void);
 
 /* Choose the waiters for this key, alone or as one of many. */

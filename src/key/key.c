@@ -213,7 +213,7 @@ require(int size, int pos, int len)
 }
 
 /*
- * Find the end of an escaped body.  The text between two U+0000 is checked on its own: a character
+ * Find the end of an escaped body.  The text between two U+0000 is checked on its own.  A character
  * cannot reach over an escape, and pg_encoding_verifymbstr() takes a zero byte for the end.
  */
 static int

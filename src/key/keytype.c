@@ -55,8 +55,8 @@ add_output(KvsKey *key, PGFunction output, Datum value)
 }
 
 /*
- * A float is the double it is, -0 included.  The sign of a NaN is another matter: SQL neither shows
- * it nor compares it, and the processor sets it as it likes, so all of them are the one that prints
+ * A float is the double it is, -0 included.  Only the sign of a NaN is dropped: SQL neither shows
+ * nor compares it, and the processor sets it as it likes.  So all of them are the one that prints
  * as NaN.
  */
 static void

@@ -216,7 +216,7 @@ becomes_present(const Atomic *atomic, const AtomicKey *key)
 	return present;
 }
 
-/* Arithmetic can fail, and on what there is it fails otherwise than on nothing. */
+/* Arithmetic can fail, and on an entry it fails otherwise than on none. */
 static bool
 has_arithmetic(const Atomic *atomic, const AtomicKey *key)
 {
@@ -265,7 +265,7 @@ lock_written_key(Atomic *atomic, AtomicKey *key)
 	bool		in_vain = false;
 	KvsPassedOver row = {0};
 
-	/* "Set if absent": most likely it is, and then to insert it is all. */
+	/* "Set if absent": most likely it is absent, and then an insert is all. */
 	if (key->checked && creates && !has_arithmetic(atomic, key))
 	{
 		if (claim(atomic, key))
@@ -277,7 +277,7 @@ lock_written_key(Atomic *atomic, AtomicKey *key)
 		CHECK_FOR_INTERRUPTS();
 		if (creates)
 		{
-			/* the claim has met a row and locked it: only a policy keeps it from being found */
+			/* the claim has met a row and locked it: only a policy can hide it */
 			if (in_vain)
 				kvs_policy_report(atomic->store);
 			if (claim(atomic, key))
@@ -348,10 +348,9 @@ undo_claims(Atomic *atomic)
 }
 
 /*
- * Take all keys; if a check fails, leave nothing of it.  To delete what was claimed is enough in a
- * plain table.  In another one triggers of the owner's have seen it come, and need not let it go,
- * so there it is a subtransaction that is rolled back.  One key alone is claimed only if its checks
- * pass.
+ * Take all keys; if a check fails, undo all of it.  In a plain table it is enough to delete the
+ * claimed rows.  In another one triggers of the owner's have seen them come, and may keep them.  So
+ * there a subtransaction is rolled back.  One key alone is claimed only if its checks pass.
  */
 static void
 take_keys_or_none(Atomic *atomic)

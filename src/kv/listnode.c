@@ -52,7 +52,7 @@ typedef struct ListState
 	bool		backward;		/* whoever reads may turn round */
 	bool		started;
 	bool		scanning;		/* "list" is open */
-	bool		exhausted;		/* it has no more */
+	bool		exhausted;		/* "list" has no more entries */
 	KvsList		list;
 	/* what the function gave, or what the list has given so far; NULL: nothing is kept */
 	Tuplestorestate *rows;
@@ -338,9 +338,8 @@ static const CustomPathMethods path_methods = {
 };
 
 /*
- * Is this a call of kv_list(), and of which form?  By its symbol: names and OIDs change.  Arguments
- * that are volatile are for the function: it is called once, where the node reads them at each
- * rescan.
+ * Is this a call of kv_list(), and of which form?  By its symbol: names and OIDs change.  Volatile
+ * arguments are for the function: it is called once, while the node reads them at each rescan.
  */
 static bool
 is_list_call(const RangeTblEntry *rte, FuncExpr **call, KvsForm *form)

@@ -118,7 +118,7 @@ enum
 	SETTING_DEFAULT_TTL
 };
 
-/* How long snapshots live where nothing is set. */
+/* How long snapshots live by default. */
 static const Interval usual_ttl = {.day = 1};
 
 /* The index over (hash, context) serves both "is it there?" and the look-up by hash alone. */
@@ -197,7 +197,9 @@ kvstore_drop_snapshot_store(PG_FUNCTION_ARGS)
 	SPI_connect();
 	kvs_tableddl_run_utility(psprintf("DROP TABLE kvstore.p_%s", name));
 	SPI_finish();
-	/* The worker looks what is due there, sees that the table is gone, and gives its slots back. */
+	/*
+	 * The worker looks for what is due there, sees that the table is gone, and returns its slots.
+	 */
 	kvs_expiry_note(relid, InvalidBlockNumber, DT_NOBEGIN);
 	kvs_registry_delete(&kvs_registry_snapshots, name);
 	PG_RETURN_BOOL(true);
@@ -271,8 +273,9 @@ kvstore_snapshot_table(PG_FUNCTION_ARGS)
 /* ---- Trigger ---- */
 
 /*
- * A number that a row brings, as in a restore or by logical replication, which leaves the sequence
- * alone: what is appended later must come after it.  Only the owner may lift the numbers of all.
+ * A row brings a number, as in a restore or by logical replication, which does not move the
+ * sequence.  Rows that are appended later must come after it.  Only the owner may lift the numbers
+ * of all.
  */
 static void
 follow_number(Relation rel, int64 seq)
@@ -301,7 +304,7 @@ kvstore_snapshot_written(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("kvstore.snapshot_written() must be called as an AFTER ROW trigger")));
 
-	/* Anybody may put the trigger on a table of their own: that is none of ours. */
+	/* Anybody may put the trigger on a table of their own: such a table is none of ours. */
 	if (TRIGGER_FIRED_BY_DELETE(data->tg_event) || !kvs_snapshot_is_store(rel))
 		return PointerGetDatum(NULL);
 	tuple = TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple;

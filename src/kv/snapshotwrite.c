@@ -124,8 +124,8 @@ add_time(Arguments *arguments, TimestampTz value)
 
 /*
  * Run a statement as the caller, inside SPI_connect(); "format" has the name of the store as %1$s.
- * "latest": it sees what has been committed so far, and changes no row that the transaction's own
- * snapshot does not see (40001), as foreign keys do it.
+ * "latest": it sees what has been committed so far.  As with foreign keys, it changes no row that
+ * the transaction's own snapshot does not see (40001).
  */
 static uint64
 run(const KvsSnapshotStore *store, const char *format, Arguments *arguments, bool latest)
@@ -152,7 +152,7 @@ first_column(bool *isnull)
 	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, isnull);
 }
 
-/* Has the newest snapshot of a context this hash; is there none, if the hash is ''? */
+/* Has the newest snapshot of a context this hash?  If the hash is '': is there no snapshot? */
 static bool
 newest_is(const KvsSnapshotStore *store, const text *context, const text *hash, TimestampTz now, bool latest)
 {
@@ -168,7 +168,7 @@ newest_is(const KvsSnapshotStore *store, const text *context, const text *hash, 
 	return VARSIZE_ANY_EXHDR(hash) > 0 && DatumGetBool(first_column(&isnull));
 }
 
-/* Which snapshots of a context are to go: those of which all of this is true. */
+/* Which snapshots of a context are deleted: those for which all of this is true. */
 typedef struct Removal
 {
 	const text *context;
@@ -201,10 +201,11 @@ remove_snapshots(const KvsSnapshotStore *store, const Removal *removal)
 }
 
 /*
- * A hash that the context has: its expiry is renewed, and if others have come since, it is the
- * newest again, for recovery must go on from the state that was appended last.  $2: it cannot be
- * told whether others have come, so it gets a new number.  The row of one that has expired is there
- * until it is swept, and becomes a new one.  Another state under the same hash changes nothing.
+ * The context has the hash: the expiry of its snapshot is renewed.  If others have come since, it
+ * becomes the newest again, for recovery must go on from the state that was appended last.  $2: it
+ * cannot be told whether others have come, so it gets a new number.  The row of an expired one is
+ * there until it is swept, and becomes a new one.  Another state under the same hash changes
+ * nothing.
  */
 #define INSERT_INTO	"INSERT INTO kvstore.p_%1$s AS p (context, hash, state, metadata, created_at, expires_at, state_size) "
 #define EXPIRED		"p.expires_at <= $1"

@@ -84,7 +84,7 @@ check_shape(Relation rel)
 }
 
 /*
- * fillfactor 90 leaves room for HOT updates, and the primary key is the only index, so that an
+ * fillfactor 90 leaves room for HOT updates, and the primary key is the only index.  So an
  * overwrite, with or without a TTL, touches no index.
  */
 static void
@@ -126,7 +126,7 @@ check_view(Relation rel)
 
 static const KvsCompanion view = {"v_", "view", "view", check_view, create_view};
 
-/* Who followed another store of this name has to list this one. */
+/* Followers of another store of this name have to list this one. */
 static void
 note_new_store(const char *name)
 {
@@ -226,7 +226,9 @@ kvstore_drop_store(PG_FUNCTION_ARGS)
 		kvs_tableddl_run_utility(psprintf("DROP VIEW kvstore.v_%s", name));
 	kvs_tableddl_run_utility(psprintf("DROP TABLE kvstore.s_%s", name));
 	SPI_finish();
-	/* The worker looks what is due there, sees that the table is gone, and gives its slots back. */
+	/*
+	 * The worker looks for what is due there, sees that the table is gone, and returns its slots.
+	 */
 	kvs_expiry_note(relid, InvalidBlockNumber, DT_NOBEGIN);
 	kvs_registry_delete(&kvs_registry_stores, name);
 	PG_RETURN_BOOL(true);

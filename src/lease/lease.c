@@ -122,7 +122,7 @@ kvs_lease_list_ready(KvsQueue *queue, int priority, TimestampTz now, KvsMessageR
 	{
 		KvsLease   *lease = dlist_container(KvsLease, link, iter.cur);
 
-		/* what has come since is for the next call */
+		/* later arrivals are for the next call */
 		if (lease->heap == &slot->ready && lease->message.priority >= priority && count < room)
 			(*messages)[count++] = lease->message;
 	}
@@ -148,9 +148,9 @@ kvs_lease_peek_ready(KvsQueue *queue, TimestampTz now, KvsMessageRef *message)
 }
 
 /*
- * The last look may have been too early, as the row's own transaction may have been about to
- * commit; so the position is published as an arrival: others have passed over it because of us.  Of
- * a row that somebody is just deleting he publishes it himself, should that abort.
+ * The last look may have been too early: the row's own transaction may have been about to commit.
+ * So the position is published as an arrival, as others have passed over it because of us.  If a
+ * session is just deleting the row, it publishes the position itself if it aborts.
  */
 void
 kvs_lease_drop(KvsQueue *queue, const KvsMessageRef *message, uint64 token, bool announce)
@@ -225,8 +225,8 @@ kvs_lease_raise_full(const KvsQueue *queue)
 /* ---- What a receipt can do ---- */
 
 /*
- * The delivery has not failed after all, if it is the last that has.  False: it is over with the
- * message all the same, and nothing is taken back.
+ * The delivery has not failed after all, if it is the last that has.  False: the message stays
+ * given up all the same, and nothing is taken back.
  */
 static bool
 take_back_failure(KvsMessageRef *message, int number)
@@ -254,7 +254,7 @@ claim_locked(KvsQueueSlot *slot, uint64 token, int number, KvsLeaseState state, 
 		lease = kvs_leaseentry_make(slot, message);
 		if (lease == NULL)
 			return KVS_CLAIM_FULL;
-		/* should the transaction abort, it is as if it had been returned */
+		/* if the transaction aborts, it is as if it had been returned */
 		kvs_leaseentry_set_state(slot, lease, KVS_LEASE_RETURNED);
 		lease->due = lease->ready_at = DT_NOBEGIN;
 		lease->work_at = lease->since = now;
@@ -285,7 +285,7 @@ claim_locked(KvsQueueSlot *slot, uint64 token, int number, KvsLeaseState state, 
 KvsClaim
 kvs_lease_claim(KvsQueue *queue, uint64 token, int number, KvsLeaseState state, TimestampTz deadline, bool row, KvsMessageRef *message)
 {
-	/* who only ends a lease makes no slot: others may have taken all that there are */
+	/* a session that only ends a lease makes no slot: others may have taken all that there are */
 	KvsQueueSlot *slot = row && state == KVS_LEASE_HELD ? kvs_queueslot_lock(queue) : kvs_queueslot_lock_existing(queue);
 	KvsClaim	result = row ? KVS_CLAIM_FULL : KVS_CLAIM_UNKNOWN;
 
@@ -296,10 +296,7 @@ kvs_lease_claim(KvsQueue *queue, uint64 token, int number, KvsLeaseState state, 
 	return result;
 }
 
-/*
- * Does this token hold it, or has its delivery failed only because the time was over?  Then it has
- * not.
- */
+/* Does this token hold it, or has its delivery failed only by expiry?  Then it has not failed. */
 static bool
 may_release(KvsLease *lease, const uint64 *token, int number)
 {
@@ -448,7 +445,7 @@ kvs_lease_undo_take(KvsQueueSlot *slot, int64 id, uint64 token, bool own, Timest
 {
 	KvsLease   *lease = kvs_leaseentry_find_token(slot, id, token);
 
-	/* somebody else has its receipt, and is ending it: should that abort, nobody holds it */
+	/* another session has its receipt, and is ending it: if that aborts, nobody holds it */
 	if (lease != NULL && lease->state == KVS_LEASE_ENDING)
 		lease->rolled_back = true;
 	if (lease == NULL || lease->state != KVS_LEASE_HELD)

@@ -48,7 +48,7 @@ kvs_message_failed(const KvsMessageRef *message)
 	return message->attempts + message->failures;
 }
 
-/* Is the message given up?  Then it is never delivered. */
+/* Is the message given up, or about to be?  Then it is never delivered. */
 static inline bool
 kvs_message_is_doomed(const KvsMessageRef *message)
 {

@@ -24,12 +24,10 @@
 
 #define PARTITIONS	16
 
-/*
- * A backoff up to this is waited for in memory; and so long a second failure waits for the worker.
- */
+/* A backoff up to this stays in memory; and a second failure waits so long for the worker. */
 #define SOON		(1 * USECS_PER_SEC)
 
-/* So long the first failure of a message may be known to memory only. */
+/* The first failure of a message may be in memory only for so long. */
 #define AGE			(2 * USECS_PER_SEC)
 
 /*
@@ -194,7 +192,7 @@ kvs_leaseentry_remove(KvsQueueSlot *slot, KvsLease *lease)
 	dlist_delete(&lease->link);
 	slot->nleases--;
 	kvs_leaseentry_search(slot, lease->key.id, HASH_REMOVE);
-	/* there is room for those that had none */
+	/* now there is room for messages without an entry */
 	if (was_doomed && slot->ndoomed == 0 && slot->more_doomed)
 		slot->verify_at = DT_NOBEGIN;
 }
@@ -229,7 +227,7 @@ kvs_leaseentry_leave_to_rows(KvsQueueSlot *slot, TimestampTz now)
 }
 
 /*
- * A stuck one makes room, if its row says what it is: those that stay so must not keep others from
+ * A stuck one makes room, if its row says that it is given up: stuck ones must not keep others from
  * their turn.
  */
 bool
@@ -368,8 +366,9 @@ kvs_leaseentry_give_back(KvsQueueSlot *slot, KvsLease *lease, TimestampTz now, T
 }
 
 /*
- * A delivery has failed.  At once after the first time that is a rollback: it may be just a
- * deadlock.  At once, too, if that was counted before, and its receipt was used to extend it since.
+ * A delivery has failed.  The next one is at once after a first failure that is a rollback: it may
+ * be just a deadlock.  It is at once, too, if the failure was counted before, and its receipt was
+ * used to extend it since.
  */
 void
 kvs_leaseentry_fail(KvsQueueSlot *slot, KvsLease *lease, TimestampTz now, KvsLeaseEnd end)

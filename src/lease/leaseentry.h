@@ -81,7 +81,7 @@ extern KvsLease *kvs_leaseentry_search(KvsQueueSlot *slot, int64 id, HASHACTION 
 /* The entry goes. */
 extern void kvs_leaseentry_remove(KvsQueueSlot *slot, KvsLease *lease);
 
-/* May one more doomed message have an entry?  Or one that the worker could not settle? */
+/* May one more doomed message have an entry? */
 extern bool kvs_leaseentry_room_for_doomed(KvsQueueSlot *slot, TimestampTz now);
 
 /* Has the queue all the leases that it may have? */

@@ -12,14 +12,14 @@
 #include "lease/leaseentry.h"
 
 /*
- * What could not be settled because somebody was in the way is tried again after so many
- * milliseconds.
+ * A message that could not be settled because another session was in the way is tried again after
+ * so many milliseconds.
  */
 #define RETRY		500
 
 /*
- * What could not be settled because of an error: after so many, twice as many each time, up to a
- * limit.
+ * One that could not be settled because of an error: after so many, twice as many each time, up to
+ * a limit.
  */
 #define FIRST_PAUSE	1000
 #define MOST_DOUBLINGS 8

@@ -77,7 +77,7 @@ typedef struct DirectoryEntry
 
 static Slots *all = NULL;
 static KvsQueueSlot *slots = NULL;	/* its slots */
-static HTAB *directory = NULL;	/* who has which slot */
+static HTAB *directory = NULL;	/* which queue has which slot */
 static const KvsSlotLeases *lease_rules = NULL;	/* what leases have in a slot */
 static LWLock *directory_lock = NULL;	/* for the directory, and for which slots are free */
 
@@ -149,8 +149,8 @@ free_slot(KvsQueueSlot *slot)
 }
 
 /*
- * May it be given away?  Looked at without its lock first, so the answer has to be asked for again
- * with it.
+ * May it be given away?  It is looked at without its lock first, so this has to be called again
+ * with the lock.
  */
 static bool
 is_idle(KvsQueueSlot *slot, bool aged, TimestampTz now)
@@ -403,8 +403,8 @@ width_with(const KvsLateRange *range, KvsPosition low, KvsPosition high)
 }
 
 /*
- * All ranges are taken, by other priorities than the one that needs one, so at least two are of the
- * same: join those that grow least.
+ * All ranges are taken, by other priorities than the one that needs one.  So at least two are of
+ * the same priority: join those that grow least.
  */
 static void
 join_closest(KvsQueueSlot *slot)
@@ -430,9 +430,9 @@ join_closest(KvsQueueSlot *slot)
 }
 
 /*
- * Without room for a range of its own it joins the one of its priority that grows least by it.
- * When there is none of its priority, the two neighbours of another one that are closest to each
- * other become one: a head that goes back would have to wade through everything dead.
+ * Without room for a range of its own it joins the one of its priority that grows least by it.  If
+ * its priority has none, the two closest neighbours of another priority become one.  A head that
+ * goes back would have to wade through everything dead.
  */
 static void
 add_late_range(KvsQueueSlot *slot, int priority, KvsPosition low, KvsPosition high)
@@ -479,7 +479,7 @@ kvs_queueslot_arrive(KvsQueueSlot *slot, int priority, KvsPosition low, KvsPosit
 {
 	KvsArrival *arrival;
 
-	/* An owner can write what he likes with the guard disabled; nobody looks for such a message. */
+	/* With the guard disabled an owner can write any priority.  Nobody looks for such a message. */
 	if (priority < 0 || priority >= KVS_PRIORITIES)
 		return;
 	arrival = &slot->arrivals[slot->narrivals++ % KVS_ARRIVALS];
@@ -538,7 +538,7 @@ kvs_queueslot_verified(KvsQueue *queue, int64 pause)
 	KvsQueueSlot *slot = kvs_queueslot_lock(queue);
 
 	slot->verify_pause = Max(pause, VERIFY_PAUSE);
-	/* as long as there are leases somebody has to see whether the queue is still there */
+	/* as long as there are leases the worker has to check that the queue is still there */
 	if (slot->nleases > 0 || slot->verify_at != DT_NOEND)
 		slot->verify_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), slot->verify_pause);
 	LWLockRelease(slot->lock);

@@ -39,7 +39,7 @@
 /* Random numbers fetched at once. */
 #define TOKENS		64
 
-/* Notes that are worked off under one lock: others want the queue, too. */
+/* Notes that are processed under one lock: others want the queue, too. */
 #define NOTES_AT_ONCE	1000
 
 /*
@@ -58,7 +58,7 @@ typedef enum NoteKind
 	TAKEN_OWN,					/* this transaction has sent it */
 	ENDING,
 	ENDING_DOOMED,				/* the row stays, and says that it is given up */
-	REMOVED						/* the row was deleted without regard to who has leased it */
+	REMOVED						/* the row was deleted, whoever has leased it */
 } NoteKind;
 
 typedef struct Note
@@ -383,7 +383,7 @@ kvs_queuexact_note_arrival(KvsQueue *queue, int priority, KvsPosition low, KvsPo
 {
 	Record	   *record;
 
-	/* an owner who went round the guard gave it a priority that nobody looks for */
+	/* an owner went round the guard and gave it a priority that nobody looks for */
 	if (kvs_shared == NULL || priority < 0 || priority >= KVS_PRIORITIES)
 		return;
 	record = get_record(queue->relid, queue->slot);
@@ -406,8 +406,8 @@ kvs_queuexact_note_moved(KvsQueue *queue, const KvsMessageRef *row)
 }
 
 /*
- * A lease that is taken between this and the commit is none: whoever takes it looks whether
- * somebody is deleting the row.
+ * A lease that is taken between this and the commit is none: whoever takes it checks whether a
+ * session is deleting the row.
  */
 void
 kvs_queuexact_note_removed(KvsQueue *queue, const KvsMessageRef *row)
@@ -520,9 +520,9 @@ wake_waiters(Oid relid, int64 count)
 }
 
 /*
- * One for each message; for one that was there before and has changed, too.  What is ready only
- * later concerns the first in line.  If there is both, one is woken, and wakes the next if there is
- * more.
+ * Wake one for each message, also for one that was there before and has changed.  Messages that are
+ * ready only later concern the first in line.  If there are both, one is woken, and wakes the next
+ * if there is more.
  */
 static void
 wake_for_arrivals(const Record *record, TimestampTz now)
@@ -644,8 +644,8 @@ finish_notes(KvsQueueSlot *slot, Record *record, TimestampTz now)
 }
 
 /*
- * Without a slot nobody has looked at the queue, or what was found is forgotten: the head is at the
- * bottom, and whoever counts later has a later snapshot. But waiters may have looked before.
+ * Without a slot nobody has looked at the queue, or the result is forgotten.  The head is at the
+ * bottom, and whoever counts later has a later snapshot.  But waiters may have looked before.
  */
 static void
 publish(Record *record, TimestampTz now)
@@ -693,8 +693,8 @@ forget_dropped_database(void)
 }
 
 /*
- * A test may have either half wait for the next commit: what is committed can be seen then, and
- * nobody has been told.
+ * A test can make either half wait for the next commit: then the commit is visible, and nobody has
+ * been told.
  */
 static void
 commit_records(void)
@@ -853,10 +853,7 @@ merge(Record *into, const Record *child)
 		into->queue.slot = child->queue.slot;
 }
 
-/*
- * What the parent has no record of moves up as it is; the places of the others are behind them
- * then.
- */
+/* Records for which the parent has none move up as they are; the others are behind them then. */
 static void
 merge_into_parents(SubTransactionId subid, SubTransactionId parent)
 {

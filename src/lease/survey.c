@@ -29,10 +29,7 @@ kvs_survey_begin(KvsQueue *queue, TimestampTz now, bool make, KvsSurvey *survey)
 		survey->heads[i] = (KvsHeadScan) {true, i, lowest_position, 0, highest_position};
 	if (slot == NULL)
 		return;
-	/*
-	 * where somebody receives, what nobody finds is looked for now and then, also if no head has
-	 * moved
-	 */
+	/* a queue with receivers is verified now and then, also if no head has moved */
 	if (make && slot->verify_at == DT_NOEND)
 		slot->verify_at = TimestampTzPlusMilliseconds(now, slot->verify_pause);
 	if (make && kvs_fault_is(KVS_FAULT_VERIFY_SOON))

@@ -51,7 +51,8 @@ static const Oid types[ARGS] = {
 };
 
 /*
- * How long the message had to live when it was sent; false: for ever, or longer than can be said.
+ * How long the message had to live when it was sent; false: for ever, or longer than an interval
+ * can say.
  */
 static bool
 read_ttl(KvsReader *reader, Interval *ttl)
@@ -64,7 +65,7 @@ read_ttl(KvsReader *reader, Interval *ttl)
 	if (isnull || TIMESTAMP_NOT_FINITE(expires_at) || TIMESTAMP_NOT_FINITE(sent) ||
 		pg_sub_s64_overflow(expires_at, sent, &ttl->time))
 		return false;
-	/* the owner may have written the row by hand */
+	/* the owner may have written the row by plain SQL */
 	ttl->time = Max(ttl->time, 0);
 	return true;
 }

@@ -44,7 +44,7 @@
 
 #define PASSES		1000
 
-/* Returned messages whose rows are looked for by somebody who only asks whether there is one. */
+/* Returned messages whose rows are looked for when a session only asks whether there is one. */
 #define LOOKS		100
 
 /* Entries that are looked at for a message beyond those that were wanted. */
@@ -128,11 +128,11 @@ static void
 make_it_wait(Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
 {
 	kvs_lease_defer(dequeue->queue, message, token);
-	/* who holds the timer may have passed over it meanwhile */
+	/* the waiter that holds the timer may have passed over it meanwhile */
 	kvs_waiter_wake_one_now(dequeue->queue->relid);
 }
 
-/* It was found that it is over with a message that we have leased. */
+/* A message that we have leased turns out to be given up. */
 static void
 give_up(Dequeue *dequeue, const KvsMessageRef *message, uint64 token)
 {
@@ -154,7 +154,7 @@ give_returned(Dequeue *dequeue, KvsMessageRef *message, uint64 token)
 	else if (kvs_message_is_doomed(message))
 		give_up(dequeue, message, token);
 	else if (message->ready_at > dequeue->request->now)
-		make_it_wait(dequeue, message, token);	/* our clock may be that of a while ago */
+		make_it_wait(dequeue, message, token);	/* our clock may be some time old */
 	else
 	{
 		set_delay(dequeue, message);
@@ -165,7 +165,7 @@ give_returned(Dequeue *dequeue, KvsMessageRef *message, uint64 token)
 
 /* ---- One entry of the index ---- */
 
-/* Somebody wants to know only whether there is something to be given: is this? */
+/* The caller only asks whether there is a message to be given: is this one? */
 static bool
 count_unleased(Dequeue *dequeue, const KvsMessageRef *message)
 {
@@ -278,8 +278,8 @@ take_returned(Dequeue *dequeue, int priority)
 typedef void (*Advance) (Dequeue *dequeue, void *arg, KvsPosition reached, bool at_end);
 
 /*
- * Is there a message for somebody who waits, right behind where the scan is?  When that takes too
- * long: he may look himself.
+ * Is there a message for a waiter, right behind where the scan is?  If that takes too long: yes,
+ * for the waiter may look itself.
  */
 static void
 look_ahead(Dequeue *dequeue)
@@ -395,8 +395,8 @@ take_own(Dequeue *dequeue, int priority)
 }
 
 /*
- * Enough was found before all was looked at.  What is left may have become ready by time alone,
- * which wakes one waiter; and what is not ready yet needs one who holds the timer.
+ * Enough was found before all was looked at.  The rest may have become ready by time alone, which
+ * wakes one waiter.  Messages that are not ready yet need a waiter that holds the timer.
  */
 static void
 look_at_the_rest(Dequeue *dequeue)
@@ -429,8 +429,8 @@ take_priority(Dequeue *dequeue, KvsSurvey *survey, int priority)
 }
 
 /*
- * Somebody wants to know only whether there is something to be given: is there a returned message?
- * What remembers a row that is gone is forgotten.
+ * The caller only asks whether there is a message to be given: is there a returned one?  Entries
+ * whose rows are gone are forgotten.
  */
 static void
 look_at_returned(Dequeue *dequeue)
@@ -454,8 +454,8 @@ look_at_returned(Dequeue *dequeue)
 }
 
 /*
- * There is no room for a lease: perhaps for what could not be written down for too long.  A message
- * that was to wait for that does not.
+ * There is no room for a lease, perhaps because of failures that could not be written down for too
+ * long.  A message that was to wait for that does not.
  */
 static void
 make_room(const Dequeue *dequeue)
@@ -485,7 +485,7 @@ take_messages(Dequeue *dequeue)
 	if (request->rsinfo == NULL && survey.returned >= 0)
 	{
 		look_at_returned(dequeue);
-		/* whoever only looks takes none */
+		/* a session that only looks takes none */
 		survey.returned = -1;
 	}
 	if (request->rsinfo == NULL && request->given > 0)

@@ -53,8 +53,8 @@
 #define TRIGGER_ATTEMPTS 2
 
 /*
- * The longest sleep while somebody removes it, in microseconds; of PRESENT_ATTEMPTS, which make
- * three seconds.
+ * The longest sleep while another session removes it, in microseconds; of PRESENT_ATTEMPTS, which
+ * make three seconds.
  */
 #define LONGEST_SLEEP	250000L
 
@@ -291,7 +291,7 @@ find_expiry(KvsMessageWriter *writer, int count, const int64 *ids)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
-/* Note each row as it has become, of those that the statement says that it wrote. */
+/* Note each row that the statement has written, as the triggers have left it. */
 static void
 note_changed(KvsMessageWriter *writer, int count, int64 *ids, uint64 written)
 {
@@ -358,7 +358,9 @@ kvs_message_insert(KvsMessageWriter *writer, const KvsMessage *message, const Da
 		CHECK_FOR_INTERRUPTS();
 		ids[i] = nextval_internal(writer->queue->sequence, false);
 	}
-	/* a statement also when there is nothing to send: it is refused to who may not */
+	/*
+	 * run the statement also when there is nothing to send: it refuses a caller without the right
+	 */
 	if (!writer->direct)
 		written = insert_by_statement(writer->queue, false, message, payloads, count, ids);
 	else if (count > 0)
@@ -391,10 +393,7 @@ kvs_message_end(KvsMessageWriter *writer)
 
 /* ---- With a dedupe_key ---- */
 
-/*
- * By a statement where something of the owner's wants to see it; the sender himself need not be
- * able to delete.
- */
+/* By a statement if the owner's triggers have to run; the sender need not be allowed to delete. */
 static KvsRemoval
 remove_row(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *ref)
 {
@@ -402,7 +401,7 @@ remove_row(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *
 		return kvs_messageremove_remove(writer->rel, slot, true);
 	if (kvs_settle_delete_as_owner(writer->queue, ref))
 		return KVS_REMOVED;
-	/* a trigger may have kept it, or somebody was quicker */
+	/* a trigger may have kept it, or another session was quicker */
 	return kvs_messageremove_find(writer->rel, writer->queue->id_index, F_INT8EQ, Int64GetDatum(ref->id), slot) ? KVS_REMOVAL_BUSY : KVS_REMOVAL_GONE;
 }
 
@@ -412,12 +411,12 @@ typedef enum Holder
 	HOLDER_LIVES,
 	HOLDER_NONE,				/* it has gone, or there never was one */
 	HOLDER_EXPIRED,				/* it had expired: this transaction has removed it, or its key */
-	HOLDER_GOING				/* it has expired, and somebody else has begun to remove it */
+	HOLDER_GOING				/* it has expired, and another session has begun to remove it */
 } Holder;
 
 /*
- * A message that has expired is still being processed, or a trigger of the owner's keeps it.  It
- * stays, without its key.  If the owner keeps that, too, the INSERT without regard to it fails.
+ * An expired message is still being processed, or a trigger of the owner's keeps it.  It stays,
+ * without its key.  If the owner keeps the key, too, the INSERT without regard to it fails.
  */
 static Holder
 free_key(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *ref)
@@ -438,10 +437,7 @@ free_key(KvsMessageWriter *writer, TupleTableSlot *slot, const KvsMessageRef *re
 	return HOLDER_EXPIRED;
 }
 
-/*
- * Remove a message that has expired, and with it the hold on its key, unless somebody has leased
- * it.
- */
+/* Remove an expired message, and with it the hold on its key, unless a consumer has leased it. */
 static Holder
 remove_expired(KvsMessageWriter *writer, TupleTableSlot *slot)
 {
@@ -477,7 +473,7 @@ has_expired(TupleTableSlot *slot, TimestampTz now)
 		DatumGetTimestampTz(slot->tts_values[KVS_QUEUE_COLUMN_EXPIRES_AT]) <= now;
 }
 
-/* Look for the message that has the dedupe_key; "id" is that of one that lives. */
+/* Look for the message that has the dedupe_key; "id" is that of one that has not expired. */
 static Holder
 find_holder(KvsMessageWriter *writer, const KvsMessage *message, TimestampTz now, int64 *id)
 {
@@ -504,7 +500,7 @@ kvs_message_is_key_in_use(KvsQueue *queue, Relation rel, Datum key, TimestampTz 
 	return result;
 }
 
-/* Who removes it has no lock yet on which one could wait. */
+/* The session that removes it has no lock yet on which one could wait. */
 static void
 wait_for_removal(int attempt)
 {
@@ -524,10 +520,10 @@ kvs_message_insert_unless_present(KvsMessageWriter *writer, const KvsMessage *me
 
 	writer->present = false;
 	/*
-	 * The statement waits for who is inserting or deleting the one that has the key; it may be gone
-	 * again when we look for it.  Who has claimed one that has expired is about to delete it.  When
-	 * it never is there, it is a unique index of the owner's that keeps the row out, or an id that
-	 * he has inserted by hand: a plain INSERT says which.
+	 * The statement waits for the session that is inserting or deleting the message that has the
+	 * key.  The message may be gone again when we look for it.  A session that has claimed an
+	 * expired one is about to delete it.  If it is never there, a unique index of the owner's keeps
+	 * the row out, or an id that the owner has inserted by plain SQL: a plain INSERT says which.
 	 */
 	for (int attempt = 1;; attempt++)
 	{

@@ -86,7 +86,7 @@ note_written_message(KvsQueue *queue, Relation rel, HeapTuple tuple)
 	kvs_queuexact_note_arrival(queue, row.priority, position, position, 1);
 }
 
-/* A table that was altered meanwhile is none of ours any more; nobody knows what it has. */
+/* A table that was altered meanwhile is no longer one of ours: its rows are not known. */
 static void
 after_row(TriggerData *data)
 {

@@ -139,7 +139,7 @@ see_own_rows(const KvsReader *reader)
 		CommandCounterIncrement();
 }
 
-/* By a statement, for which a trigger of the owner's may have other plans. */
+/* By a statement, which a trigger of the owner's may thwart. */
 static TM_Result
 delete_row_by_statement(KvsReader *reader, const KvsMessageRef *message)
 {
@@ -231,8 +231,8 @@ kvs_settle_raise_renamed(Relation rel)
 
 /*
  * The row stays: note it as an arrival, where it is.  That is where we have put it, unless a
- * trigger of the owner's had other plans, which may also be to leave it alone.  "written": a
- * statement says that it has changed it.
+ * trigger of the owner's has changed or skipped the row.  "written": a statement says that it has
+ * changed it.
  */
 static KvsSettled
 note_where_it_is(KvsReader *reader, const KvsMessageRef *message, bool written)
@@ -275,7 +275,7 @@ change_row(KvsReader *reader, const KvsMessageRef *message, int attempts, Timest
 	return note_where_it_is(reader, &changed, *written);
 }
 
-/* The owner's own doing: it is not for the worker to try for ever. */
+/* That is the owner's own doing: the worker must not try for ever. */
 static void
 raise_kept(const KvsReader *reader, const char *what)
 {
@@ -364,7 +364,7 @@ kvs_settle_bury(KvsReader *reader, KvsMessageRef *message, TimestampTz now, cons
 	return result;
 }
 
-/* Does nothing but our own code run when it becomes a dead letter, and is nobody in the way? */
+/* Does only our own code run when it becomes a dead letter, and is no other session in the way? */
 static bool
 can_bury_at_once(KvsReader *reader)
 {
@@ -401,8 +401,8 @@ is_never_raised(int sqlerrcode)
 }
 
 /*
- * False: leave it to the worker.  Somebody may be about to insert a letter of the same id, or has
- * done so. The consumer shall not wait for that, nor fail.
+ * False: leave it to the worker.  Another session may be about to insert a letter of the same id,
+ * or has done so.  The consumer shall not wait for that, nor fail.
  */
 static bool
 try_to_bury_at_once(Burial *burial)
@@ -426,11 +426,11 @@ give_up(KvsReader *reader, const KvsMessageRef *message, int failed, const KvsFa
 		return burial.result;
 	if (execute_as_owner(reader->queue, KVS_QUEUE_PLAN_GIVE_UP, message, failed, failure->now, failure->error) == 0)
 	{
-		/* a trigger of the owner's has other plans */
+		/* a trigger of the owner's keeps it */
 		check_serializable();
 		return note_where_it_is(reader, message, false);
 	}
-	/* without a lease it is for whoever comes by the row */
+	/* without a lease it is for whoever finds the row */
 	if (reader->unleased || !reader->queue->plain)
 		(void) note_where_it_is(reader, message, true);
 	if (!reader->unleased)

@@ -42,7 +42,7 @@
  */
 #define MOST_TRIES	6
 
-/* The time of so many steps of the worker was over while the keys were written. */
+/* So many steps of the worker took too long while the keys were written. */
 #define MOST_SLOW	3
 
 static void (*check_step) (void) = NULL;	/* of the worker: has the step taken too long? */
@@ -53,7 +53,7 @@ kvs_undelivered_set_check(void (*check) (void))
 	check_step = check;
 }
 
-/* ---- Who may ---- */
+/* ---- Rights ---- */
 
 void
 kvs_undelivered_check_store(const KvsStore *store, Relation rel)
@@ -180,7 +180,7 @@ write_as_owner(void *arg)
 }
 
 /*
- * A lock that was not to be had, serialization failures and deadlocks, lack of resources, system
+ * A lock that was not available, serialization failures and deadlocks, lack of resources, system
  * errors, bugs.
  */
 static bool

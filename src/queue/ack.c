@@ -136,8 +136,8 @@ typedef struct Unleased
 
 /*
  * There is no lease, nor room for one, as others have taken it.  So the row is written first, and
- * whoever leases the message from then on sees that.  Somebody who has leased it before is seen by
- * us, and keeps it.  What is opened here must not outlive the subtransaction.
+ * whoever leases the message from then on sees that.  We see a consumer that has leased it before,
+ * and it keeps the message.  Nothing that is opened here may outlive the subtransaction.
  */
 static bool
 end_unleased(void *arg)
@@ -221,8 +221,8 @@ nack(Session *session, const KvsReceipt *receipt, Request *request)
 }
 
 /*
- * By the row: after a delay, or if the lease is over, and what is known of it stands in the row.
- * Then that delivery has not failed.
+ * By the row: after a delay, or if the lease has ended, and only the row knows of it.  Then that
+ * delivery has not failed.
  */
 static KvsSettled
 release_message(Session *session, const KvsReceipt *receipt, Request *request, KvsMessageRef *message)
@@ -234,7 +234,7 @@ release_message(Session *session, const KvsReceipt *receipt, Request *request, K
 	if (failed == receipt->number)
 		failed--;
 	else if (request->ready_at <= request->now)
-		return leave(session, message); /* it has been given back already */
+		return leave(session, message); /* it has been returned already */
 	return kvs_settle_postpone(&session->reader, message, failed, request->ready_at);
 }
 
@@ -321,9 +321,9 @@ tell_deadline(KvsSettled result, const Request *request, bool *isnull)
 }
 
 /*
- * Act on each of an array; SQL NULL is none.  What is no receipt at all is stale: it must not keep
- * the others from being settled.  With "tell" there is a row for each, in the order given.  Returns
- * how many were good.
+ * Act on each of an array; SQL NULL is none.  A text that is no receipt counts as stale: it must
+ * not keep the others from being settled.  With "tell" there is a row for each, in the order given.
+ * Returns how many were good.
  */
 static int64
 act_on_array(FunctionCallInfo fcinfo, Action action, Request *request, Tell tell)

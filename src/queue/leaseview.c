@@ -32,7 +32,7 @@ state_name(const KvsLeaseInfo *lease)
 	return kvs_message_is_doomed(&lease->message) ? "dying" : "returned";
 }
 
-/* Why it is stuck; NULL: it is not, or that is not known any more. */
+/* Why it is stuck; NULL: it is not, or the reason is no longer known. */
 static const char *
 find_error(const KvsLeaseInfo *lease, const KvsStuckError *errors)
 {
@@ -58,8 +58,8 @@ give_lease(const KvsLeaseInfo *lease, const char *error, ReturnSetInfo *rsinfo)
 }
 
 /*
- * kvstore.leases(): queue (its table), id, pid, since, leased_until, attempts, state, error.
- * Nothing for who may not read all statistics.
+ * kvstore.leases(): queue (its table), id, pid, since, leased_until, attempts, state, error.  No
+ * rows for a role that may not read all statistics.
  */
 PG_FUNCTION_INFO_V1(kvstore_leases);
 Datum
@@ -103,7 +103,10 @@ kvstore_stuck_reason(PG_FUNCTION_ARGS)
 											  (long long) count, table + 2)));
 }
 
-/* kv_release_id(queue, id) returns boolean: take a message from whoever holds it; for the owner */
+/*
+ * kv_release_id(queue, id) returns boolean: end the lease of a message, whoever holds it; for the
+ * owner
+ */
 PG_FUNCTION_INFO_V1(kvstore_release_id);
 Datum
 kvstore_release_id(PG_FUNCTION_ARGS)

@@ -88,7 +88,10 @@ give_message(TupleTableSlot *slot, void *arg)
 		(void) kvs_leaselook_find(peek->queue, DatumGetInt64(slot->tts_values[ROW_ID]),
 							  DatumGetTimestampTz(slot->tts_values[ROW_ENQUEUED_AT]), &info);
 	status = status_of(peek, slot, &info);
-	/* Whoever has it may finish it, and what is given up is moved; for others it is gone. */
+	/*
+	 * A consumer that has it may finish it, and one that is given up is moved.  For all others it
+	 * is gone.
+	 */
 	if (info.state == KVS_LEASE_NONE && slot->tts_isnull[ROW_FAILED_AT] && !slot->tts_isnull[ROW_EXPIRES_AT] &&
 		DatumGetTimestampTz(slot->tts_values[ROW_EXPIRES_AT]) <= peek->now)
 		return;

@@ -60,8 +60,8 @@ note_removed(KvsQueue *queue, TupleTableSlot *slot)
 }
 
 /*
- * One pass over what is there now, at every isolation level; *changed tells whether rows were
- * changed under our eyes, so that another pass may find their new versions.
+ * One pass over the rows that are there now, at every isolation level.  *changed: rows were changed
+ * meanwhile, so another pass may find their new versions.
  */
 static int64
 purge_pass(KvsQueue *queue, Relation rel, bool *changed)
@@ -99,9 +99,9 @@ purge_pass(KvsQueue *queue, Relation rel, bool *changed)
 }
 
 /*
- * A statement does not tell what it has deleted: that would take the right to SELECT.  So the rows
- * of leased messages are looked for.  One that is just being sent has none yet that could have been
- * deleted.
+ * A statement does not tell which rows it has deleted: that would take the right to SELECT.  So the
+ * rows of leased messages are looked for.  A message that is just being sent has no row yet that
+ * could have been deleted.
  */
 static void
 note_leased_removed(KvsQueue *queue, Relation rel)
@@ -232,9 +232,9 @@ remove_it(Cancel *cancel)
 }
 
 /*
- * Nothing knows of the queue in memory, or there is no room to say that nobody may lease the
- * message.  So it is deleted first, which whoever leases it from then on sees; somebody who has
- * leased it before is seen by us, and keeps it.
+ * The queue has no slot, or there is no room to say that nobody may lease the message.  So it is
+ * deleted first, and whoever leases it from then on sees that.  We see a consumer that has leased
+ * it before, and it keeps the message.
  */
 static bool
 remove_unmarked(void *arg)
@@ -256,8 +256,7 @@ remove_marked(Cancel *cancel)
 
 	remove_it(cancel);
 	/*
-	 * it stays, for a trigger or our own snapshot wants it so: others may have passed over it
-	 * meanwhile
+	 * it stays, because of a trigger or our own snapshot: others may have passed over it meanwhile
 	 */
 	if (!cancel->done)
 		kvs_queuexact_note_arrival(cancel->queue, cancel->row.priority, position, position, 0);

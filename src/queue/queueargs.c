@@ -1,6 +1,4 @@
-/*
- * queueargs.c: what the functions of queues share: reading their arguments, checking rights.
- */
+/* queueargs.c: what the functions of queues share: reading their arguments, checking rights. */
 #include "postgres.h"
 
 #include "catalog/pg_class.h"

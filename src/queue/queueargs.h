@@ -1,6 +1,4 @@
-/*
- * queueargs.h: what the functions of queues share: reading their arguments, checking rights.
- */
+/* queueargs.h: what the functions of queues share: reading their arguments, checking rights. */
 #ifndef KVS_QUEUEARGS_H
 #define KVS_QUEUEARGS_H
 

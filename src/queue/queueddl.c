@@ -43,7 +43,7 @@ enum
 	SETTINGS
 };
 
-/* What is given as the function's argument is by default is no wish of the caller's. */
+/* An argument that has its default value is no wish of the caller's. */
 static void
 set_setting(KvsSetting *setting, Datum value, bool is_default)
 {
@@ -111,9 +111,9 @@ read_settings(FunctionCallInfo fcinfo, int first, int keep_dead_arg, KvsSetting 
 /* ---- Create ---- */
 
 /*
- * Rows come and go: autovacuum is told by a number of dead rows, not by a share of a table that is
- * sometimes large and nearly always empty.  Truncating the table's end would lock it each time that
- * the queue runs empty.  Both go for the table where large payloads are, too.
+ * Rows come and go, and the table is sometimes large and nearly always empty.  So a number of dead
+ * rows starts autovacuum, not a share of the table.  Truncating the table's end would lock it each
+ * time that the queue runs empty.  Both hold for the TOAST table of large payloads, too.
  */
 #define VACUUM_STORAGE(of) \
 	of "autovacuum_vacuum_scale_factor = 0, " of "autovacuum_vacuum_threshold = 10000, " \
@@ -142,7 +142,7 @@ create_messages(const char *name, bool unlogged)
 	kvs_tableddl_run_utility(psprintf("ALTER TABLE kvstore.q_%s ENABLE ALWAYS TRIGGER " KVS_GUARD_AFTER, name));
 }
 
-/* Whoever may delete a letter may do so by plain SQL, so the guard does not look at that. */
+/* Whoever may delete a letter may do so by plain SQL, so the guard does not check deletions. */
 static void
 create_dead(const char *name, bool unlogged)
 {
@@ -309,7 +309,7 @@ kvstore_drop_queue(PG_FUNCTION_ARGS)
 	kvs_tableddl_run_utility(psprintf("DROP TABLE IF EXISTS kvstore.d_%s", name));
 	SPI_finish();
 	/*
-	 * The worker looks what is due there, sees that the table is gone, and gives its places back:
+	 * The worker looks for what is due there, sees that the table is gone, and returns its slots:
 	 * in the expiry map, and of its leases.
 	 */
 	if (OidIsValid(relid))

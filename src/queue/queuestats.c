@@ -54,7 +54,8 @@
 #define SAMPLE_BLOCKS	128
 
 /*
- * Entries of the index that are looked at for the oldest message, from each place where it may be.
+ * Entries of the index that are looked at for the oldest message, from each position where it may
+ * be.
  */
 #define OLDEST_ENTRIES	2000
 
@@ -230,8 +231,8 @@ first_of(Look *look, IndexScanDesc scan, ScanDirection direction, bool *too_many
 }
 
 /*
- * The oldest from there on.  Where too many dead or leased ones lie before it, the youngest tells:
- * there is an older one perhaps, but what is ready is not said to be none.
+ * The oldest from there on.  If too many dead or leased ones lie before it, the youngest is taken.
+ * There may be an older one, but then the answer is not "none" while a message is ready.
  */
 static TimestampTz
 first_ready(Look *look, int priority, KvsPosition low)
@@ -324,8 +325,8 @@ count_dead(Look *look, int64 *dead)
 /* ---- One queue ---- */
 
 /*
- * Messages that are delayed, of so many that there are; if nobody knows that, it is found out, too.
- * Returns whether both are exact.
+ * Messages that are delayed, of so many that there are.  If that number is not known, it is found,
+ * too.  Returns whether both are exact.
  */
 static bool
 split(Look *look, const Known *known, int64 *messages, int64 *delayed)

@@ -52,7 +52,7 @@ attempt(Receive *receive, AclMode rights, int lease_arg)
 	table_close(rel, NoLock);
 }
 
-/* Who is not first in line leaves it to who is. */
+/* A waiter that is not first in line leaves it to the first. */
 static void
 set_timer(Receive *receive)
 {
@@ -128,7 +128,10 @@ note_told(Oid relid)
 	if (!registered)
 		before_shmem_exit(tell_another, (Datum) 0);
 	registered = true;
-	/* there is room for one: what it was told of before, and has not received, is another's */
+	/*
+	 * there is room for one: a message of which it was told before, and that it has not received,
+	 * is for another session
+	 */
 	if (told_of != relid)
 		tell_another(0, (Datum) 0);
 	told_of = relid;

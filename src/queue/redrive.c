@@ -110,18 +110,17 @@ fill_message(KvsMessage *message, TupleTableSlot *slot, TimestampTz now)
 		message->values[kept[i].to] = slot->tts_values[kept[i].from];
 		message->nulls[kept[i].to] = slot->tts_isnull[kept[i].from];
 	}
-	/* The owner may have written the table by hand. */
+	/* The owner may have written the table by plain SQL. */
 	kvs_message_set(message, KVS_QUEUE_COLUMN_PRIORITY, Int16GetDatum(Min(Max(priority, 0), KVS_MAX_PRIORITY)));
 	if (!slot->tts_isnull[LETTER_TTL])
 		expires_at = Max(kvs_duration_add(now, DatumGetIntervalP(slot->tts_values[LETTER_TTL])), now);
-	/* what lives longer than can be said does not expire */
+	/* a lifetime beyond all timestamps does not expire */
 	if (expires_at <= KVS_LAST_MOMENT)
 		kvs_message_set(message, KVS_QUEUE_COLUMN_EXPIRES_AT, TimestampTzGetDatum(expires_at));
 }
 
 /*
- * The letter is deleted; what it was becomes a message, unless its key is in use or a trigger keeps
- * it out.
+ * The letter is deleted, and becomes a message, unless its key is in use or a trigger keeps it out.
  */
 static void
 send_letter(TupleTableSlot *slot, void *arg)
@@ -222,7 +221,7 @@ check_store(void *arg)
 	table_close(rel, NoLock);
 }
 
-/* Of the errors of kvs_undelivered_open_store() none that is about this letter. */
+/* The errors of kvs_undelivered_open_store() that are not about this letter. */
 static bool
 is_not_about_letter(int sqlerrcode)
 {

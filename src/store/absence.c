@@ -58,7 +58,7 @@
 /* Counters of held absences, by hash of table and key; a power of two. */
 #define BUCKETS			4096
 
-/* Our place among advisory locks, where PostgreSQL uses 1 and 2; seen as objsubid in pg_locks. */
+/* Our class of advisory locks, of which PostgreSQL uses 1 and 2; seen as objsubid in pg_locks. */
 #define LOCK_CLASS	3
 
 /* In shared memory, NULL without: how many transactions hold the absence of a key of the bucket. */
@@ -136,7 +136,7 @@ kvs_absence_inserted(const KvsStore *store, Datum key)
 		return;
 
 	/*
-	 * ON CONFLICT tells of rows that came since the snapshot, but not of one that went: that
+	 * ON CONFLICT tells of rows that came since the snapshot, but not of one that was deleted: the
 	 * deletion would be overwritten unseen.  The snapshot of the statement does not see what the
 	 * statement itself inserts.  An expired row was swept: nobody misses it.
 	 */
@@ -173,8 +173,8 @@ raise_bucket(uint32 bucket)
 }
 
 /*
- * Is there a row of this key, committed, or written by us?  *pending: somebody else's transaction
- * that is inserting or deleting one, which will tell.
+ * Is there a row of this key, committed, or written by us?  *pending: the other transaction that is
+ * inserting or deleting one; its end will tell.
  */
 static bool
 row_exists(const KvsStore *store, const KvsKey *key, TransactionId *pending)
@@ -193,9 +193,9 @@ row_exists(const KvsStore *store, const KvsKey *key, TransactionId *pending)
 	else
 	{
 		/*
-		 * A row that was updated while the scan was between index and table: its old version was
-		 * dead already, its new one not yet in the index.  Whoever did that has committed, so a
-		 * snapshot taken now sees it.
+		 * A row was updated while the scan was between index and table: its old version was dead
+		 * already, its new one not yet in the index.  The transaction that did that has committed,
+		 * so a snapshot taken now sees it.
 		 */
 		PushActiveSnapshot(GetLatestSnapshot());
 		found = find_row(rel, index, KvsKeyDatum(key), GetActiveSnapshot(), &live);

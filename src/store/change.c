@@ -96,7 +96,7 @@ lose_store(Oid relid)
 	lost_count++;
 }
 
-/* Is there still no room worth mentioning, this time because of many stores? */
+/* Is there still almost no room, this time because of many stores? */
 static bool
 is_crowded(void)
 {
@@ -202,7 +202,7 @@ publish(void)
 {
 	bool		tell = kvs_feed_append(notes, note_count, keys);
 
-	/* What a waiter is to see is visible before we look who waits. */
+	/* What a waiter is to see is visible before we look for waiters. */
 	pg_memory_barrier();
 	if (likely(!kvs_waiter_any()))
 		return;
@@ -233,7 +233,7 @@ at_xact(XactEvent event)
 					 errhint("Commit it in one phase.")));
 			break;
 		case XACT_EVENT_COMMIT:
-			/* A test may have its notes wait for the next commit. */
+			/* A test can make its notes wait for the next commit. */
 			if (kvs_fault_is(KVS_FAULT_FEED))
 				return;
 			publish();

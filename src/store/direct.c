@@ -129,8 +129,8 @@ change_found(KvsFinder *finder, KvsChangeRow change, void *arg, bool wait, TM_Re
 }
 
 /*
- * One attempt to change the row that the finder has found.  Whoever has locked it is waited for
- * first, and then the callback is asked anew: the entry may have expired meanwhile.
+ * One attempt to change the row that the finder has found.  It first waits for whoever has locked
+ * the row.  Then the callback is asked anew: the entry may have expired meanwhile.
  */
 static KvsDirect
 try_change(KvsFinder *finder, KvsChangeRow change, void *arg, bool *again)
@@ -171,7 +171,7 @@ try_delete(KvsFinder *finder, bool *again)
 									InvalidSnapshot, true, &failure, false), again);
 }
 
-/* What is to be done with the row, once it is found. */
+/* What to do with the row, once it is found. */
 typedef struct Request
 {
 	KvsChangeRow change;

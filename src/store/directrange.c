@@ -43,7 +43,7 @@
 
 /*
  * Read the table instead of the index when the range has more than this part of its rows, and at
- * least so many: to ask for the table's size is not free.
+ * least so many.  The latter, because asking for the table's size is not free.
  */
 #define TABLE_PART	3
 #define TABLE_ROWS	10000
@@ -97,8 +97,8 @@ is_wanted(const RangeDelete *range, TupleTableSlot *row)
 }
 
 /*
- * Are the rows found so far a large part of the table?  Asked once it is worth the look at its
- * size.
+ * Are the rows found so far a large part of the table?  Asked once there are enough to be worth a
+ * look at its size.
  */
 static bool
 is_most_of_table(RangeDelete *range)
@@ -163,7 +163,7 @@ kvs_directrange_note_deleted(KvsRangeDeletion *deletion, Datum key, int64 versio
 	}
 }
 
-/* Delete the row in the slot if it is one to delete; false if it is somebody else's just now. */
+/* Delete the row in the slot if it is one to delete; false if another session has it just now. */
 static bool
 delete_row(RangeDelete *range, Snapshot snapshot)
 {
@@ -179,7 +179,7 @@ delete_row(RangeDelete *range, Snapshot snapshot)
 							  false, &failure, false) == TM_Ok;
 }
 
-/* Delete the rows at the places of the batch; false if one of them is somebody else's. */
+/* Delete the rows at the places of the batch; false if another session has one of them. */
 static bool
 delete_places(RangeDelete *range, Snapshot snapshot)
 {

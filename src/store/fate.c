@@ -98,7 +98,7 @@ has_key(const KvsFateWatch *watch, Datum datum)
 		memcmp(VARDATA_ANY(key), KvsKeyBytes(&watch->key), watch->key.size) == 0;
 }
 
-/* Which column did a trigger change that is not its to change?  NULL: none. */
+/* Which column did a trigger change that it may not?  NULL: none. */
 static const char *
 find_changed_column(const KvsFateWatch *watch, const Datum *values, const bool *nulls)
 {
@@ -111,7 +111,7 @@ find_changed_column(const KvsFateWatch *watch, const Datum *values, const bool *
 	return NULL;
 }
 
-/* Does the new row hold something else than the old one, under the same number? */
+/* Does the new row hold other content than the old one, under the same number? */
 static bool
 is_altered(const TriggerData *data, const Datum *values, const bool *nulls)
 {
@@ -223,7 +223,7 @@ kvs_fate_observe(EState *estate, ResultRelInfo *info, void *watch)
 	desc->triggers = triggers;
 	desc->numtriggers = last + 1;
 
-	/* these go by the place in the list, and nothing has been put into them yet */
+	/* these go by the index in the list, and nothing has been put into them yet */
 	info->ri_TrigFunctions = palloc0(sizeof(FmgrInfo) * (last + 1));
 	info->ri_TrigWhenExprs = palloc0(sizeof(ExprState *) * (last + 1));
 	if (info->ri_TrigInstrument != NULL)

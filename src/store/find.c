@@ -39,7 +39,7 @@ kvs_find_begin(KvsFinder *finder, Relation rel, Oid indexid, LOCKMODE index_lock
 
 /*
  * An index that was built over rows with broken HOT chains misses some of them for snapshots that
- * are older than it: the planner leaves it out then, and so must we.
+ * are older than it.  The planner leaves it out then, and so must we.
  */
 bool
 kvs_find_open_index(KvsFinder *finder)

@@ -83,7 +83,7 @@ has_row_security(Oid relid)
 
 /* ---- Functions that read a store ---- */
 
-/* The place of the argument that names the store; -1: it is none of our functions that read one. */
+/* The index of the argument that names the store; -1: it is none of our functions that read one. */
 static int
 find_store_argument(Oid function, bool *snapshots)
 {
@@ -118,7 +118,7 @@ find_store_argument(Oid function, bool *snapshots)
 	return result;
 }
 
-/* The argument at a place of a call as it was written; NULL: it was left out. */
+/* The argument of a call with this index, as it was written; NULL: it was left out. */
 static Node *
 get_argument(const FuncExpr *call, int place)
 {
@@ -155,7 +155,7 @@ forbids_workers(const FuncExpr *call, List **relids)
 		if (!IsA(arg, Const) || ((Const *) arg)->consttype != TEXTOID)
 			return true;
 		if (((Const *) arg)->constisnull)
-			return false;		/* an error, whoever raises it */
+			return false;		/* an error, wherever it is raised */
 		name = TextDatumGetCString(((Const *) arg)->constvalue);
 	}
 	if (strlen(name) > KVS_NAME_MAX)

@@ -34,7 +34,7 @@
 /* Statements that have passed a row over, until it is said to be hidden or protected. */
 #define MOST_ROUNDS	3
 
-/* The row of a key, whoever may see it. */
+/* The row of a key, whatever the policies. */
 static void
 look_past_policies(const KvsStore *store, const KvsKey *key, KvsPassedOver *row)
 {

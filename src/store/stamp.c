@@ -245,13 +245,13 @@ lift_highest(int64 number)
 }
 
 /*
- * A number that is not above one that was given before it was taken: somebody has set the sequence
+ * A number that is not above one that was given before it was taken.  Somebody has set the sequence
  * back, or this session still has numbers from a time when the sequence had a CACHE.
  */
 static int64
 replace_number(Oid sequence, int64 number, uint64 highest)
 {
-	/* An administrator who takes numbers back that no row may bring is to succeed. */
+	/* An administrator must be able to set the sequence back from numbers that no row may bring. */
 	if (highest >= KVS_STAMP_LIMIT)
 	{
 		pg_atomic_compare_exchange_u64(&my_highest->number, &highest, number);
@@ -380,7 +380,7 @@ lift_slot(uint32 slot, uint64 time)
 		;
 }
 
-/* A place is taken over by whoever comes later. */
+/* A later key takes the slot over. */
 void
 kvs_stamp_remember(Oid relid, const char *key, int size, int64 versionstamp)
 {

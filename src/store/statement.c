@@ -42,8 +42,8 @@ typedef struct Statement
 
 #define EQ		"OPERATOR(pg_catalog.=)"
 /*
- * the second is for what runs under the row's lock: the first may have been read before that was
- * waited for
+ * the second is for expressions that run under the row's lock: the first may have been read before
+ * the wait for that
  */
 #define LIVE(now) "(t.expires_at IS NULL OR t.expires_at OPERATOR(pg_catalog.>) " now ")"
 #define STILL_LIVE(now) \

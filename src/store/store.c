@@ -207,8 +207,8 @@ kvs_store_put(KvsStore *store, const KvsKey *key, const KvsContent *content, con
 	Put			put = {content, write, 0};
 
 	/*
-	 * Whether an entry is absent is for a statement to say: it waits for who is inserting or
-	 * deleting it.
+	 * Only a statement can say whether an entry is absent: it waits for the session that is
+	 * inserting or deleting it.
 	 */
 	if (write->if_version_given && write->if_version == 0)
 		return put_by_statement(store, key, content, write);

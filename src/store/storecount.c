@@ -29,9 +29,7 @@
 #include "store/storecount.h"
 #include "table/catalog.h"
 
-/*
- * So many stores are worth keeping what was found, for so many milliseconds, of so many databases.
- */
+/* From so many stores on the result is kept, for so many milliseconds, for so many databases. */
 #define MANY			1000
 #define KEEP			10000
 #define DATABASES		64
@@ -47,7 +45,7 @@ typedef struct StoreCount
 typedef struct StoreCounts
 {
 	LWLock	   *lock;
-	/* at the place of a database's OID; the last one that was counted stays */
+	/* indexed by a database's OID; the last one that was counted stays */
 	StoreCount	kept[DATABASES];
 } StoreCounts;
 

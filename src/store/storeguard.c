@@ -73,7 +73,7 @@ check_key(TupleDesc desc, HeapTuple tuple)
 				 errmsg("key must have at least one part")));
 }
 
-/* ---- After a row was written: those who watch, and those who may write the key anew ---- */
+/* ---- After a row was written: for watchers, and for later writers of the key ---- */
 
 static bool
 read_row(Relation rel, HeapTuple tuple, KvsKey *key, int64 *versionstamp)
@@ -243,8 +243,8 @@ before_row(TriggerData *data)
 	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
 		return new;
 	/*
-	 * what was written past the guard of the publisher is to stop no subscription: who reads it
-	 * sees what it is
+	 * rows that went round the publisher's guard must not stop a subscription: a reader sees what
+	 * they are
 	 */
 	if (!kvs_replication_is_apply())
 	{

@@ -78,8 +78,8 @@ mark_written(StampedMany *many, struct varlena *key)
 }
 
 /*
- * Called for each row before the next one is written: whoever holds the absence of this key is
- * waited for in key order too.
+ * Called for each row before the next one is written: holders of an absence are waited for in key
+ * order, too.
  */
 static void
 check_stamp(TupleTableSlot *slot, void *arg)

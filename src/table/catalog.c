@@ -138,8 +138,8 @@ kvs_catalog_is_installed(void)
 }
 
 /*
- * Lock it, until the transaction ends or (session) it is unlocked, unless somebody who drops it is
- * in the way.
+ * Lock it, until the transaction ends or (session) it is unlocked, unless a session that drops it
+ * is in the way.
  */
 static bool
 lock_extension(LOCKTAG *tag, Oid extension, LOCKMODE lockmode, bool session)
@@ -166,7 +166,7 @@ kvs_catalog_extension_is_wanted(void)
 
 	if (!catalog_valid)
 		return false;
-	/* his request comes before one of ours for a lock that we have not yet */
+	/* its request comes before one of ours for a lock that we have not yet */
 	if (!lock_extension(&tag, catalog.extension, AccessShareLock, true))
 		return true;
 	LockRelease(&tag, AccessShareLock, true);

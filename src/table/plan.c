@@ -49,7 +49,7 @@ typedef struct Pass
 static Pass pass = {NULL, NULL};
 static ExecutorStart_hook_type previous_executor_start = NULL;
 
-/* ---- Who keeps them ---- */
+/* ---- Which tables keep them ---- */
 
 void
 kvs_plan_begin(void)

@@ -40,7 +40,7 @@
 #include "table/replication.h"
 #include "table/shape.h"
 
-/* So many entries that became invalid are worth a look whether their tables are gone. */
+/* After so many entries became invalid we look for those whose tables are gone. */
 #define INVALID_MAX		4
 
 static HTAB *queues = NULL;		/* relid -> KvsQueue */
@@ -65,7 +65,7 @@ queue_relcache_callback(Datum arg, Oid relid)
 		}
 }
 
-/* Who subscribes to what, or is enabled, has changed. */
+/* Subscriptions, or whether they are enabled, have changed. */
 static void
 queue_subscription_callback(Datum arg, int cacheid, uint32 hashvalue)
 {
@@ -160,7 +160,7 @@ is_id_index(Relation index, const void *arg)
 /*
  * Over dedupe_key, WHERE dedupe_key IS NOT NULL and nothing else: a row without one has no entry.
  * The predicate is read as it is stored.  RelationGetIndexPredicate() evaluates what it can, and
- * would run functions of the table's owner as whoever looks.
+ * would run functions of the table's owner with the reader's rights.
  */
 static bool
 is_dedupe_index(Relation index, const void *arg)
@@ -614,9 +614,9 @@ kvs_queue_open_dead(const KvsQueue *queue, LOCKMODE lockmode)
 }
 
 /*
- * Does none but our own code run when a letter is inserted?  Its only index is over the id alone,
- * as an index may call functions of the owner's.  So may a default: the id, which alone is not
- * given, has none.
+ * Does only our own code run when a letter is inserted?  Its only index is over the id alone, as an
+ * index may call functions of the owner's.  So may a default: the id, which alone is not given, has
+ * none.
  */
 static bool
 is_plain_dead(Relation rel)
@@ -638,7 +638,10 @@ kvs_queue_try_lock_dead(const KvsQueue *queue, bool plain)
 	Relation	rel;
 	bool		result = true;
 
-	/* whoever opens it says what is wrong, without a lock that a stranger may hold */
+	/*
+	 * the call that opens it says what is wrong, without waiting for a lock that a stranger may
+	 * hold
+	 */
 	if (kvs_shape_owner(relid) != queue->owner)
 		return !plain;
 	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))

@@ -210,7 +210,7 @@ kvstore_settings_inserted(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("kvstore.settings_inserted() must be called as a BEFORE INSERT ROW trigger")));
 
-	/* Anybody may put the trigger on a table of their own: that is none of ours. */
+	/* Anybody may put the trigger on a table of their own: such a table is none of ours. */
 	registry = find_registry(RelationGetRelid(data->tg_relation));
 	if (registry == NULL)
 		return PointerGetDatum(data->tg_trigtuple);

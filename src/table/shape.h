@@ -57,9 +57,7 @@ extern int	kvs_shape_index_columns(Oid indexid);
  */
 extern bool kvs_shape_has_trigger(Relation rel, int16 events);
 
-/*
- * Does a write of a row touch only these columns and so many indexes?  The guard does not count.
- */
+/* Does a write of a row touch only these columns and so many indexes?  The guard does not count. */
 extern bool kvs_shape_is_plain(Relation rel, const KvsColumn *columns, int ncolumns, int nindexes);
 
 /* A function for this kind of table: kv_create_<noun>, kv_alter_<noun>, with _ for spaces. */

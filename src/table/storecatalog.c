@@ -45,10 +45,10 @@
 #include "table/registry.h"
 #include "table/shape.h"
 
-/* So many entries that became invalid are worth a look whether their tables are gone. */
+/* After so many entries became invalid we look for those whose tables are gone. */
 #define INVALID_MAX		4
 
-/* Of so many stores the server may keep what it has cached. */
+/* The server may keep its caches of so many stores. */
 #define MOST_RECENT		64
 
 /* Plans of all stores, some 40 kB each. */

@@ -72,7 +72,7 @@ kvs_tableddl_lock_own_table(const char *prefix, const char *name, LOCKMODE lockm
 	Relation	rel;
 	Oid			relid;
 
-	/* Look before the lock too: who does not own it must not hold it up. */
+	/* Look before the lock too: a role that does not own it must not hold it up. */
 	if (!OidIsValid(kvs_tableddl_find_own_table(prefix, name)))
 		return InvalidOid;
 	rel = kvs_catalog_lock_table(prefix, name, lockmode);
@@ -119,8 +119,8 @@ is_trusted(Oid owner)
 }
 
 /*
- * Raise 42P07 if it belongs to somebody else; "what" is what the message calls it.  A superuser is
- * a member of every role, and is told later.
+ * Raise 42P07 if it belongs to somebody else; the message calls it "what".  A superuser is a member
+ * of every role, and is told later.
  */
 static void
 check_owner(Oid relid, const char *what)
@@ -215,7 +215,7 @@ lacks_settings(const KvsCreation *creation)
 	return !kvs_registry_read(creation->registry, creation->name, NULL, NULL);
 }
 
-/* What is no sign that somebody else has made something of the name meanwhile. */
+/* Errors that are no sign that another session has made something of the name meanwhile. */
 static bool
 is_no_race(int sqlerrcode)
 {
@@ -316,7 +316,10 @@ create_new(const KvsCreation *creation)
 				 errdetail("Something else in the schema kvstore has the name of its table or of a part of it."),
 				 errhint("Choose another name, or rename what is in its way.")));
 	}
-	/* Dropped by hand, one of this name leaves its settings behind: they are not the new one's. */
+	/*
+	 * A table of this name that was dropped by plain SQL leaves its settings behind: they are not
+	 * the new one's.
+	 */
 	kvs_registry_delete(creation->registry, creation->name);
 	kvs_settings_write(creation->registry, creation->name, creation->settings, creation->nsettings);
 	return true;
@@ -327,7 +330,7 @@ kvs_tableddl_create(const KvsCreation *creation)
 {
 	bool		created = false;
 
-	/* Look before the lock too: whoever may not create must not hold up those who may. */
+	/* Look before the lock too: roles that may not create must not hold up those that may. */
 	if (!find_existing(creation))
 	{
 		AclResult	result = kvs_compat_schema_aclcheck(kvs_catalog_get()->data_schema, GetUserId(), ACL_CREATE);

@@ -38,7 +38,7 @@ typedef struct Watch
 {
 	KvsWait		wait;			/* must be first */
 	text	   *store_name;
-	bool		gives;			/* else to know that there is one is enough */
+	bool		gives;			/* else it is enough to know that there is one */
 	KvsRows		rows;
 	Datum	   *keys;
 	int			count;

@@ -48,12 +48,12 @@ typedef struct Follow
 	Oid			relid;			/* the store that was followed so far; InvalidOid: none */
 	int64		left;			/* changes that may still be given */
 	bool		found;
-	ReturnSetInfo *rsinfo;		/* NULL: to know that there is one is enough */
+	ReturnSetInfo *rsinfo;		/* NULL: it is enough to know that there is one */
 	MemoryContext scratch;		/* reset after each row */
 	KvsFeedReader *reader;
 } Follow;
 
-/* ---- Where a feed is, and for whom ---- */
+/* ---- Where there is a feed, and for which roles ---- */
 
 static void
 check_feed(const char *function)

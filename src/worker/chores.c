@@ -48,8 +48,8 @@
 #define PATIENCE		1000
 
 /*
- * A queue whose message took too long is left alone for so many milliseconds, so that others come
- * in.
+ * A queue whose message took too long is backed off for so many milliseconds, so that others have
+ * their turn.
  */
 #define SLOW_PAUSE		1000
 
@@ -212,7 +212,7 @@ settle_singly(Chores *chores)
 	return count;
 }
 
-/* Whoever waits is to see what became of the leases. */
+/* Waiters have to see the leases that have ended. */
 static void
 end_leases(KvsQueue *queue, TimestampTz now)
 {

@@ -53,15 +53,15 @@
 /* All in milliseconds. */
 #define DATABASES_EVERY	((int64) 60 * 1000) /* look for new databases */
 #define ROOM_RETRY		1000	/* when no worker could be registered */
-#define WANTED_RETRY	1000	/* when somebody wants the database */
+#define WANTED_RETRY	1000	/* when a session wants the database */
 #define FIRST_BACKOFF	1000
 #define LAST_BACKOFF	(60 * 1000)
 #define LOG_INTERVAL	(60 * 1000)
 
-/* The launcher, should it die, is started again after so many seconds. */
+/* A launcher that died is started again after so many seconds. */
 #define LAUNCHER_RESTART	5
 
-/* A worker's place. */
+/* A worker's slot. */
 typedef struct Place
 {
 	volatile Oid database;
@@ -228,7 +228,7 @@ reap_workers(TimestampTz now)
 	}
 }
 
-/* What a launcher before us has started. */
+/* Take over the workers that an earlier launcher has started. */
 static void
 adopt_workers(void)
 {

@@ -24,7 +24,7 @@
 #include "base/subxact.h"
 #include "worker/manualstep.h"
 
-/* A step is long enough after so many parts in 10 of kvstore.step_timeout. */
+/* A step is long enough after so many tenths of kvstore.step_timeout. */
 #define LONG	1
 
 static TimeoutId timer = MAX_TIMEOUTS;

@@ -30,7 +30,7 @@
  */
 #define PASS_BLOCKS			256
 
-/* When to try again to forget a table that somebody has locked, in milliseconds. */
+/* When to try again to forget a table that another session has locked, in milliseconds. */
 #define FORGET_RETRY		5000
 
 /* ---- Which tables ---- */
@@ -42,8 +42,8 @@ kvs_sweep_list_stores(void)
 }
 
 /*
- * Once nobody can have a note for it that is yet to be published, and nobody can undo that it is
- * gone.
+ * Only once nobody can have a note for it that is yet to be published, and its DROP cannot be
+ * undone.
  */
 void
 kvs_sweep_forget_table(Oid relid)
@@ -54,8 +54,8 @@ kvs_sweep_forget_table(Oid relid)
 	LockAcquireResult result;
 
 	/*
-	 * Conflicts with every writer, and with who makes the table or drops it; that may be ourselves,
-	 * by hand.
+	 * Conflicts with every writer, and with the session that creates or drops the table.  In a
+	 * manual sweep that may be our own.
 	 */
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
 	result = LockAcquire(&tag, AccessExclusiveLock, false, true);

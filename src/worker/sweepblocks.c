@@ -321,8 +321,8 @@ remove_row(KvsSweep *sweep)
 }
 
 /*
- * The same for a message: not while somebody has leased it, and nobody may lease it from now on.
- * What is given up is moved, not removed.
+ * The same for a message: not while a consumer has leased it, and nobody may lease it from now on.
+ * A message that is given up is moved, not removed.
  */
 static TimestampTz
 remove_message(KvsSweep *sweep)

@@ -40,13 +40,13 @@
 /* The time that the tables of an owner may take in a call, in multiples of kvstore.step_timeout. */
 #define OWNER_STEPS		6
 
-/* A table, swept by hand. */
+/* A table in a manual sweep. */
 typedef struct HandSweep
 {
 	Oid			relid;
 	bool		full;
 	int64		limit;
-	/* run code of its owner's; if it has some and this is not set, all it does is to set it */
+	/* run code of its owner's; if there is some and this is not set, the step only sets it */
 	bool		foreign;
 	bool		careful;		/* rows have failed before */
 	Oid			owner;
@@ -226,7 +226,7 @@ get_spent(List **all, Oid owner)
 	return spent;
 }
 
-/* Has an owner, not the caller, had more than his share? */
+/* Has an owner, not the caller, had more than their share? */
 static bool
 is_spent(const Spent *spent)
 {
@@ -325,7 +325,7 @@ sweep_all_by_hand(bool full, int64 limit)
 /* Messages settled at once. */
 #define CHORES		100
 
-/* A queue that is looked after by hand. */
+/* A queue in a manual step. */
 typedef struct HandChores
 {
 	Oid			relid;
@@ -335,8 +335,8 @@ typedef struct HandChores
 } HandChores;
 
 /*
- * What the worker does for a queue, a batch of it; only if the caller has DELETE, and nobody has
- * the table locked.
+ * A batch of the worker's chores for a queue; only if the caller has DELETE, and nobody has the
+ * table locked.
  */
 static void
 do_chores(void *arg)
@@ -367,8 +367,8 @@ warn_queue(const HandChores *hand, int sqlerrcode, const char *message)
 }
 
 /*
- * One batch.  False: there is no further one.  What takes too long is tried again one by one, so
- * that the others get past it.
+ * One batch.  False: there is no further one.  If it takes too long, its messages are tried again
+ * one by one, so that the others get past the slow one.
  */
 static bool
 do_chores_step(HandChores *hand)

@@ -56,7 +56,7 @@ add(Oid relid)
 	item->listed = true;
 }
 
-/* Those that are gone, or have a place in the map now. */
+/* Those that are gone, or have a slot in the map now. */
 static void
 remove_unlisted(void)
 {

@@ -34,7 +34,7 @@
 /* at least between two looks at what is due: what comes meanwhile is done together */
 #define PAUSE			250
 #define LINGER			5000	/* leave when nothing is due for so long */
-#define POLL			1000	/* see at least so often whether somebody wants the database */
+#define POLL			1000	/* check at least so often whether a session wants the database */
 #define SHARE			1000	/* leave after so long when other databases wait for a worker */
 
 static const KvsWorkerTask *const tasks[] = {&kvs_workersweep_task, &kvs_workerqueue_task};

@@ -18,7 +18,7 @@
 #include "worker/workercount.h"
 #include "worker/workerprocess.h"
 
-/* Rows between two questions whether somebody waits for the table or the database. */
+/* Rows between two checks whether a session waits for the table or the database. */
 #define PATIENCE		10000
 
 /* Try again after so many milliseconds. */
@@ -67,7 +67,7 @@ begin(KvsQueue *queue, uint64 *number)
 }
 
 /*
- * Does somebody wait for the table to be his alone?  His request comes before one of ours for a
+ * Does a session wait for the table, to have it alone?  Its request comes before one of ours for a
  * lock that we have not yet.
  */
 static bool
@@ -79,7 +79,7 @@ is_wanted(Relation rel)
 	return kvs_workerprocess_is_in_the_way();
 }
 
-/* False: somebody waits for the table or the database. */
+/* False: a session waits for the table or the database. */
 static bool
 count_rows(Relation rel, Snapshot snapshot, int64 *rows)
 {

@@ -97,7 +97,7 @@ queue_next(Oid except)
 	return next;
 }
 
-/* What takes long is not done often. */
+/* Verifying that takes long is not done often. */
 static void
 verify(KvsQueue *queue, Relation rel)
 {
@@ -160,7 +160,8 @@ look_after(const Due *due, TimestampTz now)
 	KvsQueue   *queue;
 
 	/*
-	 * who drops or rewrites the table, or drops the extension, need not wait for us, nor we for him
+	 * a session that drops or rewrites the table, or drops the extension, need not wait for us, nor
+	 * we for it
 	 */
 	if (!kvs_catalog_keep_extension() || !ConditionalLockRelationOid(due->relid, RowExclusiveLock))
 		return false;

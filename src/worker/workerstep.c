@@ -56,7 +56,7 @@ typedef struct Step
 	char		name[NAMEDATALEN];
 	int64		rows;			/* that it has come to */
 	bool		armed;
-	TimestampTz row_until;		/* a row has failed, and is left alone until then; 0: none has */
+	TimestampTz row_until;		/* a row has failed, and is backed off until then; 0: none has */
 	TimestampTz start;			/* of the part that is armed */
 	TimestampTz others_due;		/* when another table is due, as far as was known at the start */
 	int64		tick;			/* microseconds */
@@ -156,7 +156,7 @@ kvs_workerstep_forgive(void)
 	return true;
 }
 
-/* A trigger that caught the cancel has taken too long all the same. */
+/* If a trigger caught the cancel, the step has taken too long all the same. */
 void
 kvs_workerstep_check(void)
 {
@@ -265,7 +265,7 @@ kvs_workerstep_rows(Oid relid, int64 max)
 
 /* ---- The worker ---- */
 
-/* The worker before us ended over a table: leave that alone. */
+/* The worker before us ended over a table: back that off. */
 static void
 set_aside(Oid relid, bool tell)
 {

@@ -23,14 +23,14 @@
 #include "worker/workerverify.h"
 
 /*
- * Of one priority, in one look: they may be about to be published.  One that is not stands for all
- * that follow it.
+ * Messages found of one priority, in one look: they may be about to be published.  One that is not
+ * stands for all that follow it.
  */
 #define MAX_SUSPECTS	4
 
 #define LOOK_AGAIN		1000	/* milliseconds */
 
-/* Entries read between two questions whether somebody wants the database. */
+/* Entries read between two checks whether a session wants the database. */
 #define PATIENCE		10000
 
 typedef struct Verification
@@ -61,8 +61,8 @@ is_findable(const Verification *verification, const KvsMessageRef *message)
 }
 
 /*
- * From the bottom to the head; where nothing is said to be, that is all.  False: somebody wants the
- * database.
+ * From the bottom to the head, or to the end if the queue is said to be empty.  False: a session
+ * wants the database.
  */
 static bool
 look(Verification *verification, int priority)

@@ -428,8 +428,8 @@ kvstore_trouble_reason(PG_FUNCTION_ARGS)
 }
 
 /*
- * kvstore.troubles(): the tables of this database that the worker backs off: table, how often it
- * failed in a row, SQLSTATE of the last failure, since when, until when
+ * kvstore.troubles(): the tables of this database that the worker backs off.  Columns: table,
+ * failures in a row, SQLSTATE of the last one, since when, until when
  */
 PG_FUNCTION_INFO_V1(kvstore_troubles);
 Datum

@@ -79,7 +79,7 @@ extern bool kvs_waiter_hold_timer(KvsWaiter *waiter, TimestampTz next);
 extern void kvs_waiter_end(KvsWaiter *waiter);
 
 /*
- * The same after an ERROR: the last look may not have come to its end, so the message for which it
+ * The same after an ERROR.  The last look may not have come to its end, so the message for which it
  * was woken may still be there.
  */
 extern void kvs_waiter_fail(KvsWaiter *waiter);

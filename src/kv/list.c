@@ -66,7 +66,7 @@ set_prefix(KvsRange *range, KvsForm form, const KvsKey *prefix)
 	range->reverse = false;
 
 	/*
-	 * A text prefix is a string without its terminator: UTF-8 follows, or the terminator 00, all
+	 * A text prefix is a string without its terminator.  UTF-8 follows, or the terminator 00, all
 	 * below FF.  A path prefix is followed by the tag of another part, from 01 to 27.  00 would be
 	 * no tag, and 00 FF is a string that goes on with U+0000.
 	 */

@@ -38,7 +38,7 @@
 #include "kv/snapshot.h"
 #include "table/replication.h"
 
-/* Our class of advisory locks, objsubid in pg_locks; PostgreSQL has 1 and 2, check.c 3. */
+/* Our class of advisory locks, objsubid in pg_locks; PostgreSQL has 1 and 2, absence.c 3. */
 #define KVS_LOCK_CLASS_CONTEXT	4
 
 /* Longest context, and longest hash, in bytes. */
@@ -202,8 +202,8 @@ remove_snapshots(const KvsSnapshotStore *store, const Removal *removal)
 
 /*
  * The context has the hash: the expiry of its snapshot is renewed.  If others have come since, it
- * becomes the newest again, for recovery must go on from the state that was appended last.  $2: it
- * cannot be told whether others have come, so it gets a new number.  The row of an expired one is
+ * becomes the newest again, for recovery must go on from the state that was appended last.  "$2":
+ * one cannot tell whether others have come, so it gets a new number.  The row of an expired one is
  * there until it is swept, and becomes a new one.  Another state under the same hash changes
  * nothing.
  */

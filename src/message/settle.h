@@ -45,9 +45,9 @@ typedef struct KvsFailure
 } KvsFailure;
 
 /*
- * A delivery has failed: deliver the message again after the backoff, or give it up.  A message
- * that is given up becomes a dead letter here only if that runs no code of users, and no other
- * session is in the way.  Else its row says that it is given up, and the worker does the rest.
+ * A delivery has failed: deliver the message again after the backoff, or give it up.  It becomes a
+ * dead letter here only if that runs no code of users, and no other session is in the way.  Else
+ * its row says that it is given up, and the worker does the rest.
  */
 extern KvsSettled kvs_settle_fail(KvsReader *reader, KvsMessageRef *message, const KvsFailure *failure);
 

@@ -18,8 +18,8 @@
 
 /*
  * Open a queue, the first argument of a function, and its dead letters, to change these.  With
- * "all" nobody else may do so meanwhile: two sessions that delete all of them, each in the order in
- * which it meets them, would wait for each other in a circle.
+ * "all" nobody else may do so meanwhile.  Two sessions that delete all of them, each in the order
+ * in which it meets them, would wait for each other in a circle.
  */
 extern KvsQueue *kvs_deadletter_open(FunctionCallInfo fcinfo, const char *function, bool all, Relation *rel);
 

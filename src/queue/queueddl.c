@@ -309,8 +309,8 @@ kvstore_drop_queue(PG_FUNCTION_ARGS)
 	kvs_tableddl_run_utility(psprintf("DROP TABLE IF EXISTS kvstore.d_%s", name));
 	SPI_finish();
 	/*
-	 * The worker looks for what is due there, sees that the table is gone, and returns its slots:
-	 * in the expiry map, and of its leases.
+	 * The worker looks for what is due there, sees that the table is gone, and returns its slots,
+	 * in the expiry map and in the lease table.
 	 */
 	if (OidIsValid(relid))
 	{

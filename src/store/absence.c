@@ -193,7 +193,7 @@ row_exists(const KvsStore *store, const KvsKey *key, TransactionId *pending)
 	else
 	{
 		/*
-		 * A row was updated while the scan was between index and table: its old version was dead
+		 * A row was updated while the scan was between index and table.  Its old version was dead
 		 * already, its new one not yet in the index.  The transaction that did that has committed,
 		 * so a snapshot taken now sees it.
 		 */

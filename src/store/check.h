@@ -12,10 +12,10 @@
 #include "table/catalog.h"
 
 /*
- * Give the state of a key's entry, and make sure that nobody else commits a change of it before
- * this transaction ends.  Waits for whoever is changing it now.  42501 if policies hide the entry
- * from the caller, or protect it.  40001 at REPEATABLE READ and above, if it has changed since the
- * transaction's snapshot.
+ * Give the state of a key's entry.  Until this transaction ends, nobody else commits a change of
+ * it.  Waits for whoever is changing it now.  42501 if policies hide the entry from the caller, or
+ * protect it.  40001 at REPEATABLE READ and above, if it has changed since the transaction's
+ * snapshot.
  */
 extern void kvs_check_hold(KvsStore *store, const KvsKey *key, TimestampTz now, KvsState *state);
 

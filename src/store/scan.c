@@ -29,7 +29,7 @@
 #include "store/scan.h"
 #include "table/catalog.h"
 
-/* Kept plans of the executor's way; store.c has its own after them. */
+/* Kept plans of the executor's way; statement.c has its own after them. */
 enum
 {
 	PLAN_FIND,

@@ -13,7 +13,7 @@
 #include "table/plan.h"
 
 /*
- * The statements; statement.c has their text and arguments.  What reads has the places before them,
+ * The statements; statement.c has their text and arguments.  The plans that read come before them,
  * see scan.c.
  */
 typedef enum KvsPlan

@@ -7,8 +7,8 @@
  *
  * The number of a write is taken before a statement runs.  The statement compares it with the row
  * that it meets, under that row's lock.  Afterwards we look at the deletions (stamp.c), and wait
- * for the sessions that hold the absence of the key (check.c).  The short way has read the row when
- * it takes its number, and writes only if nobody else has written since.
+ * for the sessions that hold the absence of the key (absence.c).  The short way has read the row
+ * when it takes its number, and writes only if nobody else has written since.
  */
 #include "postgres.h"
 

@@ -20,7 +20,7 @@
  */
 #define KVS_NAME_MAX		48
 
-/* Kept plans of one store: those that read (scan.c), then those that write (store.c). */
+/* Kept plans of one store: those that read (scan.c), then those that write (statement.c). */
 #define KVS_READ_PLANS		3
 #define KVS_STORE_PLANS		32
 
@@ -44,9 +44,9 @@ extern bool kvs_catalog_is_installed(void);
 
 /*
  * Lock the extension, for a session that works on many tables and must not make DROP EXTENSION
- * fail.  DROP EXTENSION locks the extension before all else.  A session that holds this lock until
- * its transaction ends, and then locks a table, our sequence and our registries, one after the
- * other, cannot deadlock with it.  False: the extension is just being dropped.
+ * fail.  DROP EXTENSION locks the extension before all else.  A session holds this lock until its
+ * transaction ends.  So it can then lock a table, our sequence and our registries, one after the
+ * other, without a deadlock with it.  False: the extension is just being dropped.
  */
 extern bool kvs_catalog_keep_extension(void);
 

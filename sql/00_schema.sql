@@ -42,7 +42,7 @@ CREATE TABLE kvstore.queues (
 GRANT SELECT ON kvstore.queues TO PUBLIC;
 COMMENT ON TABLE kvstore.queues IS 'settings of queues, NULL: the default; see the view kv_queues';
 COMMENT ON COLUMN kvstore.queues.queue IS 'name of the queue';
-COMMENT ON COLUMN kvstore.queues.lease IS 'how long a consumer has a message to himself; NULL: 30 s';
+COMMENT ON COLUMN kvstore.queues.lease IS 'how long a consumer has a message to itself; NULL: 30 s';
 COMMENT ON COLUMN kvstore.queues.max_attempts IS 'deliveries of a message that may fail before it is dead; NULL: 10';
 COMMENT ON COLUMN kvstore.queues.backoff IS 'delays after the first, second and further failed deliveries; NULL: {1s,5s,30s,2min,10min,30min,1h}';
 COMMENT ON COLUMN kvstore.queues.keep_dead IS 'are dead letters kept?  NULL: yes';

@@ -33,7 +33,7 @@ COMMENT ON FUNCTION kv_resume_queue(text) IS
 CREATE FUNCTION kv_purge_queue(queue text DEFAULT 'default') RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_purge_queue';
 COMMENT ON FUNCTION kv_purge_queue(text) IS
-    'delete all messages of a queue, leased ones too, whose ack is then false; those just being acknowledged are left to that; returns how many';
+    'delete all messages of a queue, leased ones too, whose ack is then false; one that is just being acknowledged is left to its consumer; returns how many';
 
 CREATE VIEW kv_queues AS
     SELECT pg_catalog.substr(c.relname, 3) AS queue,

@@ -13,11 +13,11 @@ COMMENT ON PROCEDURE kv_wait_queue(text, interval) IS
 
 CREATE FUNCTION kv_ack(receipt text) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_ack';
-COMMENT ON FUNCTION kv_ack(text) IS 'the message is processed: delete it; false if it is gone or somebody else has it';
+COMMENT ON FUNCTION kv_ack(text) IS 'the message is processed: delete it; false if it is gone or another consumer has it';
 
 CREATE FUNCTION kv_ack_many(receipts text[]) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_ack_many';
-COMMENT ON FUNCTION kv_ack_many(text[]) IS 'kv_ack() for many receipts; returns how many were good; NULL and what is no receipt count as stale';
+COMMENT ON FUNCTION kv_ack_many(text[]) IS 'kv_ack() for many receipts; returns how many were good; NULL and a text that is no receipt count as stale';
 
 CREATE FUNCTION kv_ack_each(receipts text[]) RETURNS TABLE (receipt text, ok boolean)
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'kvstore_ack_each';
@@ -26,7 +26,7 @@ COMMENT ON FUNCTION kv_ack_each(text[]) IS 'kv_ack() for many receipts, and what
 CREATE FUNCTION kv_nack(receipt text, delay interval DEFAULT NULL, error text DEFAULT NULL, dead boolean DEFAULT false) RETURNS text
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_nack';
 COMMENT ON FUNCTION kv_nack(text, interval, text, boolean) IS
-    'the message failed: retry after delay (NULL: the backoff), or dead after max_attempts; returns retry, dead, or NULL if somebody else has it';
+    'the message failed: retry after delay (NULL: the backoff), or dead after max_attempts; returns retry, dead, or NULL if another consumer has it';
 
 CREATE FUNCTION kv_nack_many(receipts text[], delay interval DEFAULT NULL, error text DEFAULT NULL, dead boolean DEFAULT false) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_nack_many';
@@ -40,7 +40,7 @@ COMMENT ON FUNCTION kv_nack_each(text[], interval, text, boolean) IS 'kv_nack() 
 CREATE FUNCTION kv_release(receipt text, delay interval DEFAULT '0') RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_release';
 COMMENT ON FUNCTION kv_release(text, interval) IS
-    'give the message back, at once or after delay, without counting the attempt; without delay others may have it before this transaction ends';
+    'return the message, at once or after delay, without counting the attempt; without delay another consumer may have it before this transaction ends';
 
 CREATE FUNCTION kv_release_many(receipts text[], delay interval DEFAULT '0') RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_release_many';
@@ -53,7 +53,7 @@ COMMENT ON FUNCTION kv_release_each(text[], interval) IS 'kv_release() for many 
 CREATE FUNCTION kv_extend(receipt text, lease interval DEFAULT NULL) RETURNS timestamptz
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_extend';
 COMMENT ON FUNCTION kv_extend(text, interval) IS
-    'hold the message for that long from now on (NULL: the queue''s lease); returns until when, NULL if somebody else has it; a rollback does not undo it';
+    'hold the message for that long from now on (NULL: the queue''s lease); returns until when, NULL if another consumer has it; a rollback does not undo it';
 
 CREATE FUNCTION kv_extend_many(receipts text[], lease interval DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_extend_many';
@@ -79,4 +79,4 @@ CREATE VIEW kv_leases AS
     JOIN pg_catalog.pg_class c ON c.oid = l.relid;
 GRANT SELECT ON kv_leases TO PUBLIC;
 COMMENT ON VIEW kv_leases IS
-    'who holds which message until when (queue NULL: its table is no queue any more; state leased; ending: a transaction is about to settle it; returned: nobody, its failure is not written down yet; dying: given up, to become a dead letter; stuck: that could not be done, error says why); for roles that may read all statistics';
+    'which session holds which message until when (queue NULL: its table is no longer a queue; state leased; ending: a transaction is about to settle it; returned: no session holds it, its failure is not written down yet; dying: given up, to become a dead letter; stuck: that could not be done, error says why); for roles that may read all statistics';

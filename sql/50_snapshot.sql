@@ -33,7 +33,7 @@ COMMENT ON FUNCTION kv_alter_snapshot_store(text, interval) IS
 
 CREATE FUNCTION kvstore.snapshot_table(store text) RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kvstore_snapshot_table';
-COMMENT ON FUNCTION kvstore.snapshot_table(text) IS 'the qualified name of a snapshot store''s table, whose shape is right';
+COMMENT ON FUNCTION kvstore.snapshot_table(text) IS 'the qualified name of a snapshot store''s table, whose shape is checked';
 
 CREATE FUNCTION kvstore.snapshot_written() RETURNS trigger
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_snapshot_written';

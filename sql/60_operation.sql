@@ -68,7 +68,7 @@ COMMENT ON VIEW pg_stat_kvstore_queue IS
 CREATE FUNCTION kv_stat_reset() RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'kvstore_stat_reset';
 COMMENT ON FUNCTION kv_stat_reset() IS
-    'set all counts of this database to 0; false: there are none, for kvstore is not in shared_preload_libraries. Superusers, and whom they grant EXECUTE';
+    'set all counts of this database to 0; false: there are none, for kvstore is not in shared_preload_libraries. For superusers, and roles that they grant EXECUTE';
 REVOKE ALL ON FUNCTION kv_stat_reset() FROM PUBLIC;
 
 -- Sweeping what has expired
@@ -99,7 +99,7 @@ COMMENT ON FUNCTION kvstore.oldest_due() IS 'since when an expired entry of this
 CREATE FUNCTION kvstore.troubles(OUT relid oid, OUT failures bigint, OUT sqlstate text, OUT since timestamptz, OUT until timestamptz) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME', 'kvstore_troubles';
 COMMENT ON FUNCTION kvstore.troubles() IS
-    'tables of this database that the worker could not work on: how often in a row, the last SQLSTATE (57014: it took longer than kvstore.step_timeout), since when, and until when it leaves them alone';
+    'tables of this database that the worker has set aside: failures in a row, the last SQLSTATE (a step that took too long: see kvstore.trouble_reason()), since when, and until when';
 
 CREATE FUNCTION kvstore.trouble_reason() RETURNS text
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kvstore_trouble_reason';

@@ -2,8 +2,8 @@
  * array.c
  *		Array arguments: lists, which have one dimension.
  *
- * Drivers turn a list of lists into an array of two dimensions, which PostgreSQL's own functions
- * read as one long list: two messages would become four, without an error.  So each function that
+ * Drivers turn a list of lists into an array of two dimensions.  PostgreSQL's own functions read
+ * that as one long list: two messages would become four, without an error.  So each function that
  * takes an array reads it here.
  */
 #include "postgres.h"

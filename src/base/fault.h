@@ -3,8 +3,8 @@
  *		For tests: points at which a session stops or a rule is broken, and a clock that is ahead.
  *
  * Three settings that no list shows, for superusers: kvstore.test_point, kvstore.test_delay and
- * kvstore.test_clock.  They are settings and not an option of the build, so that what is tested is
- * what is shipped.  doc/testing.md says what each point is for; a test compares its tables with
+ * kvstore.test_clock.  They are settings and not an option of the build, so that tests run the code
+ * that is shipped.  doc/testing.md says what each point is for.  A test compares its tables with
  * this list.
  */
 #ifndef KVS_FAULT_H

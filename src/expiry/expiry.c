@@ -12,9 +12,9 @@
  * KVS_EXTENT_GROUPS groups of a table gets a run of slots of its own.  No two groups share one,
  * because a sweep that scanned one of them would forget the other's minimum.  When the pool is
  * full, blocks that have no slot of their own are noted in the table's.  When there is no room for
- * the table, they are noted in a slot that it shares with the few of its database that have the
- * same hash.  A slot for more than a group is due in full when its time has come.  The pass that
- * follows learns the groups.
+ * the table, they are noted in a slot that it shares with the few of its database of the same hash.
+ * A slot for more than a group is due in full when its time has come.  The pass that follows learns
+ * the groups.
  *
  * A slot is a lower bound: too low costs a needless visit, too high would strand entries.  So block
  * numbers may be wrong as long as that is noticed.  A table whose file is not the one we know
@@ -24,10 +24,10 @@
  * Locking of slots: none.  A slot is a 64-bit atomic.  The sweeper exchanges it for "never", then
  * takes a snapshot and scans the group, then lowers the slot to the smallest expiry it left behind.
  * Writers lower the slot in the commit callback, when their row is visible to every new snapshot.
- * So a row committed before the sweeper's snapshot is seen by its scan, and one committed after it
- * lowers the slot after it was set to "never".  Lowering at the time of the write instead would
- * lose a row that is written before the reset and committed after the scan.  Two sweepers may meet:
- * each has scanned after its own reset, and row locks settle which of them deletes.
+ * So the sweeper's scan sees a row that was committed before its snapshot.  A row committed after
+ * it lowers the slot after that was set to "never".  Lowering at the time of the write instead
+ * would lose a row that is written before the reset and committed after the scan.  Two sweepers may
+ * meet: each has scanned after its own reset, and row locks settle which of them deletes.
  *
  * If the sweeper's transaction or a subtransaction aborts, the rows it deleted are there again.  So
  * the transaction callback puts back what the sweeper exchanged.  That is kept in backend memory:
@@ -36,7 +36,7 @@
  * where.
  *
  * The directory (which table and which extent has which slots) is expirymap.c's.  A slot is looked
- * up when the row is written, and lowered at commit.  In between it stays the same: only a table
+ * up when the row is written, and lowered at commit.  In between it stays the same.  Only a table
  * that nobody else can have locked is forgotten, and a writer holds its lock until after the
  * callback.  The callback itself only walks an array: it allocates nothing, looks nothing up,
  * raises nothing.

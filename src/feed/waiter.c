@@ -3,9 +3,9 @@
  *		Sessions that wait for something, and how they are woken.
  *
  * Each wait of a session has a slot in shared memory, kvstore.max_waiters of them.  It has up to
- * KVS_WAIT_TARGETS targets, each in the list of one of BUCKETS buckets: a key by store and hash, a
- * prefix and a queue by their table.  A bucket has a count that is read without a lock.  So a
- * session that changes something takes no lock if nobody waits for it.
+ * KVS_WAIT_TARGETS targets, each in the list of one of BUCKETS buckets.  A key is found by store
+ * and hash, a prefix and a queue by their table.  A bucket has a count that is read without a lock.
+ * So a session that changes something takes no lock if nobody waits for it.
  *
  * No wake-up is lost.  A waiter raises the count and enters the list, then looks.  A session that
  * changes something publishes it, then reads the count.  Both have a full barrier between.  So one

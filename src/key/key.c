@@ -2,8 +2,8 @@
  * key.c
  *		Keys as bytes: building, decoding and validating the Deno KV (FoundationDB tuple) encoding.
  *
- * A key is the concatenation of its parts, each a tag byte and a body, laid out so that memcmp() of
- * two keys is the order of the paths: bytes < string < bigint < number < false < true, and a path
+ * A key is the concatenation of its parts, each a tag byte and a body.  The order of two keys by
+ * memcmp() is that of their paths: bytes < string < bigint < number < false < true, and a path
  * before every longer path that begins with it.
  *
  *		01, 02		bytes, string: 00 in it is written 00 FF, and a 00 without FF ends it
@@ -14,7 +14,7 @@
  *					sign bit set
  *		26, 27		false, true
  *
- * There is one encoding of each path, and validation accepts no other: the primary key of a store
+ * There is one encoding of each path, and validation accepts no other.  The primary key of a store
  * compares bytes, so a second spelling of the same path would be a second entry.  Everything here
  * reads bytes that a client may have made up (casts from bytea, binary COPY).  So each length is
  * checked against the rest of the bytes before it is used.

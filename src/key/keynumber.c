@@ -2,9 +2,9 @@
  * keynumber.c
  *		Number and bigint parts: from SQL's and JSON's numbers, and to and from decimal text.
  *
- * Every number, whatever its SQL type, is one kind of part, the IEEE double, so that 42 from an
- * integer column, from JSON and from JavaScript is one key.  Two different integers must not become
- * one key, so an integer beyond 2^53 is refused: it has to be a bigint part.  A double beyond 2^53
+ * Every number, whatever its SQL type, is one kind of part, the IEEE double.  So 42 from an integer
+ * column, from JSON and from JavaScript is one key.  Two different integers must not become one
+ * key, so an integer beyond 2^53 is refused: it has to be a bigint part.  A double beyond 2^53
  * (from a float column or a Deno client) is therefore no JSON number but {"number": "1e+300"}.
  */
 #include "postgres.h"

@@ -5,8 +5,8 @@
  * A range is [low, high) of encoded bytes; every option only narrows it, so list and count share
  * one loop.  A bound need not be a valid key: it is only ever compared.
  *
- * The text forms see plain-string keys only, yet paths that begin with a string lie between them:
- * after "a" come ["a", 1], ["a", 2], ... and then "b".  Such a family can be large, so the scan
+ * The text forms see plain-string keys only, yet paths that begin with a string lie between them.
+ * After "a" come ["a", 1], ["a", 2], ... and then "b".  Such a family can be large, so the scan
  * steps over it by one new descent instead of reading it.
  */
 #include "postgres.h"

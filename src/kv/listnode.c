@@ -4,7 +4,7 @@
  *
  * The executor puts all that a function in FROM returns into a tuplestore before it gives out the
  * first row.  For a list that is a third of the cost (measured), and LIMIT saves nothing.  So the
- * planner's hook replaces a scan of kv_list() by a custom scan, whose rows point into the pages of
+ * planner's hook replaces a scan of kv_list() by a custom scan.  Its rows point into the pages of
  * the store, as those of an index scan do.
  *
  * It reads with the snapshot of the query, as the function does, and takes the time when it first
@@ -17,7 +17,7 @@
  * function all that asks for more than the six columns: ordinality, whole rows (which FOR UPDATE
  * and UPDATE ... FROM ask for too), several functions in one ROWS FROM.
  *
- * An open cursor over a list keeps the table open, as one over any table does: until it is closed,
+ * An open cursor over a list keeps the table open, as one over any table does.  Until it is closed,
  * the session cannot drop or truncate the store.
  */
 #include "postgres.h"

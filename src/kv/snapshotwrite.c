@@ -3,7 +3,7 @@
  *		SQL functions that write snapshots: append, delete, fork, prune.
  *
  * Whoever writes a context holds a lock on it, an advisory one of a class of its own, until the
- * transaction ends.  So within a context the order of seq is that of the commits: a reader that
+ * transaction ends.  So within a context the order of seq is that of the commits.  A reader that
  * goes on from the highest seq it has seen misses nothing.  "keep" and "if_latest" are exact.
  * Functions that delete rows of one context in any order cannot deadlock.
  *

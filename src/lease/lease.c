@@ -14,11 +14,11 @@
  *
  * A delivery whose lease expires, or whose transaction rolls back, has failed.  Whoever notices
  * first counts that here.  The count decides: the message waits for its backoff, or is doomed.  The
- * first failure of a message may stay in memory.  After a later failure, before the message is
- * delivered again, and when it has to wait for more than SOON, the worker writes the count and the
- * time into the row.  Then the entry goes.  If the worker does not come, the message is delivered
- * all the same.  Only the worker moves doomed messages to the dead letters.  A crash forgets what
- * was not written.
+ * first failure of a message may stay in memory.  After a later one the worker writes the count and
+ * the time into the row, before the message is delivered again.  It also does so when the message
+ * has to wait for more than SOON.  Then the entry goes.  If the worker does not come, the message
+ * is delivered all the same.  Only the worker moves doomed messages to the dead letters.  A crash
+ * forgets what was not written.
  *
  * A message that is returned without a failure has no entry: it is an arrival below the head.  So
  * an entry that nobody holds is always one for the worker: soon, or when its first failure is AGE

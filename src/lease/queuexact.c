@@ -2,17 +2,17 @@
  * queuexact.c
  *		What this transaction has done to queues, and what its end makes of that.
  *
- * There is one record for each queue and subtransaction.  It has the leases that it took and began
- * to end, the positions of messages that it sent and deleted, and the growth of the table in rows.
- * A record becomes part of its parent's when the subtransaction commits.  At the end of the
+ * There is one record for each queue and subtransaction.  It has the leases that were taken and
+ * begun to be ended, the positions of messages sent and deleted, and the growth of the table in
+ * rows.  A record becomes part of its parent's when the subtransaction commits.  At the end of the
  * transaction each queue has one record, which is published under the lock of the queue's slot.
  *
  * Records are backend memory.  Room in them is made before shared memory is changed, so that
- * between the change and the note nothing can fail; the callbacks only walk them.  Notes are undone
- * from the last to the first: a lease that was taken and then acknowledged is first held again,
- * then returned.
+ * between the change and the note nothing can fail.  The callbacks only walk them.  Notes are
+ * undone from the last to the first: a lease that was taken and then acknowledged is first held
+ * again, then returned.
  *
- * At commit leases are ended before arrivals are published: a message that stays, with a new row,
+ * At commit leases are ended before arrivals are published.  A message that stays, with a new row,
  * must not be published while its lease makes others pass over it.
  *
  * A table that is dropped, in whatever way, takes its slot with it at commit, and so does a

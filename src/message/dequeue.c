@@ -20,8 +20,8 @@
  * So dead entries, however many, are passed over once.
  *
  * At REPEATABLE READ and above a message is given only if the transaction's own snapshot sees it,
- * too, since the rows that belong to it must be visible as well.  The head stays before one that
- * the snapshot does not see.  The snapshot is asked before the message is taken, so no delivery is
+ * too.  The rows that belong to it must be visible as well.  The head stays before one that the
+ * snapshot does not see.  The snapshot is asked before the message is taken, so no delivery is
  * counted of a message that nobody received.
  */
 #include "postgres.h"

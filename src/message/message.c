@@ -8,9 +8,9 @@
  * kept statement, run as the caller: tables with triggers, constraints or indexes of the owner's,
  * callers with rights on single columns only, and messages with a dedupe_key.
  *
- * A sender needs INSERT and nothing else, so no statement here has RETURNING or names the columns
- * of a conflict, which need SELECT: the id is taken from the sequence first.  Of other senders'
- * messages, a sender learns only the id of the one that has its dedupe_key.
+ * A sender needs INSERT and nothing else.  RETURNING, and the columns of a conflict, would need
+ * SELECT, so no statement here has them: the id is taken from the sequence first.  Of other
+ * senders' messages, a sender learns only the id of the one that has its dedupe_key.
  */
 #include "postgres.h"
 

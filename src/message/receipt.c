@@ -4,7 +4,7 @@
  *
  * 36 bytes, their CRC and two zeros, in base64: 56 characters, and none of them is padding, so no
  * two texts are one receipt.  The CRC tells a damaged receipt from a stale one.  It need not
- * protect from somebody who makes receipts up: the token is a random number, and to use a receipt
+ * protect from somebody who makes receipts up.  The token is a random number, and to use a receipt
  * takes the rights of a consumer of the queue.
  */
 #include "postgres.h"

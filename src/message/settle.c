@@ -2,15 +2,15 @@
  * settle.c
  *		What becomes of a message after its delivery: deleted, to be tried again, or dead.
  *
- * An acknowledged message is deleted by its place, without the executor, unless the owner has put
- * something on the table that wants to see it (KvsQueue.plain).  The page stays pinned from the
- * look at the row until the delete has returned: what the place points to cannot become another row
- * meanwhile.  Only a consumer that acknowledges, or fails, its own message ever waits for a row.
- * The worker passes over locked rows.
+ * An acknowledged message is deleted by its place, without the executor, unless triggers or indexes
+ * of the owner's need it (KvsQueue.plain).  The page stays pinned from the look at the row until
+ * the delete has returned: what the place points to cannot become another row meanwhile.  Only a
+ * consumer that acknowledges, or fails, its own message ever waits for a row.  The worker passes
+ * over locked rows.
  *
- * What fails is changed, or moved to the dead letters, by statements that run as the owner of the
- * queue: consumers need no rights on the dead letters.  A row that stays is noted as an arrival,
- * for it has a new position in the order.
+ * A failed message is changed, or moved to the dead letters, by statements that run as the owner of
+ * the queue.  So consumers need no rights on the dead letters.  A row that stays is noted as an
+ * arrival, for it has a new position in the order.
  */
 #include "postgres.h"
 

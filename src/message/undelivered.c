@@ -5,16 +5,17 @@
  * They are written in the transaction in which the message becomes a dead letter, or is dropped by
  * a queue that keeps none.  They are not written when it expires, is cancelled or purged.
  *
- * They are written as the owner of the store, in a restricted operation: code that runs with a row
+ * They are written as the owner of the store, in a restricted operation.  Code that runs with a row
  * of the store, such as a trigger or a CHECK, is the owner's.  That is done only if two others
  * could do it themselves at that moment.  One is the sender, which chose the keys.  The other is
- * the owner of the queue: they can write its rows, so the sender's name in a row is no proof
- * against anybody else.
+ * the owner of the queue.  They can write its rows, so the sender's name in a row is no proof
+ * against others.
  *
  * Nobody could do anything about a message that cannot be given up.  So an ERROR here, of a store
  * that is gone or may not be written, ends a subtransaction only.  It becomes part of the dead
  * letter's error.  An error that a repetition may cure, such as a deadlock or a lock_timeout, is
- * raised as it is, but only MOST_TRIES times: code of the store's owner can raise what it likes.
+ * raised as it is.  That is done only MOST_TRIES times: code of the store's owner can raise what it
+ * likes.
  *
  * A cancel is always raised.  Keys that took a worker too long MOST_SLOW times are not tried again.
  * That is counted before they are tried, and taken back after: such code may also make the worker

@@ -3,7 +3,8 @@
  *		SQL functions over dead letters: kv_dead_letters, kv_dead_delete, kv_dead_purge.
  *
  * Dead letters are rows of kvstore.d_<queue>, which only statements touch, with the caller's
- * rights: SELECT to list them, SELECT and DELETE for all else.  redrive.c sends them again.
+ * rights.  To list them takes SELECT, all else SELECT and DELETE.  To send them again, see
+ * redrive.c.
  */
 #include "postgres.h"
 

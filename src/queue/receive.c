@@ -8,8 +8,8 @@
  *
  * One message wakes one waiter.  Only the waiter that is first in line wakes by itself when a
  * delayed message becomes ready.  A session wakes the next one if it was woken and ends without a
- * message, was first in line, or has seen more than it took.  So does a session that ends after
- * kv_wait_queue() has told it of a message, and before it has received any.
+ * message, if it was first in line, or if it has seen more than it took.  So does a session that
+ * ends after kv_wait_queue() has told it of a message, and before it has received any.
  */
 #include "postgres.h"
 

@@ -2,8 +2,8 @@
  * redrive.c
  *		SQL functions that send dead letters again: kv_dead_requeue, kv_dead_requeue_all.
  *
- * A letter is deleted, and becomes a message anew: with no failed attempts, its time to live from
- * now on, and all else kept, its sender too.  Both happen with the caller's rights: SELECT and
+ * A letter is deleted, and becomes a message anew.  It has no failed attempts, and its time to live
+ * begins now.  All else is kept, its sender too.  Both happen with the caller's rights: SELECT and
  * DELETE on the dead letters, INSERT on the queue.
  *
  * Three kinds of letters may have to stay.  One has a dedupe_key that a message in the queue has.

@@ -15,10 +15,10 @@
  * row and waits for its transaction, or the inserter sees the bucket in step 4 and waits for the
  * checker.  Both may happen at once.  So the checker releases the lock before it waits for that
  * transaction, or for the lock of a row that is there after all.  Once it has seen that there is no
- * row and still holds the lock, an uncommitted row is that of an inserter that waits for the
- * checker.  So to check again it need not wait.  Steps 1 and 2 of the inserter are for a checker
- * that goes on to insert the key.  A row of an inserter that waits for the checker would be in its
- * way: a deadlock.
+ * row, and while it holds the lock, an uncommitted row is that of an inserter that waits for it.
+ * So to check again it need not wait.  Steps 1 and 2 of the inserter are for a checker that goes on
+ * to insert the key.  A row of an inserter that waits for the checker would be in its way: a
+ * deadlock.
  *
  * Nearly every insert meets a bucket that nobody has raised: it costs two reads of memory and takes
  * no lock.  So a million new keys in one transaction need none.  A bucket shared by two keys costs

@@ -7,8 +7,8 @@
  * transaction, and a look at one counter if nobody watches.
  *
  * Notes lie in two arrays that the session keeps, in the order in which they were made.  So those
- * of a subtransaction that is rolled back are at the end: what was noted since it began belongs to
- * it or to one inside it.  A transaction has at most NOTES_MAX of them, and KEYS_MAX bytes of keys.
+ * of a subtransaction that is rolled back are at the end: all notes since it began belong to it or
+ * to one inside it.  A transaction has at most NOTES_MAX of them, and KEYS_MAX bytes of keys.
  * Beyond that, all that it did to a store becomes one note that the store is lost to its followers.
  * That note stays if a subtransaction is rolled back: then followers list in vain, which does no
  * harm.

@@ -2,11 +2,11 @@
  * content.c
  *		What an entry holds: the one way into and out of the columns of its row.
  *
- * The owner of a store can write anything into its table: by going round the guard (guard.c), or
- * into a table that kv_create_store() has not made.  The shape of the table is checked (shape.c).
- * But a row may have a kind that does not exist, no value, or a value that is no number where the
- * kind says u64.  So all code reads the columns value, bytes and kind by kvs_content_read(), which
- * gives what they hold, or BROKEN.  A function that gives an entry's content raises KV005 then.
+ * The owner of a store can write anything into its table.  They can go round the guard (guard.c),
+ * or make a table without kv_create_store().  The shape of the table is checked (shape.c).  But a
+ * row may have a kind that does not exist, no value, or a value that is no number where the kind
+ * says u64.  So all code reads the columns value, bytes and kind by kvs_content_read(), which gives
+ * what they hold, or BROKEN.  A function that gives an entry's content raises KV005 then.
  * Functions that do not look at it go on: such an entry can be counted, overwritten and deleted.
  */
 #include "postgres.h"

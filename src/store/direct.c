@@ -2,11 +2,11 @@
  * direct.c
  *		Rows in, the short way: changing and locking a row that is there, without the executor.
  *
- * Starting and ending the executor is most of what a small write costs, and ON CONFLICT writes a
- * second WAL record to lock the row it then updates.  Nearly every write of a running application
+ * Starting and ending the executor is most of what a small write costs.  ON CONFLICT also writes a
+ * second WAL record, to lock the row it then updates.  Nearly every write of a running application
  * changes a row that is there, in a table that has nothing but our columns.  For that case the row
  * is found by its key with a new snapshot (find.c).  It is replaced by table_tuple_update(), or
- * locked by table_tuple_lock().  These do all that concurrency asks for: they wait for the
+ * locked by table_tuple_lock().  These do all that concurrency asks for.  They wait for the
  * transaction that is writing the row, and tell when the version that we saw is not the latest.
  * READ COMMITTED then begins anew with a new snapshot, as the executor would go on with the new
  * version.

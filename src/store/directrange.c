@@ -11,9 +11,9 @@
  *   changed, the subtransaction is rolled back, which releases all rows of this batch.  A statement
  *   that goes in key order, and waits, does the rest.  All rows for which it then waits are above
  *   those that we hold.
- * - If the range turns out to be a large part of the table, the index is left alone and the table
- *   read from one end to the other, in one such batch.  Each page is locked once instead of once
- *   for each of its rows, and there is nothing to sort.
+ * - If the range turns out to be a large part of the table, the table is read instead of the index,
+ *   from one end to the other, in one such batch.  Each page is locked once instead of once for
+ *   each of its rows, and there is nothing to sort.
  *
  * As in direct.c, whatever is not simple is left to that statement: REPEATABLE READ and above,
  * tables that are not plain.

@@ -10,10 +10,10 @@
  * row that is being written.
  *
  * RETURNING does not show what the triggers were given, nor the rows that they skipped.  So two
- * triggers of ours are put into the executor's own copy of the table's trigger list (plan.c takes
- * the guard out there): one before those of the owner, one behind.  A row that has come to the
- * first and not to the second was skipped.  They exist for one execution of one statement, and
- * only where the owner has such triggers.
+ * triggers of ours are put into the executor's own copy of the table's trigger list, one before
+ * those of the owner, one behind.  (plan.c takes the guard out there.)  A row that has come to the
+ * first and not to the second was skipped.  They exist for one execution of one statement, and only
+ * where the owner has such triggers.
  */
 #include "postgres.h"
 

@@ -36,7 +36,7 @@
  * jump is flushed before a number is given.  Without preload nobody knows how the server started,
  * so there this holds for clean restarts only.
  *
- * A dump that is restored into a database that goes on sets the sequence to what it was in the
+ * A dump may be restored into a database that goes on.  It sets the sequence to its value in the
  * dump, which may be lower: setval() asks nobody.  So the highest number that was given, or
  * counted, is kept in shared memory.  It is read before a number is taken: that must be above it,
  * or the sequence is raised.  Without preload, and for numbers from before a restart, kv_maintain()

@@ -4,8 +4,8 @@
  *
  * As long as they have rows, entries are written the short way (direct.c), one by one in key order.
  * One statement writes the rest, with the same number, and visits them in key order too.  So it
- * locks existing rows and waits for other inserters, and for holders of an absence (absence.c), in
- * that order: two such statements never wait for each other in a circle.  The number is taken
+ * locks existing rows, and waits for other inserters and for holders of an absence (absence.c), in
+ * that order.  Two such statements never wait for each other in a circle.  The number is taken
  * before, so that rows need not be read first.  If it turns out too low for one of them, all are
  * stamped again.
  */

@@ -14,7 +14,7 @@
  *
  * A statement of ours runs without the guard of the table that it writes (guard.c).  A BEFORE ROW
  * trigger makes the executor fetch and lock every row of an UPDATE or DELETE before it calls the
- * trigger.  That costs a set 8 % and a delete a second WAL record (measured), so a flag that the
+ * trigger.  That costs a set 8 % and a delete a second WAL record (measured).  So a flag that the
  * trigger looks at would come too late.  Instead a hook takes the guard out of the executor's own
  * copy of the table's trigger list, for the one statement that asked for it.  Triggers of users
  * stay.

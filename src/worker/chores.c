@@ -8,8 +8,8 @@
  * it.
  *
  * A batch is settled in one subtransaction.  If that fails, each message gets one of its own.  A
- * message that cannot be settled is stuck: it is tried again after a delay that grows each time,
- * and shown by kv_leases, kv_health() and the metrics.
+ * message that cannot be settled is stuck.  It is tried again after a delay that grows each time.
+ * kv_leases, kv_health() and the metrics show it.
  *
  * A step of the worker that takes too long is cancelled.  Then the message that it was at is stuck,
  * for a step that has taken long begins no further message.  The others go on after SLOW_PAUSE.  As

@@ -7,7 +7,7 @@
  * can be connected to gets a worker once, to see whether the extension is there.  One that is
  * created later is found within a minute, or at once when something of ours is committed in it.
  * From then on a database's worker starts when its "next due" in the expiry map has come
- * (expiry.c); a commit that is due earlier wakes the launcher.  With nothing due it wakes once a
+ * (expiry.c).  A commit that is due earlier wakes the launcher.  With nothing due it wakes once a
  * minute.
  *
  * At most KVS_WORKERS workers run at a time, for max_worker_processes is there for others as well.

@@ -12,10 +12,10 @@
  *
  * A leased message stays: it belongs to its consumer until the lease ends.
  *
- * A table with triggers on DELETE other than our guard (a foreign key that references it has some)
- * gets real DELETE statements, each on a row that was locked before.  Everything happens as the
- * table's owner in a security-restricted operation with a safe search_path.  That holds for a
- * manual sweep too: a superuser who calls kv_maintain() must not run with their rights what an
+ * A table may have triggers on DELETE other than our guard (a foreign key that references it has
+ * some).  It gets real DELETE statements, each on a row that was locked before.  Everything happens
+ * as the table's owner in a security-restricted operation with a safe search_path.  That holds for
+ * a manual sweep too: a superuser who calls kv_maintain() must not run with their rights what an
  * owner put on a table.  A trigger that keeps the row is asked again after STUBBORN_RETRY.
  */
 #include "postgres.h"

@@ -8,8 +8,8 @@
  *
  * Tables that run no code of their owner's come first.  The others are swept in steps
  * (manualstep.c), so that what was done before a trigger took too long stays.  After OWNER_STEPS
- * times kvstore.step_timeout an owner's tables are passed over, unless that is the caller: an owner
- * of many slow tables must not hold up all others.
+ * times kvstore.step_timeout an owner's tables are passed over, unless that is the caller.  An
+ * owner of many slow tables must not hold up all others.
  *
  * sweepblocks.c handles the blocks.
  */

@@ -2,10 +2,11 @@
  * workerqueue.c
  *		The worker's task of looking after queues.
  *
- * Each queue of this database that is in shared memory is asked when it has something due.  A lease
- * expires; a message is to be settled (chores.c); its heads have moved for a while, so that they
- * are to be verified (workerverify.c); or its messages are to be counted, as a session has asked
- * for their number (workercount.c).  A queue whose table is gone is forgotten, with its leases.
+ * Each queue of this database that is in shared memory is asked when it has something due.  That
+ * may be a lease that expires, or a message that is to be settled (chores.c).  Its heads may have
+ * moved for a while, so that they are to be verified (workerverify.c).  Or a session has asked for
+ * the number of its messages, so that they are to be counted (workercount.c).  A queue whose table
+ * is gone is forgotten, with its leases.
  *
  * A table may no longer be a queue: it has another name, schema or shape, or row-level security.
  * Such a queue is backed off.  Its leases expire as usual, and are forgotten when that lasts for

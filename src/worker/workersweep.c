@@ -10,8 +10,8 @@
  * second at most.  A store that the map has no room for is read whole when it is due (unmapped.c).
  * turns.c decides which of the tables that are due comes next.
  *
- * A step that removed a full batch is followed by a nap of NAP times what it took, up to NAP_MAX,
- * which leaves the machine to others.
+ * A step that removed a full batch is followed by a nap of NAP times its duration, up to NAP_MAX.
+ * That leaves the machine to others.
  */
 #include "postgres.h"
 

@@ -2,12 +2,13 @@
  * workerverify.c
  *		Looking for messages that no dequeue would find.
  *
- * If a rule of queueslot.c were broken, a message would lie below the head, or where nothing is
- * said to be, on no list and with no lease.  It would never be delivered.  The same goes for rows
- * that come in past the guard, as when a dump is restored with triggers disabled.  It also goes for
- * messages that the head has passed as expired before the clock is set back.  So now and then the
- * worker reads the index from its bottom up to the head, and compares.  It may find a message that
- * has become visible and is published in the next microseconds, so it looks again a second later.
+ * If a rule of queueslot.c were broken, a message would lie below the head, or in a priority that
+ * is said to be empty.  On no list and with no lease, it would never be delivered.  The same goes
+ * for rows that come in past the guard, as when a dump is restored with triggers disabled.  It also
+ * goes for messages that the head has passed as expired before the clock is set back.  So now and
+ * then the worker reads the index from its bottom up to the head, and compares.  It may find a
+ * message that has become visible and is published in the next microseconds, so it looks again a
+ * second later.
  */
 #include "postgres.h"
 
@@ -61,7 +62,7 @@ is_findable(const Verification *verification, const KvsMessageRef *message)
 }
 
 /*
- * From the bottom to the head, or to the end if the queue is said to be empty.  False: a session
+ * From the bottom to the head, or to the end if the priority is said to be empty.  False: a session
  * wants the database.
  */
 static bool

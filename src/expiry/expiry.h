@@ -23,8 +23,7 @@
 #define KVS_EXPIRY_GROUP	8
 
 /*
- * A due row that somebody has locked, and a table that somebody has locked, is looked at again
- * after so many milliseconds.
+ * A due row or table that another session has locked is looked at again after so many milliseconds.
  */
 #define KVS_EXPIRY_RETRY	500
 
@@ -46,8 +45,8 @@ extern void kvs_expiry_note_row(Oid relid, BlockNumber block, TimestampTz when);
 
 /*
  * Remember that this transaction put a row expiring at "when" into "block" of "relid"
- * (InvalidBlockNumber: nobody knows where); published at commit. The table must be locked until the
- * transaction ends.
+ * (InvalidBlockNumber: nobody knows where); published at commit.  The table must be locked until
+ * the transaction ends.
  */
 static inline void
 kvs_expiry_note(Oid relid, BlockNumber block, TimestampTz when)

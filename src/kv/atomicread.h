@@ -16,7 +16,7 @@
 
 /*
  * Read the operations, palloc'd; returns how many.  22023 for what is not understood, naming its
- * position; KV002 for a key too large. Values are not checked for size.
+ * position; KV002 for a key too large.  Values are not checked for size.
  */
 extern int	kvs_atomicread_read(Jsonb *json, TimestampTz now, KvsOperation **operations);
 

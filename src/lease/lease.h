@@ -74,7 +74,7 @@ typedef enum KvsLeaseEnd
 typedef enum KvsTake
 {
 	KVS_TAKE_DONE,
-	KVS_TAKE_BUSY,				/* somebody else has it, or it has to wait */
+	KVS_TAKE_BUSY,				/* another consumer has it, or it has to wait */
 	KVS_TAKE_FULL				/* no room */
 } KvsTake;
 

@@ -107,7 +107,7 @@ kvs_leaseentry_leave_work(KvsQueueSlot *slot, KvsLease *lease)
 	lease->working = false;
 }
 
-/* Have the worker see to it then. */
+/* It is work for the worker then. */
 void
 kvs_leaseentry_have_work_at(KvsQueueSlot *slot, KvsLease *lease, TimestampTz when)
 {

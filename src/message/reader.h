@@ -81,7 +81,7 @@ kvs_reader_is_there(KvsReader *reader)
 	return kvs_reader_look_again(reader) != KVS_ROW_GONE;
 }
 
-/* Is somebody deleting it? */
+/* Is a session deleting it? */
 static inline bool
 kvs_reader_is_being_deleted(KvsReader *reader)
 {

@@ -6,7 +6,7 @@
  *
  *		checker							inserter of the key
  *		1 takes a heavyweight lock		1 reads the key's bucket
- *		  on the hash of the key		2 if it is not 0: takes the lock, in share mode, and lets go
+ *		  on the hash of the key		2 if it is not 0: takes and releases the lock, in share mode
  *		2 raises the key's bucket		3 inserts its row
  *		3 looks for a row, also an		4 as 1
  *		  uncommitted one				5 as 2

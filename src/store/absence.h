@@ -12,7 +12,7 @@
 
 /*
  * Hold the absence of a key until the transaction ends; waits for a transaction that is inserting
- * it. False: there is an entry after all.  Only with shared memory.
+ * it.  False: there is an entry after all.  Only with shared memory.
  */
 extern bool kvs_absence_hold(const KvsStore *store, const KvsKey *key);
 

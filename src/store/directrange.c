@@ -42,8 +42,8 @@
 #define BATCH_ROWS	1000000
 
 /*
- * Read the table instead of the index when the range has more than this part of its rows, and at
- * least so many.  The latter, because asking for the table's size is not free.
+ * Read the table instead of the index when the range has more than this part of its rows.  It must
+ * have at least so many, because asking for the table's size is not free.
  */
 #define TABLE_PART	3
 #define TABLE_ROWS	10000

@@ -15,7 +15,7 @@ extern uint64 kvs_rowmap_hash(Oid relid, const char *key, int size);
 
 /*
  * Where the row of this key may be, the root of its HOT chain: a hint, to be verified.  The block
- * is within the table, whose lock the caller holds. False if nothing is known.
+ * is within the table, whose lock the caller holds.  False if nothing is known.
  */
 extern bool kvs_rowmap_get(Relation rel, uint64 hash, ItemPointer tid);
 

@@ -388,7 +388,7 @@ set_name(KvsQueue *queue, const char *name)
 	kvs_queue_free_plans(queue);
 }
 
-/* A schedule that somebody has chosen is taken as it is. */
+/* A schedule that was chosen is taken as it is. */
 static bool
 has_default_backoff(const KvsQueue *queue)
 {

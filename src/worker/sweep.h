@@ -16,10 +16,10 @@
 typedef enum KvsSweepOutcome
 {
 	KVS_SWEEP_DONE,
-	KVS_SWEEP_LOCKED,			/* somebody has locked the table */
+	KVS_SWEEP_LOCKED,			/* another session has locked the table */
 	/* whether it has code was news, and is known now: its turn may come later */
 	KVS_SWEEP_LOOKED,
-	KVS_SWEEP_REPLICATED,		/* a subscription brings its rows: it is left alone */
+	KVS_SWEEP_REPLICATED,		/* a subscription brings its rows: nothing is removed */
 	KVS_SWEEP_GONE				/* there is no such store any more, and the map has forgotten it */
 } KvsSweepOutcome;
 
@@ -34,7 +34,7 @@ typedef struct KvsSweepResult
 
 /*
  * One step of the worker: remove at most "limit" rows of a table, in the transaction that the
- * caller has begun.  Waits for no lock. May raise what the owner's own triggers raise.
+ * caller has begun.  Waits for no lock.  May raise the errors of the owner's own triggers.
  */
 extern void kvs_sweep_step(const KvsExpiryWork *work, int64 limit, KvsSweepResult *result);
 

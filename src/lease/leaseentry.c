@@ -366,9 +366,9 @@ kvs_leaseentry_give_back(KvsQueueSlot *slot, KvsLease *lease, TimestampTz now, T
 }
 
 /*
- * A delivery has failed.  The next one is at once after a first failure that is a rollback: it may
- * be just a deadlock.  It is at once, too, if the failure was counted before, and its receipt was
- * used to extend it since.
+ * A delivery has failed.  The next delivery is at once after a first failure that is a rollback: it
+ * may be just a deadlock.  It is at once, too, if the failure was counted before, and its receipt
+ * was used to extend it since.
  */
 void
 kvs_leaseentry_fail(KvsQueueSlot *slot, KvsLease *lease, TimestampTz now, KvsLeaseEnd end)

@@ -11,7 +11,7 @@
  * it between our first look and the lease, and the lease table knows nothing of leases that have
  * ended.  The second look cannot miss that, as a lease leaves the table after its commit is
  * visible.  Nor does it miss a session that is deleting the row without a lease: either it sees our
- * lease, or we see its deletion.  Should it roll back, it publishes the row as an arrival again.
+ * lease, or we see its deletion.  If it rolls back, it publishes the row as an arrival again.
  *
  * Nothing here waits for a row, or writes one: a message that has been given up is left to the
  * worker.

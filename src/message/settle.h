@@ -24,10 +24,7 @@ typedef enum KvsSettled
  * in "reader".  All of it is part of the transaction.
  */
 
-/*
- * ---- For consumers, about their own messages: these wait for a session that has locked the row
- * ----
- */
+/* ---- For consumers, about their own messages: these wait for locked rows ---- */
 
 /* It was processed. */
 extern KvsSettled kvs_settle_delete(KvsReader *reader, KvsMessageRef *message);

@@ -40,7 +40,7 @@ kvs_guc_leases_of_queue(void)
 	}
 }
 
-/* What sizes shared memory exists only where there is some. */
+/* The settings that size shared memory exist only where there is some. */
 static void
 define_sizes(void)
 {

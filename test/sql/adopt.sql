@@ -134,8 +134,8 @@ SELECT outcome('(SELECT count(*) FROM kv_dead_letters(''shape''))');
 -- Not by a role that does not own it, nor for an owner that may not create.
 RESET ROLE;
 GRANT SELECT ON kvstore.s_shape TO regress_kvs_other;
-GRANT regress_kvs_app TO regress_kvs_other WITH ADMIN OPTION;
 ALTER ROLE regress_kvs_other NOINHERIT;
+GRANT regress_kvs_app TO regress_kvs_other WITH ADMIN OPTION;
 SET ROLE regress_kvs_other;
 SELECT * FROM adopt('shape');
 RESET ROLE;

@@ -325,7 +325,7 @@ report_unwritten(const KvsSnapshotStore *store, const Snap *snap)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("the context has another state under this hash"),
-				 errhint("Give each state a hash of its own, or none: then it is that of the state.")));
+				 errhint("Give each state a hash of its own, or leave hash out: then it is computed from the state.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 			 errmsg("a trigger on table \"kvstore.p_%s\" has skipped the snapshot", store->name),

@@ -468,7 +468,7 @@ make_room(const Dequeue *dequeue)
 		ereport(LOG,
 				(errmsg("kvstore: failed deliveries of %d messages could not be written down for %d seconds, and are forgotten",
 						forgotten, (int) (KVS_LEASE_KEEP / USECS_PER_SEC)),
-				 errhint("Look whether a worker of kvstore runs, and at the view kv_leases.")));
+				 errhint("Check with kv_health() that the workers run, and look at the view kv_leases.")));
 	}
 }
 

@@ -36,7 +36,7 @@ kvs_send_set_ready_at(KvsMessage *message, TimestampTz ready_at, const char *nam
 	if (TIMESTAMP_NOT_FINITE(ready_at))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a message must be ready some time"),
+				 errmsg("delay and ready_at must not be infinite"),
 				 errhint("Give a delay or ready_at that is not infinite.")));
 	kvs_send_check_moment(ready_at, name);
 	kvs_message_set(message, KVS_QUEUE_COLUMN_READY_AT, TimestampTzGetDatum(ready_at));

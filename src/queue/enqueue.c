@@ -179,7 +179,7 @@ kvstore_enqueue_many(PG_FUNCTION_ARGS)
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("dedupe_key is that of one message"),
+				 errmsg("dedupe_key cannot be given for several messages"),
 				 errhint("Call kv_enqueue() for each message, with a key of its own.")));
 	kvs_message_end(&writer);
 	table_close(rel, NoLock);

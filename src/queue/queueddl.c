@@ -62,7 +62,7 @@ read_lease(Interval *lease, KvsSetting *setting)
 		DatumGetBool(DirectFunctionCall2(interval_gt, datum, IntervalPGetDatum(&longest))))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("lease must be more than nothing and at most 12 hours")));
+				 errmsg("lease must be positive, and not longer than 12 hours")));
 	set_setting(setting, datum, DatumGetBool(DirectFunctionCall2(interval_eq, datum, IntervalPGetDatum(&standard))));
 }
 

@@ -93,5 +93,5 @@ kvs_policy_report(const KvsStore *store)
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("row-level security of store \"%s\" keeps you from locking or deleting an entry that is there", store->name),
-			 errhint("Ask for policies that let you SELECT and UPDATE the entry, to delete it DELETE, too.")));
+			 errhint("Ask the owner of the store for policies that let you SELECT and UPDATE the entry. To delete it you need DELETE, too.")));
 }

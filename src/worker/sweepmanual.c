@@ -162,7 +162,7 @@ warn(const HandSweep *hand, int sqlerrcode, const char *message)
 	ereport(WARNING,
 			(errcode(sqlerrcode),
 			 errmsg("could not sweep table \"%s\": %s", hand->name, message),
-			 errhint("Its owner should mend the triggers on it, or the foreign keys that reference it; what could be removed is.")));
+			 errhint("Its owner should mend the triggers on it, or the foreign keys that reference it. The other expired rows were removed.")));
 }
 
 /* The step was cancelled; what the steps before it removed stays. */

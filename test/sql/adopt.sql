@@ -7,8 +7,8 @@ CREATE ROLE regress_kvs_app;
 CREATE ROLE regress_kvs_team;
 CREATE ROLE regress_kvs_mallory;
 CREATE ROLE regress_kvs_other;
-GRANT regress_kvs_team TO regress_kvs_app;
 ALTER ROLE regress_kvs_app NOINHERIT;
+GRANT regress_kvs_team TO regress_kvs_app;
 GRANT CREATE ON SCHEMA kvstore TO regress_kvs_app, regress_kvs_team, regress_kvs_mallory;
 
 -- One of each kind, made by a role; what the application then says to it.

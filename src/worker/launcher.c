@@ -62,20 +62,20 @@
 #define LAUNCHER_RESTART	5
 
 /* A worker's slot. */
-typedef struct Place
+typedef struct WorkerSlot
 {
 	volatile Oid database;
 	volatile uint32 generation;
 	volatile pid_t pid;			/* 0: not yet, or no more */
 	volatile KvsWorkerEnd end;	/* why it has left */
-} Place;
+} WorkerSlot;
 
 typedef struct LauncherShared
 {
 	volatile pid_t pid;			/* 0: there is none */
 	pg_atomic_uint32 wants_room;
 	pg_atomic_uint32 generation;
-	Place		places[KVS_WORKERS];
+	WorkerSlot	slots[KVS_WORKERS];
 } LauncherShared;
 
 /* A database as the launcher knows it. */
@@ -102,7 +102,7 @@ static int	map_count;
 static TimestampTz logged_at = DT_NOBEGIN;
 
 /* The worker's own. */
-static Place *my_place = NULL;
+static WorkerSlot *my_slot = NULL;
 
 /* ---- Databases ---- */
 
@@ -189,17 +189,17 @@ read_databases(TimestampTz now)
 static void
 end_worker(int i, TimestampTz now)
 {
-	Place	   *place = &shared->places[i];
-	Database   *database = get_database(place->database);
+	WorkerSlot *slot = &shared->slots[i];
+	Database   *database = get_database(slot->database);
 
 	occupied[i] = false;
 	if (handles[i] != NULL)
 		pfree(handles[i]);
 	handles[i] = NULL;
 	database->running = false;
-	database->probed = place->end != KVS_WORKER_FAILED;
+	database->probed = slot->end != KVS_WORKER_FAILED;
 	database->not_before = now;
-	if (place->end == KVS_WORKER_FAILED)
+	if (slot->end == KVS_WORKER_FAILED)
 	{
 		int			delay = Min(FIRST_BACKOFF << Min(database->failures, 10), LAST_BACKOFF);
 
@@ -209,7 +209,7 @@ end_worker(int i, TimestampTz now)
 	else
 	{
 		database->failures = 0;
-		if (place->end == KVS_WORKER_WANTED)
+		if (slot->end == KVS_WORKER_WANTED)
 			database->not_before = TimestampTzPlusMilliseconds(now, WANTED_RETRY);
 	}
 }
@@ -223,7 +223,7 @@ reap_workers(TimestampTz now)
 
 		if (!occupied[i])
 			continue;
-		if (handles[i] != NULL ? GetBackgroundWorkerPid(handles[i], &pid) == BGWH_STOPPED : shared->places[i].pid == 0)
+		if (handles[i] != NULL ? GetBackgroundWorkerPid(handles[i], &pid) == BGWH_STOPPED : shared->slots[i].pid == 0)
 			end_worker(i, now);
 	}
 }
@@ -234,34 +234,34 @@ adopt_workers(void)
 {
 	for (int i = 0; i < KVS_WORKERS; i++)
 	{
-		Place	   *place = &shared->places[i];
+		WorkerSlot *slot = &shared->slots[i];
 
-		if (place->pid == 0)
+		if (slot->pid == 0)
 			continue;
 		occupied[i] = true;
-		get_database(place->database)->running = true;
+		get_database(slot->database)->running = true;
 	}
 }
 
 static bool
 start_worker(int i, Database *database)
 {
-	Place	   *place = &shared->places[i];
+	WorkerSlot *slot = &shared->slots[i];
 	BackgroundWorker worker;
 	MemoryContext old;
 	bool		registered;
 
-	place->database = database->oid;
-	place->generation = pg_atomic_add_fetch_u32(&shared->generation, 1) & 0xFFFFFF;
-	place->pid = 0;
-	place->end = KVS_WORKER_FAILED;
+	slot->database = database->oid;
+	slot->generation = pg_atomic_add_fetch_u32(&shared->generation, 1) & 0xFFFFFF;
+	slot->pid = 0;
+	slot->end = KVS_WORKER_FAILED;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_notify_pid = MyProcPid;
-	worker.bgw_main_arg = UInt32GetDatum(place->generation << 8 | (uint32) i);
+	worker.bgw_main_arg = UInt32GetDatum(slot->generation << 8 | (uint32) i);
 	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "kvstore");
 	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name), "kvs_worker_main");
 	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "kvstore worker for database %u", database->oid);
@@ -303,7 +303,7 @@ choose_database(TimestampTz now, TimestampTz *next_due)
 }
 
 static int
-find_place(void)
+find_slot(void)
 {
 	for (int i = 0; i < KVS_WORKERS; i++)
 		if (!occupied[i])
@@ -331,11 +331,11 @@ start_workers(TimestampTz now)
 
 	while ((database = choose_database(now, &next_due)) != NULL)
 	{
-		int			place = find_place();
+		int			slot = find_slot();
 
-		if (place < 0 || !start_worker(place, database))
+		if (slot < 0 || !start_worker(slot, database))
 		{
-			if (place >= 0)
+			if (slot >= 0)
 				log_no_room(now);
 			pg_atomic_write_u32(&shared->wants_room, 1);
 			return TimestampTzPlusMilliseconds(now, ROOM_RETRY);
@@ -352,20 +352,20 @@ Oid
 kvs_launcher_worker_comes(Datum main_arg)
 {
 	uint32		arg = DatumGetUInt32(main_arg);
-	Place	   *place = &shared->places[arg & 0xFF];
+	WorkerSlot *slot = &shared->slots[arg & 0xFF];
 
-	if (place->generation != arg >> 8)
+	if (slot->generation != arg >> 8)
 		return InvalidOid;
-	my_place = place;
-	place->pid = MyProcPid;
-	return place->database;
+	my_slot = slot;
+	slot->pid = MyProcPid;
+	return slot->database;
 }
 
 void
 kvs_launcher_worker_leaves(KvsWorkerEnd end)
 {
-	my_place->end = end;
-	my_place->pid = 0;
+	my_slot->end = end;
+	my_slot->pid = 0;
 }
 
 bool

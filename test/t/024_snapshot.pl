@@ -84,7 +84,7 @@ kvs_storm($node, {
 	chain => "\\set c random(1, 2)\nSELECT kv_snapshot_append('chain' || :c, jsonb_build_object('after', hash, 'at', clock_timestamp()), if_latest => hash)
 		FROM COALESCE((SELECT hash FROM kv_snapshot_latest('chain' || :c)), '') hash;\n",
 	prune => "SELECT kv_snapshot_prune(clock_timestamp() - interval '0.3 s', keep => 25);\n",
-	fork => "\\set c random(1, 2)\nSELECT kv_snapshot_fork('chain' || :c, 'fork' || clock_timestamp());\n",
+	fork => "\\set c random(1, 2)\nSELECT kv_snapshot_fork('chain' || :c, 'fork' || :client_id || ' ' || clock_timestamp());\n",
 	sweep => "SELECT kv_sweep(10);\n",
 }, 3);
 is(sql("SELECT count(*) FROM (SELECT context FROM kvstore.p_default GROUP BY context, hash HAVING count(*) > 1) d"), '0', 'a state is one snapshot of its context');

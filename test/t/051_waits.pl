@@ -139,7 +139,10 @@ is_empty();
 my $wakeups = q{SELECT COALESCE((SELECT wakeups FROM pg_stat_kvstore_queue WHERE queue = 'q'), 0)};
 my $before = sql($wakeups);
 my @line = map { start_sleeper($take) } 1 .. 5;
-sql(q{DO $$ BEGIN FOR i IN 1 .. 200 LOOP PERFORM kv_enqueue('q', '1', delay => '1 hour'); COMMIT; END LOOP; END $$});
+# until it has looked it is told again, which on a slow machine is often
+sql(q{SELECT kv_enqueue('q', '1', delay => '1 hour')});
+asleep(5, 'all five sleep on');
+sql(q{DO $$ BEGIN FOR i IN 1 .. 199 LOOP PERFORM kv_enqueue('q', '1', delay => '1 hour'); COMMIT; END LOOP; END $$});
 asleep(5, 'all five sleep on');
 sql(q{SELECT count(*) FROM kv_enqueue_many('q', '{1,2,3}', delay => '2 hours')});
 sql(q{SELECT count(*) FROM kv_enqueue_many('q', '{1,2,3,4,5}')});
@@ -147,8 +150,7 @@ is(endings(@line), '1 1 1 1 1', 'those that are ready wake all five');
 $_->{handle}->finish foreach @line;
 until_true(q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND query ~ 'kv_dequeue'}, 'they have ended');
 my $woken = sql($wakeups) - $before;
-# (a slow machine wakes the first again before it has looked; all of them for each message would be 1,015)
-cmp_ok($woken, '<=', 100, "203 delayed messages and five that were ready: $woken wake-ups");
+cmp_ok($woken, '<=', 12, "203 delayed messages and five that were ready: $woken wake-ups");
 is_empty();
 # One that is ready earlier than all others does wake.
 $first = start_sleeper($take);

@@ -72,17 +72,7 @@ is(sql(q{
 
 # ---- kv_health() ----
 
-sql(q{
-	CREATE FUNCTION fastest(query text) RETURNS numeric LANGUAGE plpgsql AS $$
-	DECLARE start timestamptz; best interval := '1 hour';
-	BEGIN
-		FOR i IN 1..50 LOOP
-			start := clock_timestamp();
-			EXECUTE query;
-			best := LEAST(best, clock_timestamp() - start);
-		END LOOP;
-		RETURN round(extract(epoch FROM best) * 1000, 2);
-	END $$});
+sql($kvs_fastest);
 my ($ms, $most) = split /\|/, sql(q{SELECT fastest('SELECT * FROM kv_health()'), GREATEST(5, fastest('SELECT count(*) FROM generate_series(1, 50000)'))});
 cmp_ok($ms, '<', $most, "with 1,001 stores kv_health() takes $ms ms");
 is(sql('SELECT stores FROM kv_health()'), $stores + 1, 'and knows how many they are');

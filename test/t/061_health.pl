@@ -30,18 +30,7 @@ is(sql("SET ROLE nobody; $health"), 'ok||t|t|f|0', 'a role without any right may
 sql("SELECT count(kv_create_store('n' || i)) FROM generate_series(1, 300) i");
 sql(q{SELECT kv_create_store(); INSERT INTO kvstore.s_default (key, value, versionstamp, expires_at) SELECT kv_key(i), '1', i, now() + interval '1 day' FROM generate_series(1, 200000) i});
 ok($node->poll_query_until('postgres', 'SELECT keys_estimate BETWEEN 190000 AND 210000 FROM kv_health()'), 'keys are estimated before any ANALYZE');
-my $fastest = q{
-	CREATE FUNCTION fastest(query text) RETURNS numeric LANGUAGE plpgsql AS $$
-	DECLARE start timestamptz; best interval := '1 hour';
-	BEGIN
-		FOR i IN 1..50 LOOP
-			start := clock_timestamp();
-			EXECUTE query;
-			best := LEAST(best, clock_timestamp() - start);
-		END LOOP;
-		RETURN round(extract(epoch FROM best) * 1000, 2);
-	END $$};
-sql($fastest);
+sql($kvs_fastest);
 my $limit = 'GREATEST(5, fastest($$SELECT count(*) FROM generate_series(1, 50000)$$))';
 my ($ms, $most) = split /\|/, sql("SELECT fastest('SELECT * FROM kv_health()'), $limit");
 cmp_ok($ms, '<', $most, "with 301 stores and 200,000 keys it takes $ms ms");

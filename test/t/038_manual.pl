@@ -76,6 +76,15 @@ sql('DROP TABLE kvstore.s_sleeping CASCADE');
 like($err, qr/ERROR:  57014: canceling statement/, '... also in one that catches it');
 sql('DROP TABLE kvstore.s_swallowing CASCADE');
 
+# ---- A trigger that catches every cancel: nothing stops it but the end of the session ----
+
+make_store('endless', 'LOOP BEGIN PERFORM pg_sleep(3600); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;');
+($out, $err, $took) = maintain();
+like($err, qr/FATAL:  57P01: terminating connection due to administrator command/, 'such a session ends');
+cmp_ok($took, '<', 20, '... in time');
+is(sql('SELECT count(*) FROM kvstore.s_endless'), '3', '... and the next one finds all as it was');
+sql('DROP TABLE kvstore.s_endless CASCADE');
+
 # ---- Rows that cannot be deleted ----
 
 sql(q{

@@ -12,12 +12,17 @@
 #include "base/rights.h"
 
 bool
-kvs_rights_may_see(Oid relid)
+kvs_rights_has(Oid relid, AclMode right)
 {
 	bool		is_missing = false;
 
-	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
-		(pg_class_aclcheck_ext(relid, GetUserId(), ACL_SELECT, &is_missing) == ACLCHECK_OK && !is_missing);
+	return pg_class_aclcheck_ext(relid, GetUserId(), right, &is_missing) == ACLCHECK_OK && !is_missing;
+}
+
+bool
+kvs_rights_may_see(Oid relid)
+{
+	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) || kvs_rights_has(relid, ACL_SELECT);
 }
 
 /* kvstore.may_see(relid) returns boolean */

@@ -65,7 +65,7 @@ kvs_subxact_try(void (*work) (void *arg), void *arg, bool (*passes) (int sqlerrc
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-	if (error != NULL && passes(error->sqlerrcode))
+	if (error != NULL && passes != NULL && passes(error->sqlerrcode))
 		ReThrowError(error);
 	return error;
 }

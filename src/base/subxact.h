@@ -14,7 +14,7 @@ extern void kvs_subxact_run(bool (*work) (void *arg), void *arg);
 
 /*
  * The same, but an ERROR is rolled back and given to the caller, palloc'd; NULL: there was none,
- * and all of it stays.  An ERROR for which "passes" is true is thrown on.
+ * and all of it stays.  An ERROR for which "passes" is true is thrown on; NULL: none is.
  */
 extern ErrorData *kvs_subxact_try(void (*work) (void *arg), void *arg, bool (*passes) (int sqlerrcode));
 

@@ -24,6 +24,13 @@
 #define FIRST_PAUSE	1000
 #define MOST_DOUBLINGS 8
 
+/* How long it is left alone after an error, in milliseconds. */
+static int64
+pause_after(const KvsLease *lease)
+{
+	return FIRST_PAUSE << Min(lease->tries, MOST_DOUBLINGS);
+}
+
 void
 kvs_leasework_doom(KvsQueue *queue, const KvsMessageRef *row)
 {
@@ -93,7 +100,7 @@ kvs_leasework_next_work(KvsQueue *queue, TimestampTz now, bool put_off, uint64 t
 		*ready_at = lease->ready_at;
 		kvs_leaseentry_begin_ending(slot, lease, token);
 		if (put_off)
-			lease->work_at = TimestampTzPlusMilliseconds(now, FIRST_PAUSE << Min(lease->tries, MOST_DOUBLINGS));
+			lease->work_at = TimestampTzPlusMilliseconds(now, pause_after(lease));
 	}
 	LWLockRelease(slot->lock);
 	return found;
@@ -125,7 +132,7 @@ kvs_leasework_stick(KvsQueue *queue, const KvsMessageRef *message, TimestampTz n
 		return tries;
 	if (lease != NULL && lease->message.enqueued_at == message->enqueued_at && lease->state == KVS_LEASE_RETURNED)
 	{
-		int64		pause = error == NULL ? RETRY : FIRST_PAUSE << Min(lease->tries, MOST_DOUBLINGS);
+		int64		pause = error == NULL ? RETRY : pause_after(lease);
 
 		if (error != NULL)
 		{

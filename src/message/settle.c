@@ -394,12 +394,6 @@ bury_quickly(void *arg)
 	AtEOXact_GUC(true, level);
 }
 
-static bool
-is_never_raised(int sqlerrcode)
-{
-	return false;
-}
-
 /*
  * False: leave it to the worker.  Another session may be about to insert a letter of the same id,
  * or has done so.  The consumer shall not wait for that, nor fail.
@@ -407,7 +401,7 @@ is_never_raised(int sqlerrcode)
 static bool
 try_to_bury_at_once(Burial *burial)
 {
-	ErrorData  *error = kvs_subxact_try(bury_quickly, burial, is_never_raised);
+	ErrorData  *error = kvs_subxact_try(bury_quickly, burial, NULL);
 
 	if (error == NULL)
 		return true;

@@ -194,12 +194,6 @@ may_pass(int sqlstate)
 		class == MAKE_SQLSTATE('5', '8', '0', '0', '0') || class == MAKE_SQLSTATE('X', 'X', '0', '0', '0');
 }
 
-static bool
-is_never_raised(int sqlerrcode)
-{
-	return false;
-}
-
 /* Write the entries; NULL: they are written, else why not. */
 static char *
 try_to_write(Undelivered *undelivered, KvsQueue *queue, const KvsMessageRef *message)
@@ -209,7 +203,7 @@ try_to_write(Undelivered *undelivered, KvsQueue *queue, const KvsMessageRef *mes
 
 	if (kvs_leasework_begin_keys(queue, message, &tries) >= MOST_SLOW)
 		return pstrdup("they took too long, see kvstore.step_timeout");
-	error = kvs_subxact_try(write_as_owner, undelivered, is_never_raised);
+	error = kvs_subxact_try(write_as_owner, undelivered, NULL);
 	if (check_step != NULL)
 		check_step();
 	kvs_leasework_end_keys(queue, message);

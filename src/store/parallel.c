@@ -36,6 +36,7 @@
 #include "base/compat.h"
 #include "store/parallel.h"
 #include "table/catalog.h"
+#include "table/shape.h"
 
 static planner_hook_type previous_planner = NULL;
 
@@ -68,17 +69,6 @@ policies_are_safe(Oid relid)
 			safe = safe && is_safe((const RowSecurityPolicy *) lfirst(lc));
 	relation_close(rel, AccessShareLock);
 	return safe;
-}
-
-static bool
-has_row_security(Oid relid)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	bool		result = HeapTupleIsValid(tuple) && ((Form_pg_class) GETSTRUCT(tuple))->relrowsecurity;
-
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	return result;
 }
 
 /* ---- Functions that read a store ---- */
@@ -164,7 +154,7 @@ forbids_workers(const FuncExpr *call, List **relids)
 	if (!OidIsValid(relid))
 		return false;
 	*relids = list_append_unique_oid(*relids, relid);
-	return has_row_security(relid) && !policies_are_safe(relid);
+	return kvs_shape_has_row_security(relid) && !policies_are_safe(relid);
 }
 
 static bool

@@ -161,6 +161,17 @@ kvs_shape_has_trigger(Relation rel, int16 events)
 	return false;
 }
 
+bool
+kvs_shape_has_row_security(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	bool		result = HeapTupleIsValid(tuple) && ((Form_pg_class) GETSTRUCT(tuple))->relrowsecurity;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
+}
+
 int
 kvs_shape_index_columns(Oid indexid)
 {

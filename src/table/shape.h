@@ -48,6 +48,9 @@ extern Oid	kvs_shape_find_index(Relation rel, KvsIsIndex is_it, const void *arg)
 extern bool kvs_shape_is_usable_index(Relation index);
 extern bool kvs_shape_is_unique_index(Relation index);
 
+/* Has it row-level security?  False also if it is gone. */
+extern bool kvs_shape_has_row_security(Oid relid);
+
 /* How many columns an index has, INCLUDE too; 0: it is gone. */
 extern int	kvs_shape_index_columns(Oid indexid);
 

@@ -131,12 +131,6 @@ is_cancelled(const Chores *chores, const ErrorData *error)
 	return chores->manual ? kvs_manualstep_is_cancelled() : kvs_subxact_is_cancel(error);
 }
 
-static bool
-is_never_raised(int sqlerrcode)
-{
-	return false;
-}
-
 /* It is back among the returned ones, as the subtransaction has been rolled back. */
 static void
 set_aside(Chores *chores, const char *message)
@@ -168,7 +162,7 @@ static Outcome
 try_batch(Chores *chores, ErrorData **error)
 {
 	chores->count = 0;
-	*error = kvs_subxact_try(settle_batch, chores, is_never_raised);
+	*error = kvs_subxact_try(settle_batch, chores, NULL);
 	if (*error == NULL)
 		return OUTCOME_DONE;
 	if (!chores->manual && kvs_workerstep_forgive())

@@ -89,12 +89,6 @@ disarm(void)
 	armed = false;
 }
 
-static bool
-is_never_raised(int sqlerrcode)
-{
-	return false;
-}
-
 /*
  * In a step already: a trigger has called us.  The outer one has the timer, and is to get its
  * cancel.
@@ -102,7 +96,7 @@ is_never_raised(int sqlerrcode)
 static ErrorData *
 try_inside(void (*work) (void *arg), void *arg)
 {
-	ErrorData  *error = kvs_subxact_try(work, arg, is_never_raised);
+	ErrorData  *error = kvs_subxact_try(work, arg, NULL);
 
 	if (error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		ReThrowError(error);
@@ -119,7 +113,7 @@ kvs_manualstep_try(void (*work) (void *arg), void *arg)
 	arm();
 	PG_TRY();
 	{
-		error = kvs_subxact_try(work, arg, is_never_raised);
+		error = kvs_subxact_try(work, arg, NULL);
 	}
 	PG_FINALLY();
 	{

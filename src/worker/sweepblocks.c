@@ -254,12 +254,6 @@ lock_and_delete(void *arg)
 		note_deletion(sweep);
 }
 
-static bool
-is_never_raised(int sqlerrcode)
-{
-	return false;
-}
-
 /* When to look at the row again, by what became of it. */
 static TimestampTz
 finish_row(KvsSweep *sweep, TM_Result result)
@@ -291,7 +285,7 @@ remove_by_statement(KvsSweep *sweep)
 	}
 	prepare_statement(sweep);
 	if (sweep->careful)
-		error = kvs_subxact_try(lock_and_delete, &deletion, is_never_raised);
+		error = kvs_subxact_try(lock_and_delete, &deletion, NULL);
 	else
 		lock_and_delete(&deletion);
 	if (error != NULL)

@@ -20,12 +20,12 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "utils/acl.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "base/fault.h"
 #include "base/guc.h"
+#include "base/rights.h"
 #include "base/shmem.h"
 #include "base/stats.h"
 #include "base/subxact.h"
@@ -41,7 +41,7 @@
 #define OWNER_STEPS		6
 
 /* A table in a manual sweep. */
-typedef struct HandSweep
+typedef struct ManualSweep
 {
 	Oid			relid;
 	bool		full;
@@ -56,20 +56,20 @@ typedef struct HandSweep
 	int64		failed_rows;	/* in it */
 	char		message[256];	/* why the first of them did */
 	int			sqlstate;
-} HandSweep;
+} ManualSweep;
 
 /* A row has failed; the step goes on, unless it is cancelled. */
 static TimestampTz
 fail_row(void *arg, const ErrorData *error)
 {
-	HandSweep  *hand = arg;
+	ManualSweep  *manual = arg;
 
 	if (kvs_manualstep_is_cancelled())
 		ReThrowError(unconstify(ErrorData *, error));
-	if (hand->failed_rows++ == 0)
+	if (manual->failed_rows++ == 0)
 	{
-		strlcpy(hand->message, error->message, sizeof(hand->message));
-		hand->sqlstate = error->sqlerrcode;
+		strlcpy(manual->message, error->message, sizeof(manual->message));
+		manual->sqlstate = error->sqlerrcode;
 	}
 	/* the worker, if there is one, tries it again */
 	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), KVS_EXPIRY_RETRY);
@@ -114,64 +114,56 @@ sweep_what_is_due(KvsSweep *sweep, bool full)
 	}
 }
 
-static bool
-may_sweep(Oid relid)
-{
-	bool		is_missing = false;
-
-	return pg_class_aclcheck_ext(relid, GetUserId(), ACL_DELETE, &is_missing) == ACLCHECK_OK && !is_missing;
-}
-
 /* A step, in a subtransaction. */
 static void
-sweep_by_hand(void *arg)
+sweep_in_step(void *arg)
 {
-	HandSweep  *hand = arg;
+	ManualSweep  *manual = arg;
 	KvsSweepOutcome outcome;
 	KvsSweep	sweep;
 	Relation	rel;
 
-	hand->removed = 0;
-	hand->more = false;
-	hand->failed_rows = 0;
-	rel = may_sweep(hand->relid) ? kvs_sweepblocks_open(&sweep, hand->relid, &outcome) : NULL;
+	manual->removed = 0;
+	manual->more = false;
+	manual->failed_rows = 0;
+	rel = kvs_rights_has(manual->relid, ACL_DELETE) ? kvs_sweepblocks_open(&sweep, manual->relid, &outcome) : NULL;
 	if (rel == NULL)
 		return;
-	hand->owner = rel->rd_rel->relowner;
-	strlcpy(hand->name, RelationGetRelationName(rel), NAMEDATALEN);
-	if (sweep.by_statement && !hand->foreign)
+	manual->owner = rel->rd_rel->relowner;
+	strlcpy(manual->name, RelationGetRelationName(rel), NAMEDATALEN);
+	if (sweep.by_statement && !manual->foreign)
 	{
-		hand->foreign = true;
+		manual->foreign = true;
 		relation_close(rel, NoLock);
 		return;
 	}
-	sweep.careful = hand->careful;
+	sweep.careful = manual->careful;
 	sweep.next_row = kvs_manualstep_next_row;
 	sweep.fail_row = fail_row;
-	sweep.fail_arg = hand;
-	kvs_sweepblocks_begin(&sweep, kvs_fault_now(), hand->limit);
-	sweep_what_is_due(&sweep, hand->full);
-	hand->removed = sweep.removed;
-	hand->more = sweep.limit == 0;
+	sweep.fail_arg = manual;
+	kvs_sweepblocks_begin(&sweep, kvs_fault_now(), manual->limit);
+	sweep_what_is_due(&sweep, manual->full);
+	manual->removed = sweep.removed;
+	manual->more = sweep.limit == 0;
 	kvs_sweepblocks_end(&sweep);
 }
 
 static void
-warn(const HandSweep *hand, int sqlerrcode, const char *message)
+warn(const ManualSweep *manual, int sqlerrcode, const char *message)
 {
 	ereport(WARNING,
 			(errcode(sqlerrcode),
-			 errmsg("could not sweep table \"%s\": %s", hand->name, message),
+			 errmsg("could not sweep table \"%s\": %s", manual->name, message),
 			 errhint("Its owner should mend the triggers on it, or the foreign keys that reference it. The other expired rows were removed.")));
 }
 
 /* The step was cancelled; what the steps before it removed stays. */
 static void
-warn_slow(const HandSweep *hand, const char *what)
+warn_slow(const ManualSweep *manual, const char *what)
 {
 	ereport(WARNING,
 			(errcode(ERRCODE_QUERY_CANCELED),
-			 errmsg("could not sweep table \"%s\": %s", hand->name, what),
+			 errmsg("could not sweep table \"%s\": %s", manual->name, what),
 			 errhint("Its owner should mend the triggers on it.  For triggers that need so long, raise kvstore.step_timeout and call the function again.")));
 }
 
@@ -180,25 +172,25 @@ warn_slow(const HandSweep *hand, const char *what)
  * whole, it is repeated with a subtransaction for each row; what fails then has its own WARNING.
  */
 static bool
-sweep_foreign_step(HandSweep *hand)
+sweep_foreign_step(ManualSweep *manual)
 {
-	ErrorData  *error = kvs_manualstep_try(sweep_by_hand, hand);
-	bool		again = error == NULL ? hand->more && hand->removed > 0 : !hand->careful;
+	ErrorData  *error = kvs_manualstep_try(sweep_in_step, manual);
+	bool		again = error == NULL ? manual->more && manual->removed > 0 : !manual->careful;
 
 	if (error != NULL)
-		hand->removed = 0;
+		manual->removed = 0;
 	if (kvs_manualstep_took_too_long())
 	{
 		again = false;
-		warn_slow(hand, "it took longer than kvstore.step_timeout");
+		warn_slow(manual, "it took longer than kvstore.step_timeout");
 	}
-	else if (error != NULL && hand->careful)
-		warn(hand, error->sqlerrcode, error->message);
-	else if (error == NULL && hand->failed_rows > 0)
-		warn(hand, hand->sqlstate, psprintf("%s (%lld of its rows)", hand->message, (long long) hand->failed_rows));
+	else if (error != NULL && manual->careful)
+		warn(manual, error->sqlerrcode, error->message);
+	else if (error == NULL && manual->failed_rows > 0)
+		warn(manual, manual->sqlstate, psprintf("%s (%lld of its rows)", manual->message, (long long) manual->failed_rows));
 	if (error != NULL)
 	{
-		hand->careful = true;
+		manual->careful = true;
 		FreeErrorData(error);
 	}
 	return again;
@@ -235,15 +227,15 @@ is_spent(const Spent *spent)
 
 /* Returns how many rows were removed. */
 static int64
-sweep_foreign(HandSweep *hand, int64 limit, List **all)
+sweep_foreign(ManualSweep *manual, int64 limit, List **all)
 {
-	Spent	   *spent = get_spent(all, hand->owner);
+	Spent	   *spent = get_spent(all, manual->owner);
 	int64		removed = 0;
 	bool		more = true;
 
-	if (kvs_trouble_is_slow(hand->relid) && hand->owner != GetUserId())
+	if (kvs_trouble_is_slow(manual->relid) && manual->owner != GetUserId())
 	{
-		warn_slow(hand, "the worker has set it aside, for it took longer than kvstore.step_timeout");
+		warn_slow(manual, "the worker has set it aside, for it took longer than kvstore.step_timeout");
 		return 0;
 	}
 	while (more && removed < limit)
@@ -253,12 +245,12 @@ sweep_foreign(HandSweep *hand, int64 limit, List **all)
 		CHECK_FOR_INTERRUPTS();
 		if (is_spent(spent))
 		{
-			warn_slow(hand, "the tables of its owner have taken too long");
+			warn_slow(manual, "the tables of its owner have taken too long");
 			break;
 		}
-		hand->limit = limit - removed;
-		more = sweep_foreign_step(hand);
-		removed += hand->removed;
+		manual->limit = limit - removed;
+		more = sweep_foreign_step(manual);
+		removed += manual->removed;
 		spent->time += GetCurrentTimestamp() - start;
 	}
 	return removed;
@@ -271,30 +263,30 @@ is_cancel(int sqlerrcode)
 }
 
 /* A table whose code is not known.  Without any it is swept, and NULL is returned. */
-static HandSweep *
+static ManualSweep *
 sweep_plain(Oid relid, bool full, int64 limit, int64 *removed)
 {
-	HandSweep  *hand = palloc0(sizeof(HandSweep));
+	ManualSweep  *manual = palloc0(sizeof(ManualSweep));
 	ErrorData  *error;
 
-	hand->relid = relid;
-	hand->full = full;
-	hand->limit = limit;
-	snprintf(hand->name, NAMEDATALEN, "%u", relid);
+	manual->relid = relid;
+	manual->full = full;
+	manual->limit = limit;
+	snprintf(manual->name, NAMEDATALEN, "%u", relid);
 	/* no code of an owner's runs, so a cancel is the caller's, and a large table may take long */
-	error = kvs_subxact_try(sweep_by_hand, hand, is_cancel);
+	error = kvs_subxact_try(sweep_in_step, manual, is_cancel);
 	if (error != NULL)
-		warn(hand, error->sqlerrcode, error->message);
-	else if (hand->foreign)
-		return hand;
+		warn(manual, error->sqlerrcode, error->message);
+	else if (manual->foreign)
+		return manual;
 	else
-		*removed += hand->removed;
-	pfree(hand);
+		*removed += manual->removed;
+	pfree(manual);
 	return NULL;
 }
 
 static int64
-sweep_all_by_hand(bool full, int64 limit)
+sweep_all(bool full, int64 limit)
 {
 	List	   *stores = kvs_sweep_list_stores();
 	List	   *foreign = NIL;
@@ -306,14 +298,14 @@ sweep_all_by_hand(bool full, int64 limit)
 		kvs_sweep_forget_others(stores);
 	foreach(lc, stores)
 	{
-		HandSweep  *hand;
+		ManualSweep  *manual;
 
 		if (removed >= limit)
 			break;
 		CHECK_FOR_INTERRUPTS();
-		hand = sweep_plain(lfirst_oid(lc), full, limit - removed, &removed);
-		if (hand != NULL)
-			foreign = lappend(foreign, hand);
+		manual = sweep_plain(lfirst_oid(lc), full, limit - removed, &removed);
+		if (manual != NULL)
+			foreign = lappend(foreign, manual);
 	}
 	foreach(lc, foreign)
 		removed += sweep_foreign(lfirst(lc), limit - removed, &spent);
@@ -326,13 +318,13 @@ sweep_all_by_hand(bool full, int64 limit)
 #define CHORES		100
 
 /* A queue in a manual step. */
-typedef struct HandChores
+typedef struct ManualChores
 {
 	Oid			relid;
 	Oid			owner;
 	int			limit;			/* messages in a step */
 	int			count;			/* settled in it */
-} HandChores;
+} ManualChores;
 
 /*
  * A batch of the worker's chores for a queue; only if the caller has DELETE, and nobody has the
@@ -341,28 +333,28 @@ typedef struct HandChores
 static void
 do_chores(void *arg)
 {
-	HandChores *hand = arg;
+	ManualChores *manual = arg;
 	Relation	rel;
 	KvsQueue   *queue;
 
-	hand->count = 0;
-	if (!may_sweep(hand->relid) || !ConditionalLockRelationOid(hand->relid, RowExclusiveLock))
+	manual->count = 0;
+	if (!kvs_rights_has(manual->relid, ACL_DELETE) || !ConditionalLockRelationOid(manual->relid, RowExclusiveLock))
 		return;
-	queue = kvs_queue_open_relid(hand->relid, RowExclusiveLock, &rel);
+	queue = kvs_queue_open_relid(manual->relid, RowExclusiveLock, &rel);
 	if (queue == NULL)
 		return;
-	hand->owner = rel->rd_rel->relowner;
+	manual->owner = rel->rd_rel->relowner;
 	if (!queue->replicated)
-		hand->count = kvs_chores_run(queue, rel, kvs_fault_now(), hand->limit, true);
+		manual->count = kvs_chores_run(queue, rel, kvs_fault_now(), manual->limit, true);
 	table_close(rel, NoLock);
 }
 
 static void
-warn_queue(const HandChores *hand, int sqlerrcode, const char *message)
+warn_queue(const ManualChores *manual, int sqlerrcode, const char *message)
 {
 	ereport(WARNING,
 			(errcode(sqlerrcode),
-			 errmsg("could not look after queue table %u: %s", hand->relid, message),
+			 errmsg("could not look after queue table %u: %s", manual->relid, message),
 			 errhint("The owners of the queue and of the stores that its messages write should mend the triggers there.")));
 }
 
@@ -371,20 +363,20 @@ warn_queue(const HandChores *hand, int sqlerrcode, const char *message)
  * one by one, so that the others get past the slow one.
  */
 static bool
-do_chores_step(HandChores *hand)
+do_chores_step(ManualChores *manual)
 {
-	ErrorData  *error = kvs_manualstep_try(do_chores, hand);
+	ErrorData  *error = kvs_manualstep_try(do_chores, manual);
 	bool		slow = kvs_manualstep_took_too_long();
-	bool		single = hand->limit == 1;
+	bool		single = manual->limit == 1;
 
 	if (slow)
-		hand->limit = 1;
+		manual->limit = 1;
 	if (slow && single)
-		warn_queue(hand, ERRCODE_QUERY_CANCELED, "a message took longer than kvstore.step_timeout");
+		warn_queue(manual, ERRCODE_QUERY_CANCELED, "a message took longer than kvstore.step_timeout");
 	else if (error != NULL && !slow)
-		warn_queue(hand, error->sqlerrcode, error->message);
+		warn_queue(manual, error->sqlerrcode, error->message);
 	if (error == NULL)
-		return hand->count > 0;
+		return manual->count > 0;
 	FreeErrorData(error);
 	return slow;
 }
@@ -398,13 +390,13 @@ do_all_chores(void)
 
 	foreach(lc, relids)
 	{
-		HandChores	hand = {.relid = lfirst_oid(lc), .limit = CHORES};
-		bool		more = may_sweep(hand.relid);
+		ManualChores	manual = {.relid = lfirst_oid(lc), .limit = CHORES};
+		bool		more = kvs_rights_has(manual.relid, ACL_DELETE);
 
 		if (more)
 		{
-			kvs_queueslot_start_over(hand.relid);
-			kvs_waiter_wake_one_now(hand.relid);
+			kvs_queueslot_start_over(manual.relid);
+			kvs_waiter_wake_one_now(manual.relid);
 		}
 		while (more)
 		{
@@ -412,12 +404,12 @@ do_all_chores(void)
 			Spent	   *owner;
 
 			CHECK_FOR_INTERRUPTS();
-			more = do_chores_step(&hand);
-			owner = get_spent(&spent, hand.owner);
+			more = do_chores_step(&manual);
+			owner = get_spent(&spent, manual.owner);
 			owner->time += GetCurrentTimestamp() - start;
 			if (more && is_spent(owner))
 			{
-				warn_queue(&hand, ERRCODE_QUERY_CANCELED, "the queues of its owner have taken too long");
+				warn_queue(&manual, ERRCODE_QUERY_CANCELED, "the queues of its owner have taken too long");
 				more = false;
 			}
 		}
@@ -442,7 +434,7 @@ kvstore_sweep(PG_FUNCTION_ARGS)
 				 errmsg("max_count must not be negative")));
 	PreventCommandIfReadOnly("kv_sweep()");
 	PreventCommandDuringRecovery("kv_sweep()");
-	PG_RETURN_INT64(sweep_all_by_hand(false, limit));
+	PG_RETURN_INT64(sweep_all(false, limit));
 }
 
 /*
@@ -459,5 +451,5 @@ kvstore_maintain(PG_FUNCTION_ARGS)
 	kvs_queuecount_ask_all();
 	if (kvs_shared != NULL)
 		do_all_chores();
-	PG_RETURN_INT64(sweep_all_by_hand(true, PG_INT64_MAX));
+	PG_RETURN_INT64(sweep_all(true, PG_INT64_MAX));
 }

@@ -14,9 +14,7 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/table.h"
-#include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/snapmgr.h"
@@ -27,6 +25,7 @@
 #include "lease/lease.h"
 #include "lease/queueslot.h"
 #include "table/catalog.h"
+#include "table/shape.h"
 #include "worker/chores.h"
 #include "worker/workercount.h"
 #include "worker/workerprocess.h"
@@ -132,17 +131,6 @@ do_due(const Due *due, KvsQueue *queue, Relation rel, TimestampTz now)
 	kvs_chores_run(queue, rel, now, kvs_workerstep_rows(due->relid, BATCH), false);
 }
 
-static bool
-has_row_security(Oid relid)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	bool		result = HeapTupleIsValid(tuple) && ((Form_pg_class) GETSTRUCT(tuple))->relrowsecurity;
-
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	return result;
-}
-
 /* There is no queue in this table; it is locked. */
 static void
 look_after_stranger(const Due *due, TimestampTz now)
@@ -168,7 +156,7 @@ look_after(const Due *due, TimestampTz now)
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	/* opening one with row-level security raises, so that kv_health() names it */
-	if (has_row_security(due->relid) && kvs_leasework_abandon(due->relid, now))
+	if (kvs_shape_has_row_security(due->relid) && kvs_leasework_abandon(due->relid, now))
 	{
 		kvs_queueslot_forget(due->relid);
 		PopActiveSnapshot();

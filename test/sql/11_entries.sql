@@ -228,9 +228,12 @@ SELECT kv_set('plain', '1', if_version => (SELECT versionstamp FROM kv_entry('pl
 SELECT key, pg_temp.minutes(expires_at) FROM kv_list('', store => 'en_ttl');
 SELECT kv_set('forever', '3', store => 'en_ttl') > 0;
 SELECT key, pg_temp.minutes(expires_at) FROM kv_entry('forever', 'en_ttl');
--- Months and days are the calendar's.
+-- Months and days are those of the calendar in UTC, whatever the session's time zone: late on a day that is the last of a month the two differ.
+SET timezone = 'America/Los_Angeles';
 SELECT kv_set('month', '1', ttl => '1 month 1 day', store => 'en') > 0;
+SET timezone = 'UTC';
 SELECT expires_at BETWEEN clock_timestamp() - interval '1 min' + '1 month 1 day' AND clock_timestamp() + '1 month 1 day' AS calendar FROM kv_entry('month', 'en');
+RESET timezone;
 
 -- The clock is read in the call, and hides in old snapshots too.
 -- How soon the first look comes is the machine's affair: it is set for longer and longer until that comes in time.

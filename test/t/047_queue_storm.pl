@@ -743,7 +743,7 @@ sub run_storm
 	is(scalar @waited, 0, 'no wake-up is lost') or diag(join "\n", @waited);
 	cmp_ok($happened{$_} // 0, '>', 0, "$_: " . ($happened{$_} // 0) . ' times') for @things, @done;
 	my $log = slurp_file($node->logfile, $from);
-	unlike($log, qr/PANIC|terminated by signal|TRAP|deadlock detected/, 'no crash, no deadlock');
+	unlike($log, qr/PANIC:|terminated by signal|TRAP:|deadlock detected/, 'no crash, no deadlock');
 	unlike($log, qr/would not have been delivered/, 'no message behind a head');
 	my %errors;
 	$errors{$1}++ while $log =~ /(?:ERROR|FATAL):  (.*)/g;

@@ -239,7 +239,7 @@ $other->query_safe('COMMIT');
 is(sql("SELECT payload, kv_ack(receipt) FROM kv_dequeue('n1', 5)"), '"late"|t', 'a place was given away meanwhile: the message is found');
 $other->quit;
 sql("SELECT kv_create_queue('load')");
-unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal|would not have been delivered/, 'nothing crashed, nothing was lost');
+unlike(slurp_file($node->logfile), qr/PANIC:|TRAP:|terminated by signal|would not have been delivered/, 'nothing crashed, nothing was lost');
 $node->stop;
 
 # ---- Not preloaded ----

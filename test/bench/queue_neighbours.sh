@@ -2,7 +2,7 @@
 # a well-behaved application beside hostile neighbours: its rate by its rate alone, errors, and what is left in memory; KVS_BENCH_HOSTILE=3600 seconds
 
 HOSTILE_SECONDS=${KVS_BENCH_HOSTILE:-120}
-PART=${KVS_BENCH_PART:-10}		# seconds alone, then as long with the neighbours
+PART=${KVS_BENCH_PART:-10}	# seconds alone, then as long beside an open transaction, then with the neighbours
 dir=$KVS_TMP/work/neighbours
 mkdir -p "$dir"
 chmod 777 "$dir"
@@ -37,6 +37,14 @@ holder()
 	done
 }
 
+# What any open transaction costs whoever updates few rows often: their old versions stay.  It touches nothing of ours.
+open_transaction()
+{
+	while [ -e "$dir/go" ]; do
+		PGUSER=hostile "$KVS_BIN/psql" -qX -c "SELECT pg_sleep(7)" > /dev/null 2>&1
+	done
+}
+
 neighbours_begin()
 {
 	touch "$dir/go"
@@ -55,9 +63,14 @@ neighbours_end()
 APP_ERRORS=0
 : > "$dir/alone"
 : > "$dir/beside"
+: > "$dir/open"
 end=$((SECONDS + HOSTILE_SECONDS))
 while [ $SECONDS -lt $end ]; do
 	application >> "$dir/alone"
+	touch "$dir/go"
+	open_transaction & NEIGHBOURS=($!)
+	application >> "$dir/open"
+	neighbours_end
 	neighbours_begin
 	application >> "$dir/beside"
 	neighbours_end
@@ -65,6 +78,8 @@ done
 
 info "application alone, units of work per second" "$(median < "$dir/alone" | xargs printf '%.0f')"
 figure "beside hostile neighbours, by alone" "$(divide "$(median < "$dir/beside")" "$(median < "$dir/alone")")" at-least 0.8
+info "beside an open transaction that does nothing, by alone" "$(divide "$(median < "$dir/open")" "$(median < "$dir/alone")")"
+figure "beside hostile neighbours, by beside that transaction" "$(divide "$(median < "$dir/beside")" "$(median < "$dir/open")")" at-least 0.8
 figure "errors of the application" "$APP_ERRORS" at-most 0
 figure "superusers more than there were" "$(sql "SELECT count(*) - 1 FROM pg_roles WHERE rolsuper")" at-most 0
 figure "highest versionstamp given, in 2^40 above what time allows" "$(sql "SELECT greatest(0, round(max(versionstamp) / 2.0 ^ 40 - extract(epoch FROM now() - timestamptz '2026-01-01') / 2.0 ^ 20 - 1, 3)) FROM kvstore.s_cart")" at-most 0
